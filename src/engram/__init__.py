@@ -1,0 +1,8 @@
+"""engram: classifiers that remember a class from its first example."""
+
+from engram import functional
+from engram._version import __version__
+from engram.errors import InputError
+from engram.heads import HebbianSoftmax, Softmax
+
+__all__ = ["HebbianSoftmax", "InputError", "Softmax", "__version__", "functional"]

@@ -1,0 +1,19 @@
+"""``python -m engram`` and the ``engram`` command."""
+
+import sys
+
+
+def main() -> int:
+    """Run the command line, or say which extra it needs."""
+    try:
+        from engram.cli import main as run
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("engram"):
+            raise
+        print(f"engram: the command line needs {error.name}: pip install 'engram[experiments]'", file=sys.stderr)
+        return 2
+    return run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,252 @@
+"""The command line: one function a command, no logic."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg
+
+from engram import screen
+from engram.config import Config, load_config
+from engram.errors import InputError
+from engram.progress import say
+from engram.recipes import RECIPES, recipe
+
+DESCRIPTION = """A softmax that remembers a class from its first example, and the experiments around it.
+
+Start with: engram demo. Then, on your own text: engram data text --from FILE --out data/mine; engram train data/mine
+--out runs/mine; engram score runs/mine FILE. Every command takes --help and --json."""
+
+Source = Annotated[Path, arg(name="from", metavar="PATH")]
+Json = Annotated[bool, arg(help="print one JSON object on standard output and nothing else there")]
+Checkpoint = Literal["best", "last"]
+
+
+def demo(out: Path = Path("runs/demo"), json: Json = False, seed: int = 0, steps: int = RECIPES["demo"].steps) -> int:
+    """Train a plain softmax and a Hebbian one on the text that every Python carries, and compare them.
+
+    Takes about five minutes on two cores and needs no network. Interrupted, the same command goes on.
+
+    Args:
+        out: folder for the data, both runs and the report.
+        seed: both heads start from it.
+        steps: training steps of each head.
+
+    Example: engram demo --out runs/demo
+    """
+    from engram.demo import run_demo
+
+    config = recipe("demo").replace(seed=seed, steps=steps)
+    found = run_demo(out, config)
+    return screen.show(found, json, screen.demo)
+
+
+@dataclass(frozen=True)
+class Stdlib:
+    """The corpus inside Python: docstrings of the standard library. Needs no network.
+
+    Example: engram data stdlib --out data/stdlib
+    """
+
+    out: Path
+    """data folder to write"""
+    json: Json = False
+
+
+@dataclass(frozen=True)
+class Text:
+    """Your own plain text, a UTF-8 file or a folder of .txt files.
+
+    Example: engram data text --from novels/ --out data/novels
+    """
+
+    source: Source
+    """a file; a folder with train.txt, valid.txt and test.txt; or a folder of .txt files, cut 90/5/5 by lines"""
+    out: Path
+    """data folder to write"""
+    min_count: int = 2
+    """words with fewer training occurrences become <unk>"""
+    tokenizer: Literal["words", "whitespace"] = "words"
+    lower: bool = False
+    """lower case"""
+    json: Json = False
+
+
+@dataclass(frozen=True)
+class WikiText2:
+    """WikiText-2, from its archive (.zip, .tar.*) or the folder with wiki.train.tokens and so on.
+
+    Example: engram data wikitext-2 --from wikitext-2-v1.zip --out data/wikitext-2
+    """
+
+    source: Source
+    """the archive or the folder"""
+    out: Path
+    """data folder to write"""
+    json: Json = False
+
+
+Corpora = (
+    Annotated[Stdlib, tyro.conf.subcommand("stdlib")]
+    | Annotated[Text, tyro.conf.subcommand("text")]
+    | Annotated[WikiText2, tyro.conf.subcommand("wikitext-2")]
+)
+
+
+def data(corpus: OmitSubcommandPrefixes[OmitArgPrefixes[Corpora]]) -> int:
+    """Turn a corpus into a data folder: vocabulary, token files, checksums."""
+    from engram.data import stdlib, summary, text, wikitext
+
+    say(f"preparing {corpus.out}")
+    if isinstance(corpus, Stdlib):
+        prepared = stdlib.prepare(corpus.out)
+    elif isinstance(corpus, WikiText2):
+        prepared = wikitext.prepare(corpus.source, corpus.out)
+    else:
+        options = {"min_count": corpus.min_count, "tokenizer": corpus.tokenizer, "lower": corpus.lower}
+        prepared = text.prepare(corpus.source, corpus.out, **options)  # type: ignore[arg-type]
+    return screen.show(summary(prepared), corpus.json, screen.corpus)
+
+
+def train_command(default: Config) -> Callable[..., int]:
+    """``engram train`` with the settings that its flags start from."""
+
+    def train(
+        data: Positional[Path],
+        out: Path,
+        recipe: str = "small",
+        resume: bool = False,
+        json: Json = False,
+        config: OmitArgPrefixes[Config] = default,
+    ) -> int:
+        """Train a language model on a data folder.
+
+        Ctrl-C saves and ends; --resume goes on. At the end the best checkpoint is evaluated on the validation split.
+
+        Args:
+            data: data folder, made by engram data.
+            out: folder of the run.
+            recipe: named settings to start from: small, demo or paper; flags change single ones.
+            resume: go on with the run in --out, from its last checkpoint, with its own settings.
+
+        Example: engram train data/wikitext-2 --out runs/hebbian --head hebbian --precision bf16
+        """
+        from engram.data import open_corpus
+        from engram.report import write_report
+        from engram.results import evaluate_run
+        from engram.training import train as run
+
+        outcome = run(open_corpus(data), out, config, resume=resume)
+        result = None
+        if not outcome.reason.startswith("SIG"):
+            result = evaluate_run(out, "valid", data=str(data))
+            write_report([out])
+        return screen.show({"run": str(out), **vars(outcome), "result": result}, json, screen.trained)
+
+    return train
+
+
+def evaluate(
+    run: Positional[Path],
+    split: Literal["valid", "test"] = "valid",
+    checkpoint: Checkpoint = "best",
+    data: Path | None = None,
+    json: Json = False,
+) -> int:
+    """Perplexity of a trained run, overall and by training frequency; writes its result.json and report.html.
+
+    Args:
+        run: folder of the run.
+        split: which text.
+        checkpoint: which weights.
+        data: the data folder, if it was moved since training.
+
+    Example: engram eval runs/hebbian --split test
+    """
+    from engram.report import write_report
+    from engram.results import evaluate_run
+
+    result = evaluate_run(run, split, checkpoint=checkpoint, data=None if data is None else str(data))
+    write_report([run])
+    return screen.show(result, json, screen.result)
+
+
+def score(
+    run: Positional[Path], file: Positional[Path], top: int = 20, checkpoint: Checkpoint = "best", json: Json = False
+) -> int:
+    """Perplexity of your own text under a trained run, and the tokens that surprised the model most.
+
+    Args:
+        run: folder of the run.
+        file: a plain text file in UTF-8.
+        top: how many tokens to list.
+        checkpoint: which weights.
+
+    Example: engram score runs/hebbian letter.txt
+    """
+    from engram.results import score_text
+
+    return screen.show(score_text(run, file, top=top, checkpoint=checkpoint), json, screen.score)
+
+
+def report(runs: Positional[tuple[Path, ...]], out: Path | None = None, json: Json = False) -> int:
+    """One self-contained HTML page for a run, or to compare several that were evaluated on the same split.
+
+    Args:
+        runs: folders of runs; the first is what the others are held against.
+        out: folder for the page and its plots; for one run, by default, its own.
+
+    Example: engram report runs/softmax runs/hebbian --out runs/comparison
+    """
+    from engram.report import write_report
+
+    return screen.show({"report": str(write_report(runs, out))}, json, lambda found: print(found["report"]))
+
+
+def _option(arguments: Sequence[str], name: str) -> str | None:
+    for i, argument in enumerate(arguments):
+        if argument == name:
+            return arguments[i + 1] if i + 1 < len(arguments) else None
+        if argument.startswith(f"{name}="):
+            return argument.removeprefix(f"{name}=")
+    return None
+
+
+def _default(arguments: Sequence[str]) -> Config:
+    """The settings that the flags of ``engram train`` change: a recipe's, or those of the run to resume."""
+    if arguments[:1] != ["train"]:
+        return recipe("small")
+    name, out = _option(arguments, "--recipe"), _option(arguments, "--out")
+    if name is None and "--resume" in arguments and out and (Path(out) / "config.yaml").exists():
+        return load_config(Path(out) / "config.yaml")[1]
+    return recipe(name or "small")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code: 0, 1 (training diverged), 2 (bad input), 128 + n (signal n)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        app = tyro.extras.SubcommandApp()
+        commands: dict[str, Callable[..., int]] = {
+            "demo": demo,
+            "data": data,
+            "train": train_command(_default(arguments)),
+        }
+        commands |= {"eval": evaluate, "score": score, "report": report}
+        for name, command in commands.items():
+            app.command(command, name=name)
+        return int(app.cli(prog="engram", description=DESCRIPTION, args=arguments))
+    except InputError as error:
+        return screen.fail(str(error), getattr(error, "exit_code", 2))
+    except BrokenPipeError:
+        return 0  # the reader of standard output, `head` say, has seen enough
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        return screen.fail(
+            f"{place}{error.strerror or error}. Nothing was left half-written; mend this, then run again."
+        )
+    except KeyboardInterrupt:
+        return screen.fail("interrupted", 130)

@@ -1,0 +1,149 @@
+"""The settings of a run: one flat frozen dataclass, to and from YAML."""
+
+import dataclasses
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from engram.errors import InputError
+from engram.files import atomic_write
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides a training run but the data. Recipes are instances of it."""
+
+    # -- model
+    embedding: int = 128
+    """width D of the embedding and of the softmax"""
+    hidden: int = 256
+    """LSTM units"""
+    layers: int = 1
+    """LSTM layers, 1 or 2"""
+    dropout: float = 0.3
+    """dropout on the embedded input"""
+    layer_norm: bool = False
+    """layer norm inside the LSTM's gates"""
+    projection: bool = True
+    """one weight-tied projection leads into and out of the LSTM; without it embedding = hidden is needed when tied"""
+    tied: bool = True
+    """input and output embedding are one matrix"""
+    # -- head
+    head: Literal["softmax", "hebbian"] = "hebbian"
+    """output layer"""
+    bias: bool = False
+    """a bias for each class in the output layer"""
+    T: int = 500
+    """hebbian: a class is written until it has been seen T times"""
+    gamma: float = 0.01
+    """hebbian: smallest rate of the write"""
+    # -- optimisation
+    optimizer: Literal["rmsprop", "adam", "adagrad", "sgd"] = "rmsprop"
+    lr: float = 0.001
+    """learning rate"""
+    momentum: float = 0.0
+    """momentum, for sgd and rmsprop"""
+    weight_decay: float = 0.0
+    clip: float = 0.1
+    """largest norm of the gradient; 0 clips nothing"""
+    batch: int = 16
+    """sequences in a step"""
+    length: int = 70
+    """tokens in a sequence"""
+    accumulate: int = 1
+    """the batch is worked through in this many parts, their gradients summed"""
+    pass_state: bool = False
+    """hand the LSTM's state from one sequence to the next (the paper does not)"""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: matrix products in bfloat16, weights and sums in float32"""
+    warmup: int = 0
+    """steps over which the learning rate rises from 0"""
+    decay: Literal["none", "linear", "cosine"] = "none"
+    """how the learning rate falls to 0 between warm-up and the last step"""
+    # -- when
+    steps: int = 5000
+    """optimizer steps in all"""
+    minutes: float = 0.0
+    """end after so many minutes of training; 0 for no limit"""
+    eval_every: int = 500
+    """steps between validations"""
+    checkpoint_every: int = 500
+    """steps between checkpoints; 0 for none by steps"""
+    checkpoint_minutes: float = 10.0
+    """minutes between checkpoints; 0 for none by time"""
+    patience: int = 0
+    """end after so many validations without a new best; 0 never does"""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every value: names the setting, what was given and what is expected."""
+        hints = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            value, hint = getattr(self, field.name), hints[field.name]
+            choices = typing.get_args(hint)
+            if choices and value not in choices:
+                raise InputError(f"{field.name} is {value!r}; expected one of {', '.join(map(str, choices))}.")
+            if hint in (int, float) and (isinstance(value, bool) or not isinstance(value, (int, float))):
+                raise InputError(f"{field.name} is {value!r}; expected a number.")
+            if hint is int and value != int(value):
+                raise InputError(f"{field.name} is {value!r}; expected a whole number.")
+            if hint is bool and not isinstance(value, bool):
+                raise InputError(f"{field.name} is {value!r}; expected true or false.")
+        for name in ("embedding", "hidden", "batch", "length", "accumulate", "steps", "eval_every", "T"):
+            self._require(name, getattr(self, name) >= 1, "1 or more")
+        for name in ("momentum", "weight_decay", "clip", "warmup", "minutes", "checkpoint_every"):
+            self._require(name, getattr(self, name) >= 0, "0 or more")
+        for name in ("checkpoint_minutes", "patience"):
+            self._require(name, getattr(self, name) >= 0, "0 or more")
+        self._require("layers", self.layers in (1, 2), "1 or 2")
+        self._require("dropout", 0 <= self.dropout < 1, "in [0, 1)")
+        self._require("gamma", 0 <= self.gamma <= 1, "in [0, 1]")
+        self._require("lr", self.lr > 0, "above 0")
+        self._require("accumulate", self.batch % self.accumulate == 0, f"a divisor of batch = {self.batch}")
+
+    def _require(self, name: str, holds: bool, expected: str) -> None:
+        if not holds:
+            raise InputError(f"{name} is {getattr(self, name)}; expected {expected}.")
+
+    def replace(self, **changes: Any) -> "Config":
+        """A copy with some settings changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON or YAML."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], source: str = "the settings") -> "Config":
+        """The reverse of ``to_dict``; a name it does not know is an error, never ignored."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise InputError(f"{source}: unknown setting {', '.join(unknown)}. Known: {', '.join(sorted(known))}.")
+        return cls(**values)
+
+
+def save_config(path: str | Path, data: str, config: Config) -> None:
+    """Write ``config.yaml``: the data folder and every setting."""
+    with atomic_write(path) as file:
+        yaml.safe_dump({"data": data, **config.to_dict()}, file, sort_keys=False)
+
+
+def load_config(path: str | Path) -> tuple[str, Config]:
+    """Read what ``save_config`` wrote: (data folder, settings).
+
+    Raises:
+        InputError: the file is missing, is not YAML, or holds unknown or bad settings.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there is no such file. Is {Path(path).parent} the folder of a run?") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: this should be YAML but is damaged ({error}).") from error
+    if not isinstance(values, dict) or not isinstance(values.get("data"), str):
+        raise InputError(f"{path}: expected settings by name, among them data: FOLDER.")
+    data = values.pop("data")
+    return data, Config.from_dict(values, str(path))

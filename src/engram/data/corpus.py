@@ -1,0 +1,228 @@
+"""A corpus on disk: a folder of one vocabulary, three token files and meta.json, which is written last."""
+
+import platform
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engram._version import __version__
+from engram.data.tokenize import tokenize
+from engram.data.tokens import open_tokens, write_tokens
+from engram.data.vocabulary import EOS, Vocabulary
+from engram.errors import InputError
+from engram.files import read_json, sha256, write_json
+
+SPLITS = ("train", "valid", "test")
+_BLOCK = 1 << 18  # tokens encoded at a time
+
+Lines = Callable[[], Iterable[str]]
+"""Gives the lines of a split from the beginning, each time it is called: splits are read more than once."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A prepared data folder.
+
+    Attributes:
+        folder: where it lies.
+        name: "wikitext-2", "stdlib", "text" and so on.
+        vocabulary: its vocabulary, with the counts of training.
+        meta: what meta.json holds: sources, token counts, the command and versions that made it.
+    """
+
+    folder: Path
+    name: str
+    vocabulary: Vocabulary
+    meta: dict[str, Any]
+
+    def split(self, name: str) -> np.memmap:
+        """The tokens of "train", "valid" or "test": uint32 [N], read-only, checked anew at each call.
+
+        Raises:
+            InputError: there is no such split, or its file does not pass the checks of ``open_tokens``.
+        """
+        if name not in SPLITS:
+            raise InputError(f"The split is {name!r}; expected one of {', '.join(SPLITS)}.")
+        return open_tokens(self.folder / f"{name}.tokens", self.vocabulary.hash)
+
+
+def open_corpus(folder: str | Path) -> Corpus:
+    """Open a data folder.
+
+    Raises:
+        InputError: it is no data folder, was not finished, or its vocabulary is damaged or another corpus's.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such folder. Expected a data folder: make one with engram data.")
+    if not (folder / "meta.json").exists():
+        raise InputError(
+            f"{folder}: this data folder is unfinished, or is none: it has no meta.json, which is written last. "
+            "Run the engram data command again."
+        )
+    meta = read_json(folder / "meta.json", "the description of a data folder")
+    if not isinstance(meta, dict) or meta.get("complete") is not True or not isinstance(meta.get("corpus"), str):
+        raise InputError(f"{folder}: meta.json does not describe a finished corpus. Run the engram data command again.")
+    vocabulary = Vocabulary.load(folder / "vocabulary.json")
+    if vocabulary.hash != meta.get("vocabulary_hash"):
+        raise InputError(
+            f"{folder}: vocabulary.json is not the one that meta.json was written for: files of two corpora are mixed "
+            "in this folder. Run the engram data command again."
+        )
+    return Corpus(folder, meta["corpus"], vocabulary, meta)
+
+
+def summary(corpus: Corpus) -> dict[str, Any]:
+    """What ``engram data`` prints as JSON; the shares of unknown tokens are between 0 and 1."""
+    meta = corpus.meta
+    return {
+        "corpus": corpus.name,
+        "folder": str(corpus.folder),
+        "tokens": meta["tokens"],
+        "vocabulary": meta["vocabulary"],
+        "unknown": meta["unknown"],
+    }
+
+
+def write_corpus(
+    folder: str | Path,
+    name: str,
+    splits: Mapping[str, Lines],
+    *,
+    tokenizer: str,
+    sources: Sequence[Mapping[str, Any]],
+    min_count: int = 1,
+    expected: Mapping[str, int] | None = None,
+) -> Corpus:
+    """Tokenise the lines of three splits into a data folder; every line ends with ``<eos>``.
+
+    The vocabulary comes from training alone, in a first pass over its lines; a second pass encodes. Memory holds the
+    vocabulary and one block of tokens. An older corpus in the folder stops being one (its meta.json goes first) and
+    is replaced file by file.
+
+    Args:
+        folder: the data folder; made where it is missing.
+        name: the corpus's name.
+        splits: the lines of "train", "valid" and "test".
+        tokenizer: a name that ``engram.data.tokenize`` knows.
+        sources: name, size, sha256 and so on of what was read, for meta.json.
+        min_count: types that training has fewer times become ``<unk>``.
+        expected: known numbers of tokens by split, and of "vocabulary"; others are an error.
+
+    Raises:
+        InputError: a split without tokens, no word that occurs ``min_count`` times, or numbers that differ from
+            ``expected``.
+        OSError: the folder cannot be written, or the disk is full.
+    """
+    folder = Path(folder)
+    counter: Counter[str] = Counter()
+    for tokens in _tokenized(splits["train"], tokenizer):
+        counter.update(tokens)
+    vocabulary = _vocabulary(name, counter, tokenizer, min_count)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "meta.json").unlink(missing_ok=True)
+    vocabulary.save(folder / "vocabulary.json")
+    counts = {split: _write_split(folder, name, split, splits[split], vocabulary) for split in SPLITS}
+    tokens_of = {split: total for split, (total, _) in counts.items()}
+    if expected:
+        _compare(name, {**tokens_of, "vocabulary": len(vocabulary)}, expected)
+    meta = {
+        "corpus": name,
+        "tokens": tokens_of,
+        "vocabulary": len(vocabulary),
+        "vocabulary_hash": vocabulary.hash,
+        "types": len(counter),
+        "unknown": {split: counts[split][1] / counts[split][0] for split in ("valid", "test")},
+        "tokenizer": tokenizer,
+        "min_count": min_count,
+        "sources": [dict(source) for source in sources],
+        "command": _command(),
+        "engram": __version__,
+        "python": platform.python_version(),
+        "complete": True,
+    }
+    write_json(folder / "meta.json", meta)
+    return Corpus(folder, name, vocabulary, meta)
+
+
+def _vocabulary(name: str, counter: Mapping[str, int], tokenizer: str, min_count: int) -> Vocabulary:
+    if not counter:
+        raise _no_text(name, "train")
+    vocabulary = Vocabulary.build(counter, tokenizer=tokenizer, min_count=min_count)
+    if len(vocabulary) == 2:
+        raise InputError(
+            f"{name}: no word of the {sum(counter.values()):,} tokens of training occurs {min_count} times. "
+            "Give more text, or a smaller --min-count."
+        )
+    return vocabulary
+
+
+def _write_split(folder: Path, name: str, split: str, lines: Lines, vocabulary: Vocabulary) -> tuple[int, int]:
+    """The numbers of tokens and of unknown ones."""
+    blocks = _Encoder(_tokenized(lines, vocabulary.tokenizer), vocabulary)
+    total = write_tokens(folder / f"{split}.tokens", blocks, vocabulary)
+    if not total:
+        raise _no_text(name, split)
+    return total, blocks.unknown
+
+
+def _no_text(name: str, split: str) -> InputError:
+    return InputError(f"{name}: the {split} split holds no text. Put text into it, and run the command again.")
+
+
+def file_source(path: Path, root: Path | None = None) -> dict[str, Any]:
+    """The entry of a file in ``sources``: its name (its path under ``root``), its bytes, its SHA-256."""
+    name = path.relative_to(root).as_posix() if root else path.name
+    return {"name": name, "bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
+def _tokenized(lines: Lines, tokenizer: str) -> Iterator[list[str]]:
+    for line in lines():
+        yield [*tokenize(line, tokenizer), EOS]
+
+
+class _Encoder:
+    """Blocks of ids out of tokenised lines; counts the unknown ones on the way."""
+
+    def __init__(self, lines: Iterable[list[str]], vocabulary: Vocabulary) -> None:
+        self.lines, self.vocabulary, self.unknown = lines, vocabulary, 0
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.uint32]]:
+        pending: list[str] = []
+        for tokens in self.lines:
+            pending += tokens
+            if len(pending) >= _BLOCK:
+                yield self._encode(pending)
+                pending = []
+        if pending:
+            yield self._encode(pending)
+
+    def _encode(self, tokens: list[str]) -> npt.NDArray[np.uint32]:
+        ids = self.vocabulary.encode(tokens)
+        self.unknown += int(np.count_nonzero(ids == self.vocabulary.unk_id))
+        return ids
+
+
+def _compare(name: str, found: Mapping[str, int], expected: Mapping[str, int]) -> None:
+    if dict(found) == dict(expected):
+        return
+    differences = ", ".join(
+        f"{what} {found[what]:,} instead of {expected[what]:,}" for what in expected if found[what] != expected[what]
+    )
+    raise InputError(
+        f"{name}: this is not the corpus as it is distributed: {differences}. The source was cut short or altered, or "
+        "is another corpus: fetch it anew, or use engram data text for your own text."
+    )
+
+
+def _command() -> str:
+    program, *arguments = sys.argv or [""]
+    name = "engram" if Path(program).stem == "__main__" else Path(program).name
+    return shlex.join([name, *arguments])

@@ -1,0 +1,36 @@
+"""From a line of text to its tokens."""
+
+import re
+
+from engram.errors import InputError
+
+TOKENIZERS = ("words", "words-lower", "whitespace", "whitespace-lower")
+"""Every tokenizer. ``-lower`` is part of the name, so that a vocabulary says all that is needed to tokenise like it."""
+
+# U+0300-U+036F are the combining accents: without them a decomposed "é" would end its word.
+_LETTERS = r"\w[\w\u0300-\u036f]*"
+_WORD = re.compile(rf"{_LETTERS}(?:['’-]{_LETTERS})*|[^\w\s]")
+
+
+def tokenize(line: str, tokenizer: str) -> list[str]:
+    """Cut one line into tokens; no ``<eos>`` is added.
+
+    ``whitespace``
+        what stands between blanks, as in corpora which were tokenised before (WikiText).
+    ``words``
+        runs of letters, digits and underscores, with single apostrophes and hyphens inside them kept
+        ("don't", "well-known"), and every other sign that is not a blank by itself. Scripts that write
+        vowels as signs of their own (Devanagari, Thai) come apart: tokenise these beforehand and use
+        ``whitespace``.
+
+    With ``-lower`` behind either name the line is put in lower case first. The rules are our decision: the
+    paper's corpora come tokenised, or go through its own script.
+
+    Raises:
+        InputError: there is no such tokenizer.
+    """
+    if tokenizer not in TOKENIZERS:
+        raise InputError(f"The tokenizer is {tokenizer!r}; expected one of {', '.join(TOKENIZERS)}.")
+    if tokenizer.endswith("-lower"):
+        line = line.lower()
+    return _WORD.findall(line) if tokenizer.startswith("words") else line.split()

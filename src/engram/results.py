@@ -1,0 +1,113 @@
+"""Numbers of a trained run: on a split of its corpus, and on the user's own text."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engram.data import open_corpus
+from engram.data.lines import read_lines
+from engram.data.tokenize import tokenize
+from engram.data.vocabulary import EOS
+from engram.errors import InputError
+from engram.evaluation import evaluate, token_nll
+from engram.files import write_json
+from engram.progress import Bar
+from engram.runs import open_run, provenance
+
+CONTEXT = 8  # words shown before a surprising one
+
+
+def evaluate_run(folder: Path, split: str, *, checkpoint: str = "best", data: str | None = None) -> dict[str, Any]:
+    """Evaluate a run on a split in one stream, in float32, and write ``result.json``.
+
+    Args:
+        folder: the run.
+        split: "valid" or "test".
+        checkpoint: "best" or "last".
+        data: the data folder, if it lies elsewhere than when the run was trained.
+
+    Raises:
+        InputError: the run or the data are missing or damaged, or do not belong together.
+    """
+    trained = open_run(folder, checkpoint)
+    corpus = open_corpus(data or trained.data)
+    if corpus.vocabulary.hash != trained.vocabulary.hash:
+        raise InputError(
+            f"{corpus.folder}: this data has another vocabulary than the one {folder} was trained with, so its "
+            "token ids mean other words. Give --data the folder the run was trained on, or train on this one."
+        )
+    tokens = corpus.split(split)
+    with Bar(f"eval {folder.name} {split}", len(tokens)) as bar:
+        found = evaluate(
+            trained.model,
+            tokens,
+            trained.vocabulary.counts,
+            eos_id=trained.vocabulary.eos_id,
+            progress=bar.update,
+        )
+    result = {
+        "run": folder.resolve().name,
+        "dataset": corpus.name,
+        "split": split,
+        **found.to_dict(),
+        "vocabulary": len(trained.vocabulary),
+        "vocabulary_hash": trained.vocabulary.hash,
+        "checkpoint": {"name": trained.checkpoint, "step": trained.step},
+        "memory": None,
+        "config": trained.config.to_dict(),
+        **provenance(),
+    }
+    write_json(folder / "result.json", result)
+    return result
+
+
+def score_text(folder: Path, text: Path, *, top: int = 20, checkpoint: str = "best") -> dict[str, Any]:
+    """Perplexity of a plain text file under a trained run, and the tokens that surprised the model most.
+
+    The text is tokenised as the run's corpus was, each line that is not blank ends with ``<eos>``, and words outside
+    the vocabulary are ``<unk>``: their share is in the result, and the perplexity cannot be held against one with
+    another share.
+
+    Args:
+        folder: the run.
+        text: a UTF-8 file.
+        top: how many surprising tokens to list.
+        checkpoint: "best" or "last".
+
+    Raises:
+        InputError: the run or the file is missing or damaged, or the file holds no text.
+    """
+    trained = open_run(folder, checkpoint)
+    vocabulary = trained.vocabulary
+    if not text.is_file():
+        raise InputError(f"{text}: there is no such file. Give a plain text file in UTF-8.")
+    with open(text, "rb") as file:
+        lines = [tokenize(line, vocabulary.tokenizer) for line in read_lines(file, str(text))]
+    words = [word for line in lines if line for word in [*line, EOS]]
+    if not words:
+        raise InputError(f"{text}: the file holds no text. Give a plain text file with at least one word.")
+    ids = vocabulary.encode(words)
+    with Bar(f"score {text.name}", len(ids)) as bar:
+        nll = token_nll(trained.model, ids, eos_id=vocabulary.eos_id, progress=bar.update)
+    mean = float(nll.mean(dtype=np.float64))
+    surprising = [
+        {
+            "token": words[i],
+            "nll": float(nll[i]),
+            "position": int(i),
+            "before": " ".join(words[max(0, i - CONTEXT) : i]),
+        }
+        for i in np.argsort(-nll, kind="stable")[:top].tolist()
+    ]
+    unknown = float((ids == vocabulary.unk_id).mean())
+    return {
+        "run": folder.resolve().name,
+        "file": str(text),
+        "tokens": len(ids),
+        "unknown": unknown,
+        "nll": mean,
+        "perplexity": float(np.exp(mean)),
+        "surprising": surprising,
+        **provenance(),
+    }

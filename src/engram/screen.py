@@ -1,0 +1,90 @@
+"""What the commands print: one JSON object, or a few lines for a person."""
+
+import json
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from engram.progress import say
+
+Found = dict[str, Any]
+console = Console(highlight=False)
+
+
+def show(found: Found, as_json: bool, printer: Callable[[Found], None]) -> int:
+    """Print what a command found, and give the command's exit code."""
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False, allow_nan=False))
+    else:
+        printer(found)
+    reason = str(found.get("reason", found.get("interrupted", "")))
+    return 128 + signal.Signals[reason] if reason.startswith("SIG") else 0
+
+
+def fail(message: str, code: int) -> int:
+    """Print one paragraph to standard error, and give the exit code."""
+    print(f"engram: {message}", file=sys.stderr)
+    return code
+
+
+def corpus(found: Found) -> None:
+    """What ``engram data`` made."""
+    table = Table(title=f"{found['corpus']}: {found['vocabulary']:,} types", title_justify="left")
+    table.add_column("split")
+    table.add_column("tokens", justify="right")
+    table.add_column("unknown", justify="right")
+    for split, tokens in found["tokens"].items():
+        unknown = found["unknown"].get(split)
+        table.add_row(split, f"{tokens:,}", "" if unknown is None else f"{unknown:.2%}")
+    console.print(table)
+    console.print(f"Next: engram train {found['folder']} --out runs/first", soft_wrap=True)
+
+
+def result(found: Found) -> None:
+    """One evaluation."""
+    from engram.report import comparison_table
+
+    console.print(comparison_table({found["run"]: found}))
+
+
+def trained(found: Found) -> None:
+    """How training ended."""
+    if found["result"]:
+        result(found["result"])
+        console.print(f"Report: {found['run']}/report.html", soft_wrap=True)
+    else:
+        say(f"stopped at step {found['step']:,} by {found['reason']}; the same command with --resume goes on")
+
+
+def score(found: Found) -> None:
+    """A text's perplexity and its most surprising tokens."""
+    unknown = f"{found['unknown']:.2%} outside the vocabulary"
+    console.print(f"perplexity {found['perplexity']:,.2f} over {found['tokens']:,} tokens, {unknown}", soft_wrap=True)
+    table = Table(title="most surprising", title_justify="left")
+    for name in ("token", "nll (nats)", "position", "after"):
+        table.add_column(name, justify="right" if name in ("nll (nats)", "position") else "left")
+    for row in found["surprising"]:
+        table.add_row(row["token"], f"{row['nll']:.2f}", f"{row['position']:,}", row["before"])
+    console.print(table, markup=False)
+
+
+def demo(found: Found) -> None:
+    """The comparison, what it says, and what to try next."""
+    from engram.report import comparison_table
+    from engram.report.tables import verdict
+
+    if "interrupted" in found:
+        say(f"ended by {found['interrupted']}; the same command goes on")
+        return
+    console.print(comparison_table(found["runs"]))
+    console.print(verdict(found["runs"]), soft_wrap=True)
+    console.print(f"Report: {found['report']}   ({found['seconds'] / 60:.1f} min)", soft_wrap=True)
+    console.print(
+        "Next: your own text.\n  engram data text --from FILE --out data/mine\n"
+        "  engram train data/mine --out runs/mine --head hebbian\n  engram score runs/mine FILE",
+        soft_wrap=True,
+    )

@@ -1,0 +1,268 @@
+"""The training loop of the language model.
+
+Shapes: B sequences of a batch, S tokens of a sequence, D width of the head, V vocabulary.
+"""
+
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from engram.config import Config, load_config, save_config
+from engram.data import Corpus
+from engram.data.batches import Batches
+from engram.errors import InputError
+from engram.evaluation import evaluate
+from engram.interrupt import ending_signals
+from engram.models.lstm import State
+from engram.optimisation import learning_rate, make_optimizer
+from engram.progress import Bar, say
+from engram.runs import append_metrics, build_model, cut_metrics, load_checkpoint, load_weights, save_checkpoint
+
+# Validation on the way reads the text in parts side by side, because one alone is slow; reported numbers use 1.
+VALID_STREAMS = 20
+# What a resumed run may change: when it ends and when it saves, but nothing that its weights have learnt under.
+MAY_CHANGE = ("steps", "minutes", "patience", "checkpoint_every", "checkpoint_minutes")
+_PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed"}
+_TRAINER_STATE = (
+    "state",
+    "seconds",
+    "best_loss",
+    "since_best",
+    "loss_sum",
+    "loss_steps",
+    "occurrences_V",
+    "valid_perplexity",
+)
+
+
+class DivergedError(InputError):
+    """The loss or the weights are no longer finite: no mistake in the input, so the exit code is 1."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How training ended: ``reason`` is "steps", "minutes", "patience", or the name of a signal."""
+
+    step: int
+    tokens: int
+    seconds: float
+    best_perplexity: float | None
+    reason: str
+
+
+def train(corpus: Corpus, out: Path, config: Config, *, resume: bool = False) -> Outcome:
+    """Train a language model into the folder ``out``.
+
+    SIGINT and SIGTERM end it after the step in hand, with a checkpoint; a second SIGINT ends it at once. Killed in
+    any other way it goes on, with ``resume``, from the last checkpoint: on a CPU bit for bit as if nothing had
+    happened, ``metrics.jsonl`` included (its time fields apart).
+
+    Args:
+        corpus: the data; trained on "train", validated on "valid".
+        out: the folder of the run, new, or with ``resume`` an old one (begun afresh if it has no checkpoint yet).
+        config: the settings. Of a resumed run only ``MAY_CHANGE`` may differ.
+
+    Raises:
+        InputError: ``out`` holds a run already, the settings or the data are not those of the run that is
+            resumed, or its files are damaged.
+        DivergedError: the loss or a weight is NaN or infinite; the last good checkpoint is kept.
+    """
+    _prepare_folder(corpus, out, config, resume)
+    trainer = _Trainer(corpus, out, config)
+    if resume and trainer.last.exists():
+        trainer.resume()
+    else:
+        cut_metrics(trainer.metrics, 0)
+    with ending_signals() as received, Bar(f"train {out.name}", config.steps, trainer.step) as bar:
+        return trainer.run(received, bar)
+
+
+def _prepare_folder(corpus: Corpus, out: Path, config: Config, resume: bool) -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("engram train was started in several processes; it trains in one. Start it without torchrun.")
+    if not (out / "config.yaml").exists():
+        out.mkdir(parents=True, exist_ok=True)
+        corpus.vocabulary.save(out / "vocabulary.json")
+        save_config(out / "config.yaml", str(corpus.folder), config)
+        return
+    if not resume:
+        raise InputError(f"{out} holds a run already. Continue it with --resume, or give --out another folder.")
+    _, saved = load_config(out / "config.yaml")
+    changed = [f for f in saved.to_dict() if f not in MAY_CHANGE and getattr(saved, f) != getattr(config, f)]
+    if changed:
+        what = "; ".join(f"{name} was {getattr(saved, name)}, now {getattr(config, name)}" for name in changed)
+        raise InputError(
+            f"{out} was trained with other settings: {what}. A resumed run may change only {', '.join(MAY_CHANGE)}. "
+            "Leave the others out, and they are taken from the run, or start a new one."
+        )
+    save_config(out / "config.yaml", str(corpus.folder), config)
+
+
+class _Trainer:
+    def __init__(self, corpus: Corpus, out: Path, config: Config) -> None:
+        self.config, self.corpus = config, corpus
+        self.metrics, self.last, self.best = (
+            out / "metrics.jsonl",
+            out / "checkpoints/last.pt",
+            out / "checkpoints/best.pt",
+        )
+        self.fabric = Fabric(accelerator="auto", devices=1, precision=_PRECISION[config.precision])
+        torch.manual_seed(config.seed)
+        vocabulary = corpus.vocabulary
+        self.batches = Batches(corpus.split("train"), config.batch, config.length, vocabulary.eos_id)
+        self.valid = corpus.split("valid")
+        model = build_model(len(vocabulary), config)
+        optimizer = make_optimizer(model.parameters(), config)
+        model.head.attach(optimizer)
+        self.bare = model
+        self.model, self.optimizer = self.fabric.setup(model, optimizer)
+        self.tokens_per_step = config.batch * config.length
+        self.state: State | None = None
+        self.step, self.seconds, self.best_loss, self.since_best = 0, 0.0, math.inf, 0
+        self.loss_sum, self.loss_steps = 0.0, 0
+        self.occurrences_V = torch.zeros(len(vocabulary), dtype=torch.int64)
+        self.valid_perplexity = math.nan
+
+    def run(self, received: list[str], bar: Bar) -> Outcome:
+        """Train until one of the ends is reached."""
+        config, start, before = self.config, time.perf_counter(), self.seconds
+        began, saved_at, mark = self.step, start, (self.step, start)
+        reason = "steps"
+        while self.step < config.steps:
+            loss = self._train_step()
+            now = time.perf_counter()
+            self.seconds = before + now - start
+            rate = (self.step - began) * self.tokens_per_step / (now - start)
+            bar.update(self.step, f"{rate:,.0f} tokens/s  loss {loss:.3f}  valid {self.valid_perplexity:,.1f}")
+            if self.step % config.eval_every == 0 or self.step == config.steps:
+                self._validate((self.step - mark[0]) * self.tokens_per_step / (now - mark[1]))
+                mark = self.step, time.perf_counter()
+            ended = received[0] if received else self._end()
+            due = config.checkpoint_every and self.step % config.checkpoint_every == 0
+            overdue = config.checkpoint_minutes and now - saved_at > 60 * config.checkpoint_minutes
+            if ended or due or overdue:
+                self._save(self.last, full=True)
+                saved_at = time.perf_counter()
+            if ended:
+                reason = ended
+                break
+        if not math.isfinite(self.best_loss):  # ended before the first validation: the best is what there is
+            self._save(self.best, full=False)
+        perplexity = math.exp(self.best_loss) if self.best_loss < 700 else None
+        return Outcome(self.step, self.step * self.tokens_per_step, self.seconds, perplexity, reason)
+
+    def _end(self) -> str:
+        config = self.config
+        if self.step == config.steps:
+            return "steps"
+        if config.patience and self.since_best >= config.patience:
+            return "patience"
+        return "minutes" if config.minutes and self.seconds > 60 * config.minutes else ""
+
+    def _train_step(self) -> float:
+        config = self.config
+        rate = learning_rate(self.step, config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        input_BS, target_BS, epoch_begins = self.batches(self.step)
+        if epoch_begins or not config.pass_state:
+            self.state = None
+        total, states = 0.0, []
+        part = config.batch // config.accumulate
+        for first in range(0, config.batch, part):
+            rows = slice(first, first + part)
+            inputs, targets = (self.fabric.to_device(x[rows]) for x in (input_BS, target_BS))
+            state = None if self.state is None else (self.state[0][:, rows], self.state[1][:, rows])
+            with self.fabric.autocast():
+                hidden_BSD, state = self.model(inputs, state)
+                loss = self.bare.head.loss(hidden_BSD, targets) / config.accumulate
+            self.fabric.backward(loss)
+            states.append((state[0].detach(), state[1].detach()))
+            total += loss.item()
+        if not math.isfinite(total):
+            raise self._diverged(f"the loss is {total}")
+        if config.clip:
+            torch.nn.utils.clip_grad_norm_(self.bare.parameters(), config.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if config.pass_state:
+            self.state = torch.cat([h for h, _ in states], 1), torch.cat([c for _, c in states], 1)
+        self.occurrences_V += torch.bincount(target_BS.flatten(), minlength=len(self.occurrences_V))
+        self.step += 1
+        self.loss_sum += total
+        self.loss_steps += 1
+        return total
+
+    def _validate(self, speed: float) -> None:
+        vocabulary, config = self.corpus.vocabulary, self.config
+        streams = min(VALID_STREAMS, len(self.valid))
+        found = evaluate(self.bare, self.valid, vocabulary.counts, eos_id=vocabulary.eos_id, streams=streams)
+        if not math.isfinite(found.nll):
+            raise self._diverged(f"the validation loss is {found.nll}")
+        self.valid_perplexity = found.perplexity
+        improved = found.nll < self.best_loss
+        self.best_loss, self.since_best = (found.nll, 0) if improved else (self.best_loss, self.since_best + 1)
+        line = {
+            "step": self.step,
+            "tokens": self.step * self.tokens_per_step,
+            "seconds": round(self.seconds, 3),
+            "train_loss": self.loss_sum / self.loss_steps,
+            "valid_loss": found.nll,
+            "valid_perplexity": found.perplexity,
+            "valid_streams": streams,
+            "lr": learning_rate(self.step - 1, config),
+            "tokens_per_second": round(speed, 1),
+            "classes_seen": float((self.occurrences_V > 0).double().mean()),
+            # c starts at 1, so a class is past T once it has been seen T - 1 times.
+            "classes_past_T": float((self.occurrences_V + 1 >= config.T).double().mean()),
+        }
+        append_metrics(self.metrics, line)
+        self.loss_sum, self.loss_steps = 0.0, 0
+        if improved:
+            self._save(self.best, full=False)
+        perplexities = f"train {math.exp(min(line['train_loss'], 700)):,.1f}  valid {found.perplexity:,.2f}"
+        say(f"step {self.step:,}  perplexity: {perplexities}{'  (best)' if improved else ''}  {speed:,.0f} tokens/s")
+
+    def _save(self, path: Path, full: bool) -> None:
+        if not all(bool(parameter.isfinite().all()) for parameter in self.bare.parameters()):
+            raise self._diverged("a weight is no longer finite")
+        state: dict[str, Any] = {"vocabulary_hash": self.corpus.vocabulary.hash, "step": self.step}
+        state["model"] = self.bare.state_dict()
+        if full:
+            state["optimizer"] = self.optimizer.state_dict()
+            state["rng"] = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+            state["trainer"] = {name: getattr(self, name) for name in _TRAINER_STATE}
+        save_checkpoint(path, state)
+
+    def resume(self) -> None:
+        """Go back to the last checkpoint: weights, optimizer, random state, counters and ``metrics.jsonl``."""
+        state = load_checkpoint(self.last)
+        if state["vocabulary_hash"] != self.corpus.vocabulary.hash:
+            raise InputError(
+                f"{self.last}: the run was trained with another vocabulary than that of {self.corpus.folder}."
+            )
+        load_weights(self.bare, state, self.last)
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["rng"][0])
+        if len(state["rng"]) - 1 == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state["rng"][1:])
+        self.step = state["step"]
+        for name in _TRAINER_STATE:
+            setattr(self, name, state["trainer"][name])
+        cut_metrics(self.metrics, self.step)
+        say(f"resumed at step {self.step:,}")
+
+    def _diverged(self, what: str) -> DivergedError:
+        kept = f"the last good checkpoint, {self.last}, is kept" if self.last.exists() else "no checkpoint exists yet"
+        return DivergedError(
+            f"training stopped at step {self.step + 1:,}: {what}; {kept}. The usual mends: a lower --lr, a smaller "
+            f"--clip (it is {self.config.clip}), some --warmup steps, or --precision fp32."
+        )

@@ -1,0 +1,25 @@
+"""Fixtures for every test: where the real data lies, and one thread so that results repeat."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data: ``$ENGRAM_SHARED/data`` or ``../shared/data``.
+
+    Skips where it is absent, but fails under CI, where it must not be.
+    """
+    root = Path(os.environ.get("ENGRAM_SHARED", Path(__file__).resolve().parents[2] / "shared")).resolve()
+    folder = root / "data"
+    if not folder.is_dir():
+        message = f"the real data is not at {folder}; set ENGRAM_SHARED to the folder that holds data/"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    return folder
