@@ -230,23 +230,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         app = tyro.extras.SubcommandApp()
-        commands: dict[str, Callable[..., int]] = {
-            "demo": demo,
-            "data": data,
-            "train": train_command(_default(arguments)),
-        }
-        commands |= {"eval": evaluate, "score": score, "report": report}
+        train = train_command(_default(arguments))
+        commands: dict[str, Callable[..., int]] = {"demo": demo, "data": data, "train": train, "eval": evaluate}
+        commands |= {"score": score, "report": report}
         for name, command in commands.items():
-            app.command(command, name=name)
+            app.command(name=name)(command)
         return int(app.cli(prog="engram", description=DESCRIPTION, args=arguments))
     except InputError as error:
-        return screen.fail(str(error), getattr(error, "exit_code", 2))
+        return screen.fail(str(error), error.exit_code)
     except BrokenPipeError:
         return 0  # the reader of standard output, `head` say, has seen enough
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        return screen.fail(
-            f"{place}{error.strerror or error}. Nothing was left half-written; mend this, then run again."
-        )
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return screen.fail(f"{what}. No file was left half-written: mend this and run the command again.", 2)
     except KeyboardInterrupt:
-        return screen.fail("interrupted", 130)
+        return screen.fail("interrupted before anything could be saved", 130)

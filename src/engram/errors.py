@@ -8,3 +8,5 @@ class InputError(ValueError):
     this class, and only this class and ``OSError``, into one paragraph and exit code 2. Any other
     exception is a fault of ours and keeps its traceback.
     """
+
+    exit_code = 2

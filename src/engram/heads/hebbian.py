@@ -84,7 +84,7 @@ class HebbianSoftmax(Softmax):
             linear: any linear output layer.
             counts: c of each class as the rule counts (1 + occurrences so far; 0 is taken for 1), [V] int64 or one
                 number for all. None: 1, as in a new layer. **For a layer that is already trained give its counts**
-                (or ``counts=T``: rows stay as they are); with 1, a class's next sight overwrites what its row has learnt.
+                (or ``counts=T``: rows stay as they are); with 1, the next sight of a class overwrites its row.
             T, gamma: as the class.
 
         Raises:

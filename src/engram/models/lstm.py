@@ -56,8 +56,10 @@ class LanguageModel(nn.Module):
     - The forget gate's bias starts at 1 (Jozefowicz et al. 2015): the cell then keeps its content from the first
       step on, and gradients reach back further than with a gate half shut. Other biases start at 0.
     - LSTM weights start uniform in +-1/sqrt(H), torch's own; an untied embedding uniform in +-1/sqrt(width), as
-      the heads start theirs; P semi-orthogonal, which keeps lengths on the way in and out.
-    - Under autocast the LSTM runs in the low precision as well (twice as fast as float32 on a CPU with
+      the heads start theirs; P semi-orthogonal with entries of root mean square 1/2. An embedding as short as a
+      softmax row wants would give the gates next to nothing: with P of length-keeping scale, WikiText-2 stood at
+      5.46 nats after 450 steps (D 128, H 256, the 5,000 most frequent words, one seed), with this scale at 5.20.
+    - Under autocast the LSTM runs in the low precision as well (1.3 to 2 times as fast as in float32 on a CPU with
       avx512_bf16); the state that is handed on is in the precision of the weights.
 
     Args:
@@ -89,7 +91,7 @@ class LanguageModel(nn.Module):
         if self.embedding is not None:
             nn.init.uniform_(self.embedding, -1 / math.sqrt(width), 1 / math.sqrt(width))
         if self.projection is not None:
-            nn.init.orthogonal_(self.projection)
+            nn.init.orthogonal_(self.projection, gain=math.sqrt(max(config.hidden, width)) / 2)
 
     @property
     def embedding_weight(self) -> Tensor:
