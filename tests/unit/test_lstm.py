@@ -144,7 +144,7 @@ def test_start_values(norm: bool) -> None:
             assert not layer.bias_hh_l0.requires_grad
     assert 0.2 < model.embedding_weight.abs().max() <= 0.25
     torch.testing.assert_close(model.projection.t() @ model.projection, torch.eye(16) * 24 / 4, rtol=0, atol=1e-5)
-    assert model.projection.square().mean().sqrt() == pytest.approx(0.5)
+    assert model.projection.square().mean().sqrt().item() == pytest.approx(0.5)
 
 
 def test_the_second_bias_stays_zero_in_training() -> None:

@@ -1,0 +1,34 @@
+# Two commands on a fresh machine with Python >= 3.11, pip and make: `make demo` and `make test`.
+PYTHON ?= python3
+# The GPU machine brings its own torch: tests and benchmarks run on the source tree there, without .venv.
+GPU_PYTHON ?= python3
+OUT ?= runs/gpu
+BIN := .venv/bin
+
+.PHONY: demo test lint gpu venv clean
+venv: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: venv
+	$(BIN)/engram demo --out runs/demo
+
+test: venv
+	$(BIN)/python -m pytest
+
+lint: venv
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+gpu:
+	mkdir -p $(OUT)
+	PYTHONPATH=src $(GPU_PYTHON) -m pytest tests/gpu
+	PYTHONPATH=src $(GPU_PYTHON) benchmarks/gpu.py --out $(OUT)/gpu.json
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
