@@ -1,21 +1,17 @@
 """The arithmetic of the output layer as pure tensor functions: the write and the loss.
 
-Shapes, as suffixes of tensor names: N tokens, V classes, D features, U distinct classes of a batch,
-R rows (tokens) and C columns (classes) of one tile.
+Shapes, as suffixes of tensor names: N tokens, V classes, D features, U distinct classes of a batch.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from engram._cross_entropy import nll_per_token, nll_sum
 from engram.errors import InputError
 
 IGNORE_INDEX = -100
-# One tile of logits. On a CPU it has to stay in the cache (R x C x 4 bytes = 2 MB); on a GPU it has to fill the
-# chip. Both measured or to be measured by benchmarks/linear_cross_entropy.py.
-_CPU_TILE = (1120, 512)
-_GPU_TILE = (8192, 8192)
 
 
 def hebbian_rate(counts: Tensor, *, T: float, gamma: float, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -124,10 +120,7 @@ def linear_cross_entropy(
 
     .. math:: \mathrm{nll}_n = \log \sum_v \exp(\theta_v \cdot h_n + b_v) - (\theta_{y_n} \cdot h_n + b_{y_n})
 
-    Works tile by tile: the first pass keeps a running log-sum-exp, the backward pass makes each tile of
-    logits again and forms both gradients from it. On a CPU that beats the plain path even though it
-    multiplies four times where the plain one does three, because a tile stays in the cache
-    (benchmarks/linear_cross_entropy.py). Gradients of gradients are not available.
+    How, and why so, is told in ``engram/_cross_entropy.py``. Gradients of gradients are not available.
 
     Args:
         hidden: [..., D] float.
@@ -160,90 +153,12 @@ def linear_cross_entropy(
     if len(kept_N):
         _check_range(int(kept_N.min()), int(kept_N.max()), weight.shape[0], ignore_index)
     with torch.autocast(device, enabled=False):
-        nll_N: Tensor = _TiledCrossEntropy.apply(h_ND, weight, bias, kept_N, compute_dtype)  # type: ignore[no-untyped-call]
-    if reduction == "none":
-        return nll_N.new_zeros(y_N.shape).masked_scatter(keep_N, nll_N).view(target.shape)
-    return nll_N.sum() if reduction == "sum" else nll_N.sum() / max(len(kept_N), 1)
-
-
-class _TiledCrossEntropy(torch.autograd.Function):
-    """nll [N] of h [N, D], weight [V, D], bias [V] or None, y [N]; see ``linear_cross_entropy``."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, h_ND: Tensor, w_VD: Tensor, b_V: Tensor | None, y_N: Tensor, compute_dtype: torch.dtype
-    ) -> Tensor:
-        tiles = _Tiles(h_ND, w_VD, b_V, compute_dtype)
-        max_N = h_ND.new_full((len(y_N), 1), -torch.inf, dtype=tiles.sum_dtype)
-        sum_N = torch.zeros_like(max_N)
-        for rows, columns in tiles:
-            z_RC = tiles.logits(rows, columns)
-            old_R = max_N[rows]
-            new_R = torch.maximum(old_R, z_RC.amax(1, keepdim=True))
-            sum_N[rows] = sum_N[rows] * (old_R - new_R).exp_() + z_RC.sub_(new_R).exp_().sum(1, keepdim=True)
-            max_N[rows] = new_R
-        lse_N = (max_N + sum_N.log_())[:, 0]
-        ctx.save_for_backward(h_ND, w_VD, b_V, y_N, lse_N)
-        ctx.compute_dtype = compute_dtype
-        target_N = (h_ND.to(tiles.sum_dtype) * w_VD[y_N]).sum(1)
-        return lse_N - (target_N if b_V is None else target_N + b_V[y_N])
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, g_N: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None, None]:
-        h_ND, w_VD, b_V, y_N, lse_N = ctx.saved_tensors
-        tiles = _Tiles(h_ND, w_VD, b_V, ctx.compute_dtype)
-        g_N1 = g_N.to(tiles.sum_dtype)[:, None]
-        gh_ND = torch.zeros_like(h_ND, dtype=tiles.sum_dtype)
-        gw_VD = torch.zeros_like(w_VD, dtype=tiles.sum_dtype)
-        gb_V = None if b_V is None else torch.zeros_like(b_V, dtype=tiles.sum_dtype)
-        weighted_ND = h_ND.to(tiles.sum_dtype) * g_N1
-        scaled_ND = weighted_ND.to(tiles.compute_dtype)
-        for rows, columns in tiles:
-            p_RC = tiles.logits(rows, columns).sub_(lse_N[rows, None]).exp_()
-            if gb_V is not None:
-                gb_V[columns] += g_N1[rows, 0] @ p_RC
-            p_RC = p_RC.to(tiles.compute_dtype)
-            _add_product_(gh_ND[rows], p_RC, w_VD[columns].to(tiles.compute_dtype))
-            _add_product_(gw_VD[columns], p_RC.t(), scaled_ND[rows])
-        gh_ND.sub_(w_VD[y_N]).mul_(g_N1)
-        gw_VD.index_add_(0, y_N, weighted_ND, alpha=-1)
-        if b_V is not None and gb_V is not None:
-            gb_V = gb_V.index_add_(0, y_N, g_N1[:, 0], alpha=-1).to(b_V.dtype)
-        return gh_ND.to(h_ND.dtype), gw_VD.to(w_VD.dtype), gb_V, None, None
-
-
-class _Tiles:
-    """Cuts the N x V logits into tiles and makes one at a time, in a buffer that is used again."""
-
-    def __init__(self, h_ND: Tensor, w_VD: Tensor, b_V: Tensor | None, compute_dtype: torch.dtype) -> None:
-        self.w_VD, self.b_V, self.compute_dtype = w_VD, b_V, compute_dtype
-        self.h_ND = h_ND.to(compute_dtype)
-        self.sum_dtype = torch.promote_types(compute_dtype, torch.float32)
-        rows, columns = _CPU_TILE if h_ND.device.type == "cpu" else _GPU_TILE
-        self.rows = max(1, min(rows, len(h_ND)))
-        self.columns = min(rows * columns // self.rows, len(w_VD))
-        self.buffer = h_ND.new_empty(self.rows * self.columns, dtype=compute_dtype)
-
-    def __iter__(self) -> Any:
-        for start in range(0, len(self.h_ND), self.rows):
-            for first in range(0, len(self.w_VD), self.columns):
-                yield slice(start, start + self.rows), slice(first, first + self.columns)
-
-    def logits(self, rows: slice, columns: slice) -> Tensor:
-        """[R, C] in ``sum_dtype``, good until the next call."""
-        h_RD, w_CD = self.h_ND[rows], self.w_VD[columns].to(self.compute_dtype)
-        z_RC = self.buffer[: len(h_RD) * len(w_CD)].view(len(h_RD), len(w_CD))
-        z_RC = torch.mm(h_RD, w_CD.t(), out=z_RC).to(self.sum_dtype)
-        return z_RC if self.b_V is None else z_RC.add_(self.b_V[columns])
-
-
-def _add_product_(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """``total += left @ right``, the product in the operands' dtype, the sum in that of ``total``."""
-    if total.dtype == left.dtype:
-        total.addmm_(left, right)
-    else:
-        total.add_(left @ right)
+        if reduction != "none":
+            return nll_sum(h_ND, weight, bias, kept_N, compute_dtype) / (
+                max(len(kept_N), 1) if reduction == "mean" else 1
+            )
+        nll_N = nll_per_token(h_ND, weight, bias, kept_N, compute_dtype)
+    return nll_N.new_zeros(y_N.shape).masked_scatter(keep_N, nll_N).view(target.shape)
 
 
 def check_rule(T: float, gamma: float) -> None:

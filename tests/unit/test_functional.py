@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engram import InputError
+from engram import InputError, _cross_entropy
 from engram.functional import class_means, hebbian_rate, hebbian_update_, linear_cross_entropy
 
 
@@ -117,6 +117,26 @@ def test_loss_and_gradients_equal_autograd(seed, shape, v, d, bias, ignored, red
 
     for ours, reference in zip(run(True), run(False), strict=True):
         torch.testing.assert_close(ours, reference, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("held", [2**23, 2**10])  # one pass, and two where too few rows would fit
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_many_tiles_of_odd_sizes(held, reduction, monkeypatch):
+    monkeypatch.setitem(_cross_entropy._HELD, "cpu", held)
+    n, v = 1133, 9001  # past every tile's rows and columns, and no multiple of either
+    leaves = [torch.randn(n, 3), torch.randn(v, 3), torch.randn(v)]
+    target = torch.randint(v, (n,))
+
+    def run(loss, dtype):
+        hidden, weight, bias = (leaf.to(dtype, copy=True).requires_grad_() for leaf in leaves)
+        value = loss(hidden, weight, bias)
+        value.mean().backward()
+        return value, hidden.grad, weight.grad, bias.grad
+
+    ours = run(lambda h, w, b: linear_cross_entropy(h, w, target, b, reduction=reduction), torch.float32)
+    reference = run(lambda h, w, b: F.cross_entropy(F.linear(h, w, b), target, reduction=reduction), torch.float64)
+    for a, b in zip(ours, reference, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-6)
 
 
 def test_loss_survives_logits_that_overflow_exp():
