@@ -35,7 +35,7 @@ def paired(variants: Mapping[str, Callable[[], object]], rounds: int) -> dict[st
 
 
 def ratios(seconds: Mapping[str, list[float]], of: str, to: str) -> dict[str, float]:
-    """How many times as long ``of`` takes as ``to``: quartiles of the ratio within a round, and that of the best times."""
+    """How many times as long ``of`` takes as ``to``: quartiles of the ratio within a round, and of the best times."""
     pairs = [a / b for a, b in zip(seconds[of], seconds[to], strict=True)]
     low, median, high = statistics.quantiles(pairs, n=4)
     return {"median": median, "quartile_1": low, "quartile_3": high, "of_best": min(seconds[of]) / min(seconds[to])}

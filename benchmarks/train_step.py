@@ -38,7 +38,8 @@ def make_step(path: str, head: str, attached: bool) -> Callable[[], float]:
         hidden, _ = model(x_BS)
         if path == "plain":
             return F.cross_entropy(model.head(hidden).view(-1, V), y_BS.view(-1))
-        return model.head.loss(hidden, y_BS)
+        loss: Tensor = model.head.loss(hidden, y_BS)
+        return loss
 
     def step() -> float:
         x_BS, y_BS = torch.multinomial(frequency_V, 2240, replacement=True).view(2, config.batch, config.length)

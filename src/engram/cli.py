@@ -135,10 +135,13 @@ def train_command(default: Config) -> Callable[..., int]:
         Example: engram train data/wikitext-2 --out runs/hebbian --head hebbian --precision bf16
         """
         from engram.data import open_corpus
+        from engram.optimisation import cpu_multiplies_bf16
         from engram.report import write_report
         from engram.results import evaluate_run
         from engram.training import train as run
 
+        if config.precision == "fp32" and cpu_multiplies_bf16():
+            say("hint: this machine multiplies bfloat16 in hardware; --precision bf16 trains about 1.7 times as fast")
         outcome = run(open_corpus(data), out, config, resume=resume)
         result = None
         if not outcome.reason.startswith("SIG"):
