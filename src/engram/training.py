@@ -91,7 +91,7 @@ def _prepare_folder(corpus: Corpus, out: Path, config: Config, resume: bool) -> 
     if not (out / "config.yaml").exists():
         out.mkdir(parents=True, exist_ok=True)
         corpus.vocabulary.save(out / "vocabulary.json")
-        save_config(out / "config.yaml", str(corpus.folder), config)
+        save_config(out / "config.yaml", str(corpus.folder.resolve()), config)
         return
     if not resume:
         raise InputError(f"{out} holds a run already. Continue it with --resume, or give --out another folder.")
@@ -103,7 +103,7 @@ def _prepare_folder(corpus: Corpus, out: Path, config: Config, resume: bool) -> 
             f"{out} was trained with other settings: {what}. A resumed run may change only {', '.join(MAY_CHANGE)}. "
             "Leave the others out, and they are taken from the run, or start a new one."
         )
-    save_config(out / "config.yaml", str(corpus.folder), config)
+    save_config(out / "config.yaml", str(corpus.folder.resolve()), config)
 
 
 class _Trainer:

@@ -1,0 +1,81 @@
+"""The README says what is so: its commands run, its code runs, its table is the committed results."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from engram import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands():
+    lines = [line.split("#")[0].strip() for block in blocks("sh") for line in block.splitlines()]
+    return [shlex.split(line) for line in lines if line]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working folder with the files that the README's commands name."""
+    monkeypatch.chdir(tmp_path)
+    prose = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    Path("mine.txt").write_text("\n".join([prose] * 9), encoding="utf-8")
+    Path("letter.txt").write_text("You may reproduce the Work, but zebras may not.\n", encoding="utf-8")
+    return tmp_path
+
+
+def test_own_text(folder, capsys):
+    ran = [command for command in commands() if command[0] == "engram" and "wikitext-2" not in command]
+    for command in ran:
+        # Fewer steps than the README's: what is tested is that the command runs.
+        arguments = [
+            "20" if before == "--steps" else word for before, word in zip(["", *command], command, strict=False)
+        ]
+        assert cli.main(arguments[1:]) == 0, command
+    assert {command[1] for command in ran} == {"data", "train", "eval", "report", "score"}
+    assert (folder / "runs/comparison/report.html").stat().st_size > 10_000
+    assert "zebras" in capsys.readouterr().out
+
+
+@pytest.mark.shared
+def test_wikitext(folder, shared_data):
+    (command,) = [command for command in commands() if "wikitext-2" in command]
+    archive = shared_data / "wikitext-2" / "wikitext-2.tar.xz"
+    assert cli.main([str(archive) if word == "wikitext-2-v1.zip" else word for word in command[1:]]) == 0
+
+
+def test_every_other_command_is_a_make_target():
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    others = [command for command in commands() if command[0] != "engram"]
+    assert {command[0] for command in others} == {"make"}
+    assert {command[1] for command in others} <= targets
+
+
+def test_adoption_diff():
+    (diff,) = blocks("diff")
+    code = "\n".join(line[1:] for line in diff.splitlines() if line[0] in "+ ")
+    code = code.replace("512", "8").replace("50_000", "20")
+    torch.manual_seed(0)
+    batches = [(torch.randn(4, 6), torch.randint(20, (4,))) for _ in range(3)]
+    names = {"torch": torch, "nn": nn, "body": nn.Linear(6, 8), "batches": batches}
+    exec(code, names)
+    seen = torch.bincount(torch.cat([y for _, y in batches]), minlength=20)
+    assert torch.equal(names["head"].counts, 1 + seen)
+    assert sum(line[0] in "+-" for line in diff.splitlines()) <= 7
+
+
+def test_table_is_that_of_the_committed_results(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
+    import readme_table
+
+    assert readme_table.with_table(README) == README, "run benchmarks/readme_table.py"
