@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from engram.files import write_json
-from engram.runs import provenance
+from engram.provenance import provenance
 
 
 def paired(variants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:

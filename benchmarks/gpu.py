@@ -96,6 +96,8 @@ def paper_step(rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
+    if not torch.cuda.is_available():
+        raise SystemExit("benchmarks/gpu.py needs a CUDA device, and torch sees none here")
     options = arguments(__doc__ or "", "benchmarks/results/gpu.json", rounds=10)
     found = {"sizes": {"V": V, "N": N, "D": D}, "loss": loss_paths(options.rounds)}
     found |= {"write_into_1000000_rows_over_10000": write_growth(options.rounds)}

@@ -12,8 +12,8 @@ from engram.report import markdown_table
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- results: made by benchmarks/readme_table.py -->", "<!-- end of results -->"
 TABLES = {
-    "wikitext-2": "WikiText-2, validation perplexity after three epochs of a CPU-sized recipe, by training frequency of "
-    "the word, one seed:",
+    "wikitext-2": "WikiText-2, validation perplexity after three epochs of the CPU-sized recipe, one seed, by training "
+    "frequency of the word:",
     "demo": "`make demo`, test perplexity:",
 }
 

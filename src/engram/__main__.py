@@ -12,6 +12,8 @@ def main() -> int:
             raise
         print(f"engram: the command line needs {error.name}: pip install 'engram[experiments]'", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # while torch was still loading
+        return 130
     return run()
 
 

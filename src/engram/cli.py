@@ -1,5 +1,6 @@
 """The command line: one function a command, no logic."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg
 
 from engram import screen
+from engram._version import __version__
 from engram.config import Config, load_config
 from engram.errors import InputError
 from engram.progress import say
@@ -23,6 +25,22 @@ Start with: engram demo. Then, on your own text: engram data text --from FILE --
 Source = Annotated[Path, arg(name="from", metavar="PATH")]
 Json = Annotated[bool, arg(help="print one JSON object on standard output and nothing else there")]
 Checkpoint = Literal["best", "last"]
+
+
+class BadFlagError(Exception):
+    """An InputError about a flag. It is no ``ValueError``, since tyro takes those for its own and words them anew."""
+
+
+@dataclass(frozen=True)
+class Flags(Config):
+    """Everything that decides a training run but the data."""
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        try:
+            super().__post_init__()
+        except InputError as error:
+            raise BadFlagError(error) from error
 
 
 def demo(out: Path = Path("runs/demo"), json: Json = False, seed: int = 0, steps: int = RECIPES["demo"].steps) -> int:
@@ -120,7 +138,7 @@ def train_command(default: Config) -> Callable[..., int]:
         recipe: str = "small",
         resume: bool = False,
         json: Json = False,
-        config: OmitArgPrefixes[Config] = default,
+        config: OmitArgPrefixes[Flags] = Flags(**default.to_dict()),  # noqa: B008 - meant once a command line
     ) -> int:
         """Train a language model on a data folder.
 
@@ -231,6 +249,9 @@ def _default(arguments: Sequence[str]) -> Config:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code: 0, 1 (training diverged), 2 (bad input), 128 + n (signal n)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments == ["--version"]:
+        print(f"engram {__version__}")
+        return 0
     try:
         app = tyro.extras.SubcommandApp()
         train = train_command(_default(arguments))
@@ -241,10 +262,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(app.cli(prog="engram", description=DESCRIPTION, args=arguments))
     except InputError as error:
         return screen.fail(str(error), error.exit_code)
-    except BrokenPipeError:
-        return 0  # the reader of standard output, `head` say, has seen enough
+    except BadFlagError as error:
+        return screen.fail(str(error), InputError.exit_code)
+    except BrokenPipeError:  # the reader of standard output, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes when it ends
+        return 0
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         return screen.fail(f"{what}. No file was left half-written: mend this and run the command again.", 2)
     except KeyboardInterrupt:
-        return screen.fail("interrupted before anything could be saved", 130)
+        return screen.fail("interrupted; what was saved before is whole and stays", 130)

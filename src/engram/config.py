@@ -1,6 +1,7 @@
 """The settings of a run: one flat frozen dataclass, to and from YAML."""
 
 import dataclasses
+import math
 import typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,11 +43,13 @@ class Config:
     """hebbian: smallest rate of the write"""
     # -- optimisation
     optimizer: Literal["rmsprop", "adam", "adagrad", "sgd"] = "rmsprop"
+    """torch's, with its defaults for all that is not named here"""
     lr: float = 0.001
     """learning rate"""
     momentum: float = 0.0
     """momentum, for sgd and rmsprop"""
     weight_decay: float = 0.0
+    """torch's, for any optimizer"""
     clip: float = 0.1
     """largest norm of the gradient; 0 clips nothing"""
     batch: int = 16
@@ -77,6 +80,7 @@ class Config:
     patience: int = 0
     """end after so many validations without a new best; 0 never does"""
     seed: int = 0
+    """of the first weights and of dropout"""
 
     def __post_init__(self) -> None:
         """Check every value: names the setting, what was given and what is expected."""
@@ -86,12 +90,14 @@ class Config:
             choices = typing.get_args(hint)
             if choices and value not in choices:
                 raise InputError(f"{field.name} is {value!r}; expected one of {', '.join(map(str, choices))}.")
-            if hint in (int, float) and (isinstance(value, bool) or not isinstance(value, (int, float))):
-                raise InputError(f"{field.name} is {value!r}; expected a number.")
-            if hint is int and value != int(value):
-                raise InputError(f"{field.name} is {value!r}; expected a whole number.")
             if hint is bool and not isinstance(value, bool):
                 raise InputError(f"{field.name} is {value!r}; expected true or false.")
+            if hint is int and (isinstance(value, bool) or not isinstance(value, int)):
+                raise InputError(f"{field.name} is {value!r}; expected a whole number.")
+            if hint is float and (isinstance(value, bool) or not isinstance(value, (int, float))):
+                raise InputError(f"{field.name} is {value!r}; expected a number, like 0.001 or 1.0e-3.")
+            if hint is float and not math.isfinite(value):
+                raise InputError(f"{field.name} is {value!r}; expected a finite number.")
         for name in ("embedding", "hidden", "batch", "length", "accumulate", "steps", "eval_every", "T"):
             self._require(name, getattr(self, name) >= 1, "1 or more")
         for name in ("momentum", "weight_decay", "clip", "warmup", "minutes", "checkpoint_every"):
@@ -102,6 +108,7 @@ class Config:
         self._require("dropout", 0 <= self.dropout < 1, "in [0, 1)")
         self._require("gamma", 0 <= self.gamma <= 1, "in [0, 1]")
         self._require("lr", self.lr > 0, "above 0")
+        self._require("seed", 0 <= self.seed < 2**63, "from 0 to 2^63 - 1")
         self._require("accumulate", self.batch % self.accumulate == 0, f"a divisor of batch = {self.batch}")
 
     def _require(self, name: str, holds: bool, expected: str) -> None:
@@ -120,7 +127,7 @@ class Config:
     def from_dict(cls, values: dict[str, Any], source: str = "the settings") -> "Config":
         """The reverse of ``to_dict``; a name it does not know is an error, never ignored."""
         known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(values) - known):
+        if unknown := sorted(map(str, set(values) - known)):
             raise InputError(f"{source}: unknown setting {', '.join(unknown)}. Known: {', '.join(sorted(known))}.")
         return cls(**values)
 
@@ -142,7 +149,8 @@ def load_config(path: str | Path) -> tuple[str, Config]:
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such file. Is {Path(path).parent} the folder of a run?") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: this should be YAML but is damaged ({error}).") from error
+        what = " ".join(str(error).split())
+        raise InputError(f"{path}: this should be YAML in UTF-8 but is damaged ({what}). Mend that place.") from error
     if not isinstance(values, dict) or not isinstance(values.get("data"), str):
         raise InputError(f"{path}: expected settings by name, among them data: FOLDER.")
     data = values.pop("data")

@@ -1,5 +1,6 @@
 """Writing files whole or not at all, and telling whether they are whole."""
 
+import errno
 import hashlib
 import json
 import os
@@ -29,8 +30,10 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            error.filename = str(path)  # a full disk does not say what it was full for
         raise
 
 

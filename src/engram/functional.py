@@ -35,20 +35,29 @@ def hebbian_rate(counts: Tensor, *, T: float, gamma: float, dtype: torch.dtype =
     return rate.masked_fill(counts >= T, 0.0)
 
 
-def class_means(hidden: Tensor, target: Tensor, *, ignore_index: int = IGNORE_INDEX) -> tuple[Tensor, Tensor, Tensor]:
-    """The mean activation of each class that occurs in a batch.
+def class_sums(hidden: Tensor, target: Tensor, *, ignore_index: int = IGNORE_INDEX) -> tuple[Tensor, Tensor, Tensor]:
+    """The sum of the activations of each class that occurs in a batch.
 
     Args:
         hidden: [..., D] float.
         target: [...] int64; entries equal to ``ignore_index`` do not count.
 
     Returns:
-        classes [U] int64 in rising order, means [U, D] in the dtype of ``hidden``, occurrences [U] int64.
+        classes [U] int64 in rising order, sums [U, D] in the dtype of ``hidden``, occurrences [U] int64.
     """
     h_ND, y_N = _flatten(hidden, target)
     keep_N = y_N != ignore_index
     classes_U, inverse_N, occurrences_U = torch.unique(y_N[keep_N], return_inverse=True, return_counts=True)
-    sums_UD = h_ND.new_zeros(len(classes_U), h_ND.shape[1]).index_add_(0, inverse_N, h_ND[keep_N])
+    return (
+        classes_U,
+        h_ND.new_zeros(len(classes_U), h_ND.shape[1]).index_add_(0, inverse_N, h_ND[keep_N]),
+        occurrences_U,
+    )
+
+
+def class_means(hidden: Tensor, target: Tensor, *, ignore_index: int = IGNORE_INDEX) -> tuple[Tensor, Tensor, Tensor]:
+    """As :func:`class_sums`, with means [U, D] in place of the sums."""
+    classes_U, sums_UD, occurrences_U = class_sums(hidden, target, ignore_index=ignore_index)
     return classes_U, sums_UD / occurrences_U[:, None], occurrences_U
 
 
@@ -87,22 +96,55 @@ def hebbian_update_(
     """
     check_rule(T, gamma)
     _check_shapes(hidden, weight, target)
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    classes_U, means_UD, occurrences_U = class_means(hidden.to(dtype), target, ignore_index=ignore_index)
+    if len(classes_U):
+        _check_range(int(classes_U[0]), int(classes_U[-1]), weight.shape[0], ignore_index)
+    hebbian_write_(weight, counts, classes_U, means_UD, occurrences_U, T=T, gamma=gamma)
+
+
+@torch.no_grad()
+def hebbian_write_(
+    weight: Tensor,
+    counts: Tensor,
+    classes: Tensor,
+    means: Tensor,
+    occurrences: Tensor,
+    *,
+    T: float,
+    gamma: float,
+) -> None:
+    """The second half of :func:`hebbian_update_`, for means that were formed elsewhere, as over several processes.
+
+    Args:
+        weight: [V, D] float, written in place.
+        counts: [V] int64, c_i, counted up in place.
+        classes: [U] int64, distinct, each in [0, V); not checked.
+        means: [U, D] float, the mean activation of each; float32 at least, so that a half-precision row rounds once.
+        occurrences: [U] int64, how many activations each mean is of.
+        T, gamma: as :func:`hebbian_update_`.
+
+    Raises:
+        InputError: (a ``ValueError``) a shape, the dtype of ``counts``, T or gamma is not as above.
+    """
+    check_rule(T, gamma)
     if counts.shape != weight.shape[:1] or counts.dtype != torch.int64:
         raise InputError(
             f"counts is {list(counts.shape)} of {counts.dtype}; expected [{weight.shape[0]}] of torch.int64, "
             f"one count for each row of weight."
         )
-    dtype = torch.promote_types(weight.dtype, torch.float32)
-    classes_U, means_UD, occurrences_U = class_means(hidden.to(dtype), target, ignore_index=ignore_index)
-    if not len(classes_U):
-        return
-    _check_range(int(classes_U[0]), int(classes_U[-1]), weight.shape[0], ignore_index)
-    before_U = counts[classes_U]
-    counts[classes_U] = before_U + occurrences_U
+    if means.shape != (*classes.shape, weight.shape[1]) or occurrences.shape != classes.shape:
+        raise InputError(
+            f"classes is {list(classes.shape)}, means {list(means.shape)} and occurrences {list(occurrences.shape)}; "
+            f"expected [U], [U, {weight.shape[1]}] (the width of weight) and [U]."
+        )
+    before_U = counts[classes]
+    counts[classes] = before_U + occurrences
     written_U = before_U < T
-    classes_U, means_UD = classes_U[written_U], means_UD[written_U]
+    classes_U, means_UD = classes[written_U], means[written_U]
+    dtype = torch.promote_types(weight.dtype, torch.float32)
     rate_U = hebbian_rate(before_U[written_U], T=T, gamma=gamma, dtype=dtype)
-    rows_UD = torch.lerp(weight[classes_U].to(dtype), means_UD, rate_U[:, None])
+    rows_UD = torch.lerp(weight[classes_U].to(dtype), means_UD.to(dtype), rate_U[:, None])
     weight[classes_U] = rows_UD.to(weight.dtype)
 
 

@@ -40,6 +40,11 @@ class Bar:
         self._progress.stop()
 
 
+def readable(perplexity: float) -> str:
+    """``1,234.50``; past a million, which the first steps of a run can reach by far, ``1.2e+45``."""
+    return f"{perplexity:,.2f}" if perplexity < 1e6 else f"{perplexity:.1e}"
+
+
 def say(message: str) -> None:
     """One line to standard error, above a running bar."""
     console.print(message, soft_wrap=True, markup=False)

@@ -1,5 +1,6 @@
 """Numbers of a trained run: on a split of its corpus, and on the user's own text."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from engram.errors import InputError
 from engram.evaluation import evaluate, token_nll
 from engram.files import write_json
 from engram.progress import Bar
-from engram.runs import open_run, provenance
+from engram.provenance import provenance
+from engram.runs import open_run
 
 CONTEXT = 8  # words shown before a surprising one
 
@@ -31,6 +33,10 @@ def evaluate_run(folder: Path, split: str, *, checkpoint: str = "best", data: st
         InputError: the run or the data are missing or damaged, or do not belong together.
     """
     trained = open_run(folder, checkpoint)
+    if data is None and not Path(trained.data).is_dir():
+        raise InputError(
+            f"{folder} was trained on {trained.data}, which is not there. Say with --data where it is now."
+        )
     corpus = open_corpus(data or trained.data)
     if corpus.vocabulary.hash != trained.vocabulary.hash:
         raise InputError(
@@ -76,8 +82,10 @@ def score_text(folder: Path, text: Path, *, top: int = 20, checkpoint: str = "be
         checkpoint: "best" or "last".
 
     Raises:
-        InputError: the run or the file is missing or damaged, or the file holds no text.
+        InputError: the run or the file is missing or damaged, the file holds no text, or ``top`` is below 0.
     """
+    if top < 0:
+        raise InputError(f"top is {top}; expected the number of surprising tokens to list, 0 or more.")
     trained = open_run(folder, checkpoint)
     vocabulary = trained.vocabulary
     if not text.is_file():
@@ -107,7 +115,7 @@ def score_text(folder: Path, text: Path, *, top: int = 20, checkpoint: str = "be
         "tokens": len(ids),
         "unknown": unknown,
         "nll": mean,
-        "perplexity": float(np.exp(mean)),
+        "perplexity": math.exp(mean) if mean < 709 else None,  # inf is no JSON
         "surprising": surprising,
         **provenance(),
     }

@@ -1,25 +1,20 @@
-"""The folder of a run: what is saved in it, how it is opened again, and where its numbers come from.
+"""The folder of a run: what is saved in it, and how it is opened again.
 
 A run is ``config.yaml``, ``vocabulary.json``, ``metrics.jsonl``, ``checkpoints/last.pt`` and ``best.pt``, and
 after an evaluation ``result.json``, ``report.html`` and ``plots/``.
 """
 
+import hashlib
 import io
 import json
 import os
 import pickle
-import platform
-import shlex
-import subprocess
-import sys
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from engram._version import __version__
 from engram.config import Config, load_config
 from engram.data.vocabulary import Vocabulary
 from engram.errors import InputError
@@ -28,6 +23,7 @@ from engram.heads import HebbianSoftmax, Softmax
 from engram.models.lstm import LanguageModel, head_width
 
 FORMAT = 1
+SEAL = 66  # bytes at the end of a checkpoint that hold its checksum
 
 
 @dataclass(frozen=True)
@@ -56,30 +52,44 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint, whole or not at all. A full disk raises ``OSError`` and leaves the one before."""
     buffer = io.BytesIO()  # torch's own writer turns a full disk into a RuntimeError
     torch.save({"format": FORMAT, **state}, buffer)
+    content = buffer.getbuffer()
+    assert bytes(content[-2:]) == b"\0\0", "torch wrote a zip archive with a comment"
     with atomic_write(path, "wb") as file:
-        file.write(buffer.getbuffer())
+        file.write(content[:-2])
+        file.write(_seal(content[:-2]))
+
+
+def _seal(content: memoryview) -> bytes:
+    """The SHA-256 of a zip archive as its comment, which ends it: its length in two bytes, then its text.
+
+    The archive's own checksums do not cover its directory: bytes flipped there changed weights unnoticed. For
+    ``torch.load`` and ``unzip`` the file is as ever.
+    """
+    digest = hashlib.sha256(content).hexdigest().encode()
+    return len(digest).to_bytes(2, "little") + digest
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint, its checksums first (torch's reader does not look at them).
+    """Read a checkpoint, after checking that every byte is as it was written.
 
     Raises:
         InputError: it is missing, damaged, or of another version.
     """
     mend = f"Delete it and train again, or use the other checkpoint in {path.parent}."
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        state = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+        content = path.read_bytes()
     except FileNotFoundError as error:
         raise InputError(
             f"{path}: there is no such checkpoint. A run has one after its first checkpoint_every steps, or when it "
             "has ended: is this the folder of a run that got so far?"
         ) from error
-    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, NotImplementedError) as error:
-        raise InputError(f"{path}: this is no checkpoint, or a damaged one ({_first_line(error)}). {mend}") from error
-    if damaged:
-        raise InputError(f"{path}: the checkpoint is damaged: the checksum of {damaged} does not fit. {mend}")
+    end = len(content) - SEAL
+    if end < 0 or content[end:] != _seal(memoryview(content)[:end]):
+        raise InputError(f"{path}: this is no checkpoint, or a damaged one: its checksum does not fit. {mend}")
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        raise InputError(f"{path}: this is no checkpoint of engram ({_first_line(error)}). {mend}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise InputError(f"{path}: expected a checkpoint of format {FORMAT}, which this version of engram writes.")
     return state
@@ -101,7 +111,7 @@ def load_weights(model: torch.nn.Module, state: dict[str, Any], path: Path) -> N
 
 
 def open_run(folder: str | Path, checkpoint: str = "best") -> Trained:
-    """Open a trained run: its model on the CPU, in evaluation mode.
+    """Open a trained run: its model in evaluation mode, on a GPU where there is one.
 
     Raises:
         InputError: the folder is no run, or one of its files is missing, damaged, or does not fit the others.
@@ -117,7 +127,8 @@ def open_run(folder: str | Path, checkpoint: str = "best") -> Trained:
         raise InputError(f"{path}: the checkpoint was trained with another vocabulary than vocabulary.json beside it.")
     model = build_model(len(vocabulary), config)
     load_weights(model, state, path)
-    return Trained(model.eval(), vocabulary, data, config, checkpoint, state["step"])
+    model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    return Trained(model, vocabulary, data, config, checkpoint, state["step"])
 
 
 def append_metrics(path: Path, line: dict[str, Any]) -> None:
@@ -129,48 +140,25 @@ def append_metrics(path: Path, line: dict[str, Any]) -> None:
 
 
 def cut_metrics(path: Path, step: int) -> None:
-    """Drop what ``metrics.jsonl`` holds past ``step``: a resumed run writes it again."""
+    """Drop what ``metrics.jsonl`` holds past ``step``, and a last line that a kill cut off: both are written again.
+
+    Raises:
+        InputError: another line is damaged.
+    """
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    for number, line in enumerate(lines, start=1):
+        if number == len(lines) and not line.endswith(b"\n"):
+            break
         try:
             if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (ValueError, KeyError, TypeError):
-            break  # the line that a kill cut off, the last one
-    with atomic_write(path) as file:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path}, line {number}: this is no line of a run's metrics ({error}). Delete it and run again."
+            ) from error
+    with atomic_write(path, "wb") as file:
         file.writelines(kept)
-
-
-def provenance() -> dict[str, Any]:
-    """Where a number comes from: versions, commit (None outside a checkout), machine and command."""
-    return {
-        "engram_version": __version__,
-        "torch_version": torch.__version__,
-        "git_commit": _git_commit(),
-        "machine": f"{_processor()}, {os.cpu_count()} cores",
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-    }
-
-
-def _git_commit() -> str | None:
-    package = Path(__file__).resolve().parent
-    command = ["git", "-C", str(package), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        # A checkout of something else around an installed package says nothing about engram.
-        tracked = subprocess.run([*command[:3], "ls-files", "--error-unmatch", __file__], capture_output=True)
-        done = subprocess.run(command, capture_output=True, text=True)
-    except OSError:  # no git on this machine
-        return None
-    return done.stdout.strip() or None if tracked.returncode == 0 else None
-
-
-def _processor() -> str:
-    if torch.cuda.is_available():
-        return str(torch.cuda.get_device_name())
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text(encoding="utf-8").splitlines() if information.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _first_line(error: BaseException) -> str:

@@ -21,6 +21,7 @@ def show(found: Found, as_json: bool, printer: Callable[[Found], None]) -> int:
         print(json.dumps(found, ensure_ascii=False, allow_nan=False))
     else:
         printer(found)
+    sys.stdout.flush()  # here a reader that has gone, or a full disk, can still be answered
     reason = str(found.get("reason", found.get("interrupted", "")))
     return 128 + signal.Signals[reason] if reason.startswith("SIG") else 0
 
@@ -62,8 +63,13 @@ def trained(found: Found) -> None:
 
 def score(found: Found) -> None:
     """A text's perplexity and its most surprising tokens."""
+    from engram.report.tables import format_perplexity
+
     unknown = f"{found['unknown']:.2%} outside the vocabulary"
-    console.print(f"perplexity {found['perplexity']:,.2f} over {found['tokens']:,} tokens, {unknown}", soft_wrap=True)
+    console.print(
+        f"perplexity {format_perplexity(found['perplexity'])} over {found['tokens']:,} tokens, {unknown}",
+        soft_wrap=True,
+    )
     table = Table(title="most surprising", title_justify="left")
     for name in ("token", "nll (nats)", "position", "after"):
         table.add_column(name, justify="right" if name in ("nll (nats)", "position") else "left")

@@ -21,7 +21,7 @@ from engram.evaluation import evaluate
 from engram.interrupt import ending_signals
 from engram.models.lstm import State
 from engram.optimisation import learning_rate, make_optimizer
-from engram.progress import Bar, say
+from engram.progress import Bar, readable, say
 from engram.runs import append_metrics, build_model, cut_metrics, load_checkpoint, load_weights, save_checkpoint
 
 # Validation on the way reads the text in parts side by side, because one alone is slow; reported numbers use 1.
@@ -75,27 +75,32 @@ def train(corpus: Corpus, out: Path, config: Config, *, resume: bool = False) ->
             resumed, or its files are damaged.
         DivergedError: the loss or a weight is NaN or infinite; the last good checkpoint is kept.
     """
-    _prepare_folder(corpus, out, config, resume)
+    _check_folder(out, config, resume)
     trainer = _Trainer(corpus, out, config)
     if resume and trainer.last.exists():
         trainer.resume()
     else:
+        corpus.vocabulary.save(out / "vocabulary.json")
         cut_metrics(trainer.metrics, 0)
+    save_config(out / "config.yaml", str(corpus.folder.resolve()), config)
+    for unfinished in (out / "checkpoints").glob(".*.part"):  # what a kill left half-written
+        unfinished.unlink()
     with ending_signals() as received, Bar(f"train {out.name}", config.steps, trainer.step) as bar:
         return trainer.run(received, bar)
 
 
-def _prepare_folder(corpus: Corpus, out: Path, config: Config, resume: bool) -> None:
+def _check_folder(out: Path, config: Config, resume: bool) -> None:
+    """Nothing is written before every setting has proved good: a mended command may then use the folder again."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("engram train was started in several processes; it trains in one. Start it without torchrun.")
     if not (out / "config.yaml").exists():
-        out.mkdir(parents=True, exist_ok=True)
-        corpus.vocabulary.save(out / "vocabulary.json")
-        save_config(out / "config.yaml", str(corpus.folder.resolve()), config)
         return
     if not resume:
         raise InputError(f"{out} holds a run already. Continue it with --resume, or give --out another folder.")
-    _, saved = load_config(out / "config.yaml")
+    _check_same(load_config(out / "config.yaml")[1], config, out)
+
+
+def _check_same(saved: Config, config: Config, out: Path) -> None:
     changed = [f for f in saved.to_dict() if f not in MAY_CHANGE and getattr(saved, f) != getattr(config, f)]
     if changed:
         what = "; ".join(f"{name} was {getattr(saved, name)}, now {getattr(config, name)}" for name in changed)
@@ -103,7 +108,6 @@ def _prepare_folder(corpus: Corpus, out: Path, config: Config, resume: bool) -> 
             f"{out} was trained with other settings: {what}. A resumed run may change only {', '.join(MAY_CHANGE)}. "
             "Leave the others out, and they are taken from the run, or start a new one."
         )
-    save_config(out / "config.yaml", str(corpus.folder.resolve()), config)
 
 
 class _Trainer:
@@ -135,25 +139,22 @@ class _Trainer:
         """Train until one of the ends is reached."""
         config, start, before = self.config, time.perf_counter(), self.seconds
         began, saved_at, mark = self.step, start, (self.step, start)
-        reason = "steps"
-        while self.step < config.steps:
+        reason = self._end()  # a resumed run may have ended already
+        while not reason:
             loss = self._train_step()
             now = time.perf_counter()
             self.seconds = before + now - start
             rate = (self.step - began) * self.tokens_per_step / (now - start)
-            bar.update(self.step, f"{rate:,.0f} tokens/s  loss {loss:.3f}  valid {self.valid_perplexity:,.1f}")
             if self.step % config.eval_every == 0 or self.step == config.steps:
                 self._validate((self.step - mark[0]) * self.tokens_per_step / (now - mark[1]))
                 mark = self.step, time.perf_counter()
-            ended = received[0] if received else self._end()
+            bar.update(self.step, f"{rate:,.0f} tokens/s  loss {loss:.3f}  valid {readable(self.valid_perplexity)}")
+            reason = received[0] if received else self._end()
             due = config.checkpoint_every and self.step % config.checkpoint_every == 0
             overdue = config.checkpoint_minutes and now - saved_at > 60 * config.checkpoint_minutes
-            if ended or due or overdue:
+            if reason or due or overdue:
                 self._save(self.last, full=True)
                 saved_at = time.perf_counter()
-            if ended:
-                reason = ended
-                break
         if not math.isfinite(self.best_loss):  # ended before the first validation: the best is what there is
             self._save(self.best, full=False)
         perplexity = math.exp(self.best_loss) if self.best_loss < 700 else None
@@ -161,7 +162,7 @@ class _Trainer:
 
     def _end(self) -> str:
         config = self.config
-        if self.step == config.steps:
+        if self.step >= config.steps:
             return "steps"
         if config.patience and self.since_best >= config.patience:
             return "patience"
@@ -216,7 +217,7 @@ class _Trainer:
             "seconds": round(self.seconds, 3),
             "train_loss": self.loss_sum / self.loss_steps,
             "valid_loss": found.nll,
-            "valid_perplexity": found.perplexity,
+            "valid_perplexity": found.to_dict()["perplexity"],  # an overflow, inf, is no JSON
             "valid_streams": streams,
             "lr": learning_rate(self.step - 1, config),
             "tokens_per_second": round(speed, 1),
@@ -228,7 +229,8 @@ class _Trainer:
         self.loss_sum, self.loss_steps = 0.0, 0
         if improved:
             self._save(self.best, full=False)
-        perplexities = f"train {math.exp(min(line['train_loss'], 700)):,.1f}  valid {found.perplexity:,.2f}"
+        train_perplexity = math.exp(min(line["train_loss"], 700))
+        perplexities = f"train {readable(train_perplexity)}  valid {readable(found.perplexity)}"
         say(f"step {self.step:,}  perplexity: {perplexities}{'  (best)' if improved else ''}  {speed:,.0f} tokens/s")
 
     def _save(self, path: Path, full: bool) -> None:
@@ -237,6 +239,7 @@ class _Trainer:
         state: dict[str, Any] = {"vocabulary_hash": self.corpus.vocabulary.hash, "step": self.step}
         state["model"] = self.bare.state_dict()
         if full:
+            state["config"] = self.config.to_dict()
             state["optimizer"] = self.optimizer.state_dict()
             state["rng"] = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
             state["trainer"] = {name: getattr(self, name) for name in _TRAINER_STATE}
@@ -245,6 +248,12 @@ class _Trainer:
     def resume(self) -> None:
         """Go back to the last checkpoint: weights, optimizer, random state, counters and ``metrics.jsonl``."""
         state = load_checkpoint(self.last)
+        if "trainer" not in state:
+            raise InputError(
+                f"{self.last}: this checkpoint holds weights alone (is it a copy of best.pt?), and training goes on "
+                "from a last.pt only. Put that back, or start a new run."
+            )
+        _check_same(Config.from_dict(state["config"], str(self.last)), self.config, self.last)
         if state["vocabulary_hash"] != self.corpus.vocabulary.hash:
             raise InputError(
                 f"{self.last}: the run was trained with another vocabulary than that of {self.corpus.folder}."
@@ -257,6 +266,7 @@ class _Trainer:
         self.step = state["step"]
         for name in _TRAINER_STATE:
             setattr(self, name, state["trainer"][name])
+        self.state = self.fabric.to_device(self.state)
         cut_metrics(self.metrics, self.step)
         say(f"resumed at step {self.step:,}")
 

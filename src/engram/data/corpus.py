@@ -1,8 +1,6 @@
 """A corpus on disk: a folder of one vocabulary, three token files and meta.json, which is written last."""
 
 import platform
-import shlex
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from engram.data.tokens import open_tokens, write_tokens
 from engram.data.vocabulary import EOS, Vocabulary
 from engram.errors import InputError
 from engram.files import read_json, sha256, write_json
+from engram.provenance import command_line
 
 SPLITS = ("train", "valid", "test")
 _BLOCK = 1 << 18  # tokens encoded at a time
@@ -143,7 +142,7 @@ def write_corpus(
         "tokenizer": tokenizer,
         "min_count": min_count,
         "sources": [dict(source) for source in sources],
-        "command": _command(),
+        "command": command_line(),
         "engram": __version__,
         "python": platform.python_version(),
         "complete": True,
@@ -220,9 +219,3 @@ def _compare(name: str, found: Mapping[str, int], expected: Mapping[str, int]) -
         f"{name}: this is not the corpus as it is distributed: {differences}. The source was cut short or altered, or "
         "is another corpus: fetch it anew, or use engram data text for your own text."
     )
-
-
-def _command() -> str:
-    program, *arguments = sys.argv or [""]
-    name = "engram" if Path(program).stem == "__main__" else Path(program).name
-    return shlex.join([name, *arguments])

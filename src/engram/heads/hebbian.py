@@ -3,14 +3,18 @@
 Shapes: V classes, D features; [...] stands for any leading dimensions.
 """
 
+import math
+from functools import partial
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from engram.errors import InputError
-from engram.functional import IGNORE_INDEX, check_rule, hebbian_update_
-from engram.heads.softmax import Handle, Softmax
+from engram.functional import IGNORE_INDEX, check_rule, class_sums, hebbian_update_, hebbian_write_
+from engram.heads._attachment import Handle, Pending
+from engram.heads._exchange import Group, Sums, exchange, is_shared, merge
+from engram.heads.softmax import Softmax
 
 
 class HebbianSoftmax(Softmax):
@@ -44,6 +48,7 @@ class HebbianSoftmax(Softmax):
     """
 
     counts: Tensor
+    _version = 1  # of the layout of state_dict: weight [V, D], bias [V] or absent, counts [V] int64
 
     def __init__(
         self,
@@ -70,9 +75,12 @@ class HebbianSoftmax(Softmax):
         )
         self.T = T
         self.gamma = gamma
-        self.register_buffer("counts", torch.ones(num_classes, dtype=torch.int64, device=device))
-        self._hooks: dict[int, Any] = {}
-        self._pending: list[tuple[Tensor, Tensor]] = []
+        self._pending = Pending()
+
+    def reset_parameters(self) -> None:
+        """Start afresh: weight uniform in +-1/sqrt(D), bias 0, counts 1."""
+        super().reset_parameters()
+        self.register_buffer("counts", torch.ones(self.num_classes, dtype=torch.int64, device=self.weight.device))
 
     @classmethod
     def from_linear(
@@ -99,31 +107,39 @@ class HebbianSoftmax(Softmax):
         head.counts = given.clamp(min=1).expand(linear.out_features).clone()
         return head
 
-    def attach(self, optimizer: torch.optim.Optimizer) -> Handle:
+    def attach(self, optimizer: torch.optim.Optimizer, *, group: Group = None) -> Handle:
         """Write after each ``optimizer.step()`` what ``loss`` or ``nll`` saw in training since the last one.
 
         Gradient accumulation adds up. What no step used is dropped, not kept for the next: forward passes without
         backward, and batches whose gradients were zeroed or whose step a ``GradScaler`` skipped.
 
+        In a job of several processes (``torch.distributed`` is initialised) the write uses the class sums of all
+        ranks and is the same, bit for bit, on each. It is a collective: every rank must step as often as the others,
+        though it need not have seen anything. Sent is, a rank, as many rows of D as the rank with most classes has.
+
         Args:
-            optimizer: the one that holds ``weight``.
+            optimizer: the one that holds ``weight``. ``add_classes`` grows its state too.
+            group: the processes that train this head together. None: all, once ``torch.distributed`` is initialised.
+                **False: this process alone**, for a job whose processes train models of their own.
 
         Returns:
             A handle; ``handle.remove()`` ends it.
 
         Raises:
-            InputError: (a ``ValueError``) the optimizer does not hold ``weight``, or is attached already.
+            InputError: (a ``ValueError``) the optimizer does not hold ``weight``, is attached already, or the weight
+                is frozen.
         """
-        if not any(parameter is self.weight for group in optimizer.param_groups for parameter in group["params"]):
+        if not self.weight.requires_grad:
             raise InputError(
-                "the optimizer does not hold this head's weight, so its steps say nothing about when to write. "
-                "Build the optimizer with the head's parameters, then attach."
+                "the head's weight does not require a gradient, so no step says when to write. Unfreeze it with "
+                "weight.requires_grad_(), or call head.write(h, y) yourself."
             )
-        key = id(optimizer)
-        if key in self._hooks:
-            raise InputError("this head is attached to this optimizer already; a second time would write twice.")
-        self._hooks[key] = optimizer.register_step_post_hook(self._after_step)
-        return Handle(lambda: self._detach(key))
+        return super().attach(optimizer, group=group)
+
+    def add_classes(self, n: int) -> None:
+        """As :meth:`Softmax.add_classes`; the new classes' counts are 1: their first sight writes their rows."""
+        super().add_classes(n)
+        self.counts = torch.cat([self.counts, self.counts.new_ones(n)])
 
     def write(self, hidden: Tensor, target: Tensor) -> None:
         """One write now, without an optimizer: a classifier in service that meets an example.
@@ -141,35 +157,77 @@ class HebbianSoftmax(Softmax):
 
     def _cross_entropy(self, hidden: Tensor, target: Tensor, reduction: str) -> Tensor:
         result = super()._cross_entropy(hidden, target, reduction)
-        if self._hooks and self.training and result.requires_grad:
+        if self._attached and self.training and result.requires_grad:
             seen = hidden.detach(), target
             # Remembered when the backward pass gets here, so that a loss that is only looked at leaves no trace.
             result.register_hook(lambda _: self._remember(*seen))  # type: ignore[no-untyped-call]
         return result
 
     def _remember(self, hidden: Tensor, target: Tensor) -> None:
-        grad = self.weight.grad
-        if self._pending and (grad is None or not bool(grad.any())):
-            self._pending.clear()  # the gradients of what is pending were zeroed: no step will use them
-        self._pending.append((hidden, target))
+        if self._attached:
+            self._pending.remember(self.weight, self._sums(hidden, target))
 
-    def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    def _sums(self, hidden: Tensor, target: Tensor) -> Sums:
+        dtype = torch.promote_types(self.weight.dtype, torch.float32)
+        return class_sums(hidden.to(dtype), target, ignore_index=self.ignore_index)
+
+    def _hooks(self, optimizer: torch.optim.Optimizer, group: Group) -> list[Any]:
+        return [
+            *super()._hooks(optimizer, group),
+            self.weight.register_hook(lambda _: self._pending.begin(self.weight)),  # type: ignore[no-untyped-call]
+            self.weight.register_post_accumulate_grad_hook(self._pending.landed),  # type: ignore[no-untyped-call]
+            optimizer.register_step_post_hook(partial(self._after_step, group=group)),
+        ]
+
+    def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any, group: Group) -> None:
         # Fused optimizers are stepped on overflow too, and do nothing: GradScaler leaves them the verdict.
         overflow = getattr(optimizer, "found_inf", None)
         skipped = overflow is not None and bool(overflow)
-        pending, self._pending = self._pending, []
-        if pending and not skipped:
-            hidden = torch.cat([hidden.reshape(-1, hidden.shape[-1]) for hidden, _ in pending])
-            self.write(hidden, torch.cat([target.reshape(-1) for _, target in pending]))
+        pending = self._pending.take(self.weight)
+        nothing = self._sums(self.weight.detach()[:0], self.counts[:0])
+        if is_shared(group):
+            sums = exchange(merge(pending or [nothing]), skipped, group)
+        elif pending and not skipped:
+            sums = merge(pending)
+        else:
+            return
+        classes_U, sums_UD, occurrences_U = sums
+        means_UD = sums_UD / occurrences_U[:, None]
+        hebbian_write_(self.weight, self.counts, classes_U, means_UD, occurrences_U, T=self.T, gamma=self.gamma)
 
     def _detach(self, key: int) -> None:
-        if hook := self._hooks.pop(key, None):
-            hook.remove()
+        super()._detach(key)
         self._pending.clear()
 
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        name, version = f"{prefix}counts", local_metadata.get("version", 1)
+        # Also where strict=False: trained rows with counts of 1 would be overwritten one by one, unseen.
+        if f"{prefix}weight" in state_dict and name not in state_dict:
+            error_msgs.append(
+                f'the state has no "{name}", as that of an nn.Linear or a Softmax has none. Say how well its rows are '
+                f'known before you load it: state["{name}"] = torch.full(({self.num_classes},), {math.ceil(self.T)}) '
+                f"leaves them to the gradient, the occurrences in training + 1 is what the rule would have counted, "
+                f"and ones let the next sight of a class overwrite its row."
+            )
+        if version > self._version:
+            error_msgs.append(
+                f"the state is of layout {version}, of a newer engram; this one reads up to {self._version}. Update it."
+            )
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+
     def __getstate__(self) -> dict[str, Any]:
-        # A copy is attached to nothing: the hooks belong to the optimizer of the original.
-        return {**self.__dict__, "_hooks": {}, "_pending": []}
+        return {**super().__getstate__(), "_pending": Pending()}
 
     def extra_repr(self) -> str:
         """The sizes and the rule, for ``print``."""

@@ -4,26 +4,18 @@ Shapes: N tokens, V classes, D features; [...] stands for any leading dimensions
 """
 
 import math
-from collections.abc import Callable
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 
 from engram.errors import InputError
 from engram.functional import IGNORE_INDEX, linear_cross_entropy
-
-
-class Handle:
-    """What ``attach`` returns: ``remove()`` ends the attachment, and may be called again."""
-
-    def __init__(self, remove: Callable[[], None]) -> None:
-        self._remove = remove
-
-    def remove(self) -> None:
-        """End the attachment."""
-        self._remove()
+from engram.heads._attachment import Handle
+from engram.heads._exchange import Group
+from engram.heads._growth import check_growable, check_landed, grow_
 
 
 class Softmax(nn.Module):
@@ -60,6 +52,7 @@ class Softmax(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        self._attached: dict[int, tuple[torch.optim.Optimizer, list[Any]]] = {}
         if in_features < 1 or num_classes < 1:
             raise InputError(f"in_features is {in_features} and num_classes {num_classes}; expected 1 or more of each.")
         self.ignore_index = ignore_index
@@ -70,8 +63,7 @@ class Softmax(nn.Module):
 
     def reset_parameters(self) -> None:
         """Start afresh: weight uniform in +-1/sqrt(D), bias 0."""
-        bound = 1 / math.sqrt(self.in_features)
-        nn.init.uniform_(self.weight, -bound, bound)
+        nn.init.uniform_(self.weight, -self._bound, self._bound)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
@@ -84,6 +76,10 @@ class Softmax(nn.Module):
     def num_classes(self) -> int:
         """V."""
         return self.weight.shape[0]
+
+    @property
+    def _bound(self) -> float:
+        return 1 / math.sqrt(self.in_features)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] of activations [..., D]."""
@@ -104,15 +100,79 @@ class Softmax(nn.Module):
         Raises:
             InputError: (a ``ValueError``) shapes or labels are not as above.
         """
-        return self._cross_entropy(hidden, target, "mean")
+        return self._nll(hidden, target, "mean")
 
     def nll(self, hidden: Tensor, target: Tensor) -> Tensor:
         """NLL in nats of each token, [...]; 0 where target is ``ignore_index``. Arguments as ``loss``."""
-        return self._cross_entropy(hidden, target, "none")
+        return self._nll(hidden, target, "none")
 
-    def attach(self, optimizer: torch.optim.Optimizer) -> Handle:
-        """A plain softmax writes nothing: here so that any head can stand in any loop."""
-        return Handle(lambda: None)
+    def attach(self, optimizer: torch.optim.Optimizer, *, group: Group = None) -> Handle:
+        """Tie the head to an optimizer: ``add_classes`` then grows that optimizer's state too.
+
+        Args:
+            optimizer: one that holds ``weight``.
+            group: the processes to write with; a plain softmax writes nothing. Here so that any head can stand in
+                any loop.
+
+        Returns:
+            A handle; ``handle.remove()`` ends it.
+
+        Raises:
+            InputError: (a ``ValueError``) the optimizer does not hold ``weight``, or is attached already.
+        """
+        if not any(parameter is self.weight for group_ in optimizer.param_groups for parameter in group_["params"]):
+            raise InputError(
+                "the optimizer does not hold this head's weight, so its steps say nothing about when to write. "
+                "Build the optimizer with the head's parameters, then attach."
+            )
+        key = id(optimizer)
+        if key in self._attached:
+            raise InputError("this head is attached to this optimizer already; a second time would write twice.")
+        self._attached[key] = optimizer, self._hooks(optimizer, group)
+        return Handle(lambda: self._detach(key))
+
+    def add_classes(self, n: int) -> None:
+        """Grow by n classes, which start as those of a new head: weight uniform in +-1/sqrt(D), bias 0.
+
+        The ``Parameter`` objects stay the same ones, so a tied embedding, ``param_groups`` and every other reference
+        follow. Gradients so far are kept (zeros for the new rows), and so is the state of each optimizer that the head
+        is attached to: a new row gets what it would have if it had been there, never seen, from the start. Costs one
+        copy of the head and of that state. Call ``backward()`` of what was computed before first. An optimizer that
+        holds the weight and is not attached must be built anew (torch's fused ones do not even notice, and write past
+        the end of their old state). Under DDP call it on
+        all ranks, then wrap the model again: DDP keeps buffers of the old size, and wrapping makes the new rows equal.
+
+        Args:
+            n: how many, 1 or more.
+
+        Raises:
+            InputError: (a ``ValueError``) n is below 1, or an attached optimizer keeps a state whose start is not known
+                here (known: SGD, RMSprop, Adagrad, Adadelta, Adam, AdamW, Adamax, NAdam, RAdam). Nothing has changed.
+        """
+        if n < 1:
+            raise InputError(f"n is {n}; expected 1 or more new classes.")
+        parameters = [self.weight] if self.bias is None else [self.weight, self.bias]
+        optimizers = [optimizer for optimizer, _ in self._attached.values()]
+        check_growable(parameters, optimizers)
+        for parameter, bound in zip(parameters, (self._bound, 0.0), strict=False):
+            grow_(parameter, n, bound, optimizers)
+
+    def _hooks(self, optimizer: torch.optim.Optimizer, group: Group) -> list[Any]:
+        return [self.weight.register_post_accumulate_grad_hook(check_landed)]  # type: ignore[no-untyped-call]
+
+    def _detach(self, key: int) -> None:
+        _, hooks = self._attached.pop(key, (None, []))
+        for hook in hooks:
+            hook.remove()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy is attached to nothing: the optimizer serves the parameters of the original.
+        return {**self.__dict__, "_attached": {}}
+
+    def _nll(self, hidden: Tensor, target: Tensor, reduction: str) -> Tensor:
+        if torch.compiler.is_compiling():
+            return _not_traced(self, hidden, target, reduction)
+        return self._cross_entropy(hidden, target, reduction)
 
     def _cross_entropy(self, hidden: Tensor, target: Tensor, reduction: str) -> Tensor:
         return linear_cross_entropy(
@@ -138,3 +198,10 @@ class Softmax(nn.Module):
     def extra_repr(self) -> str:
         """The sizes, for ``print``."""
         return f"in_features={self.in_features}, num_classes={self.num_classes}, bias={self.bias is not None}"
+
+
+# torch.compile would unroll the loop over tiles and take minutes. (torch.compiler.disable does the same as this, and
+# makes everyone who imports the package wait for the compiler's import.)
+@_disable_dynamo
+def _not_traced(head: Softmax, hidden: Tensor, target: Tensor, reduction: str) -> Tensor:
+    return head._cross_entropy(hidden, target, reduction)

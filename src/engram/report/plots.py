@@ -163,7 +163,7 @@ def _bands(results: Results, lines: Mapping[str, Line]) -> Plot:
     columns = {name: [values[name] for _, _, values in table] for name in results}
     top = max((v for column in columns.values() for v in column if math.isfinite(v)), default=10.0)
     axes.set_xscale("log")
-    axes.set_xlim(1, max(10.0, top) ** 1.22)  # room for the value of the longest bar
+    axes.set_xlim(1, min(max(10.0, top), 1e200) ** 1.22)  # room for the value of the longest bar, short of overflow
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value < 1e6 else compact(value)))
     axes.xaxis.set_minor_locator(NullLocator())
     _draw_bars(axes, columns, lines, format_perplexity)

@@ -1,0 +1,66 @@
+"""Class sums of several batches made one: of the micro-batches of a step, and of the processes of a job.
+
+Shapes: U classes that occur in a batch, R ranks, V classes, D features. Nothing here is of size V: what travels is
+R headers, and from each rank as many rows as the rank with the most classes has.
+"""
+
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+Group: TypeAlias = "ProcessGroup | Literal[False] | None"
+# classes [U] int64 in rising order, sums [U, D], occurrences [U] int64
+Sums: TypeAlias = tuple[Tensor, Tensor, Tensor]
+
+
+def merge(parts: list[Sums]) -> Sums:
+    """The class sums of several batches together, added in the order given: the same bits wherever it is done."""
+    if len(parts) == 1:
+        return parts[0]
+    classes_U = torch.unique(torch.cat([classes for classes, _, _ in parts]))
+    sums_UD = parts[0][1].new_zeros(len(classes_U), parts[0][1].shape[1])
+    occurrences_U = torch.zeros_like(classes_U)
+    for classes, sums, occurrences in parts:
+        # A part has each class once, so this adds without atomics, whose order would differ from rank to rank.
+        at = torch.searchsorted(classes_U, classes)
+        sums_UD[at] += sums
+        occurrences_U[at] += occurrences
+    return classes_U, sums_UD, occurrences_U
+
+
+def is_shared(group: Group) -> bool:
+    """Whether there are other processes to write with."""
+    if group is False or not (dist.is_available() and dist.is_initialized()):
+        return False
+    return dist.get_world_size(group) > 1
+
+
+def exchange(own: Sums, skip: bool, group: Group) -> Sums:
+    """The class sums of all ranks, the same bits on each; empty on all of them if any rank skips its step.
+
+    Collective: every rank of the group must call it at every step, with empty sums if it has nothing.
+    """
+    assert group is not False
+    classes_U, sums_UD, occurrences_U = own
+    header = torch.tensor([len(classes_U), skip], device=classes_U.device)
+    sizes, skips = torch.stack(_gather(header, group)).t().tolist()
+    most = 0 if any(skips) else max(sizes)
+    if not most:
+        return classes_U[:0], sums_UD[:0], occurrences_U[:0]
+    padding = (0, 0, 0, most - len(classes_U))
+    labels = _gather(F.pad(torch.stack([classes_U, occurrences_U], 1), padding), group)
+    sums = _gather(F.pad(sums_UD, padding), group)
+    ranks = zip(labels, sums, sizes, strict=True)
+    return merge([(label_U2[:n, 0], sum_UD[:n], label_U2[:n, 1]) for label_U2, sum_UD, n in ranks])
+
+
+def _gather(tensor: Tensor, group: "ProcessGroup | None") -> list[Tensor]:
+    gathered = [torch.empty_like(tensor) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(gathered, tensor.contiguous(), group=group)
+    return gathered

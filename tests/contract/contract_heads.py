@@ -1,0 +1,40 @@
+"""The heads the battery runs over. A new public head is added here, once, and inherits every test."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from engram import HebbianSoftmax, Softmax
+
+HEADS: dict[str, Callable[..., nn.Module]] = {"Softmax": Softmax, "HebbianSoftmax": HebbianSoftmax}
+D, V = 5, 9
+
+
+def batch(shape: Any = (12,), v: int = V, dtype: torch.dtype = torch.float64, seed: int = 0):
+    """Activations [*shape, D] and labels [*shape] below v."""
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, D, generator=g, dtype=torch.float64).to(dtype), torch.randint(v, shape, generator=g)
+
+
+def drawn(head: nn.Module) -> nn.Module:
+    """The same head with a bias that is not 0."""
+    if head.bias is not None:
+        nn.init.normal_(head.bias)
+    return head
+
+
+def step(head: nn.Module, optimizer: torch.optim.Optimizer, seed: int = 0, dtype: torch.dtype = torch.float64):
+    """One training step; returns the loss."""
+    optimizer.zero_grad()
+    loss = head.loss(*batch(dtype=dtype, v=head.num_classes, seed=seed))
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    """Whether two heads hold the same state bit for bit."""
+    ours, theirs = a.state_dict(), b.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
