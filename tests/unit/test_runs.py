@@ -223,6 +223,6 @@ def test_no_commit_is_claimed_outside_a_checkout(tmp_path):
     for command in (["init"], ["commit", "--allow-empty", "-m", "x"]):
         identity = ["-c", "user.name=x", "-c", "user.email=x"]
         subprocess.run(["git", *identity, *command], cwd=tmp_path, check=True, capture_output=True)
-    code = "import engram.runs as r; print(r.__file__, r.provenance()['git_commit'])"
+    code = "import engram.provenance as r; print(r.__file__, r.provenance()['git_commit'])"
     done = subprocess.run([sys.executable, "-c", code], cwd=package.parent, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [str(package / "runs.py"), "None"]
+    assert done.stdout.split() == [str(package / "provenance.py"), "None"]
