@@ -184,8 +184,8 @@ class HebbianSoftmax(Softmax):
         overflow = getattr(optimizer, "found_inf", None)
         skipped = overflow is not None and bool(overflow)
         pending = self._pending.take(self.weight)
-        nothing = self._sums(self.weight.detach()[:0], self.counts[:0])
         if is_shared(group):
+            nothing = self._sums(self.weight.detach()[:0], self.counts[:0])
             sums = exchange(merge(pending or [nothing]), skipped, group)
         elif pending and not skipped:
             sums = merge(pending)
