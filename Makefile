@@ -4,6 +4,8 @@ PYTHON ?= python3
 GPU_PYTHON ?= python3
 OUT ?= runs/gpu
 BIN := .venv/bin
+# On a machine that others use too, threads that spin while they wait make a step several times as slow.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test lint gpu venv clean
 venv: .venv/.installed
