@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import torch
 from command import TINY, write_text
 
 from engram import cli
@@ -31,12 +30,3 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "trained"
     assert cli.main(["train", str(data), "--out", str(folder), *TINY]) == 0
     return folder
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As the processes of these tests: their results are equal bit for bit, and next to other work faster."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

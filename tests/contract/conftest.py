@@ -1,4 +1,4 @@
-"""Fixtures of the battery: every head in turn, on one thread."""
+"""Fixtures of the battery: every head in turn, from one seed."""
 
 import pytest
 import torch
@@ -12,10 +12,5 @@ def make(request):
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
-    """Two threads on small tensors mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _seed():
     torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)

@@ -1,19 +1,10 @@
-"""Small corpora to train on, and one thread, which adds up in one order."""
+"""Small corpora to train on."""
 
 import numpy as np
 import pytest
-import torch
 from training_runs import make_corpus
 
 from engram.data import Corpus
-
-
-@pytest.fixture
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

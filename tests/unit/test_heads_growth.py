@@ -13,15 +13,6 @@ OLD, NEW, D = 9, 3, 5
 RULE = {"T": 30, "gamma": 0.05}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Two threads on small tensors mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def batches(steps, grow_at):
     """Two micro-batches a step. Growth falls between the two of step ``grow_at``."""
     g = torch.Generator().manual_seed(7)

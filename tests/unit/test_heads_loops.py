@@ -10,15 +10,6 @@ from engram import HebbianSoftmax
 V, D = 9, 5
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Two threads on small tensors mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Model(nn.Module):
     """With a tied embedding: the hardest case for anything that is saved."""
 

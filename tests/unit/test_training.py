@@ -21,7 +21,6 @@ from engram.training import train
 
 FIELDS = ["step", "tokens", "seconds", "train_loss", "valid_loss", "valid_perplexity", "valid_streams", "lr"]
 FIELDS += ["tokens_per_second", "classes_seen", "classes_past_T"]
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_same_seed_same_run(corpus, tmp_path):

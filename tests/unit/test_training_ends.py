@@ -13,8 +13,6 @@ from engram.files import read_json
 from engram.runs import load_checkpoint, open_run
 from engram.training import DivergedError, Outcome, train
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def jump(monkeypatch, step: int, rate: float) -> None:
     usual = training.learning_rate
