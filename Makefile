@@ -7,7 +7,7 @@ BIN := .venv/bin
 # On a machine that others use too, threads that spin while they wait make a step several times as slow.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint gpu venv clean
+.PHONY: demo test lint docs gpu venv clean
 venv: .venv/.installed
 
 .venv/.installed: pyproject.toml constraints.txt
@@ -26,6 +26,9 @@ lint: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: venv
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/docs
 
 gpu:
 	mkdir -p $(OUT)

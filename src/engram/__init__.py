@@ -2,7 +2,8 @@
 
 from engram import functional
 from engram._version import __version__
+from engram.adopt import attach
 from engram.errors import InputError
 from engram.heads import HebbianSoftmax, Softmax
 
-__all__ = ["HebbianSoftmax", "InputError", "Softmax", "__version__", "functional"]
+__all__ = ["HebbianSoftmax", "InputError", "Softmax", "__version__", "attach", "functional"]

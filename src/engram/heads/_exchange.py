@@ -57,7 +57,7 @@ def exchange(own: Sums, skip: bool, group: Group) -> Sums:
     labels = _gather(F.pad(torch.stack([classes_U, occurrences_U], 1), padding), group)
     sums = _gather(F.pad(sums_UD, padding), group)
     ranks = zip(labels, sums, sizes, strict=True)
-    return merge([(label_U2[:n, 0], sum_UD[:n], label_U2[:n, 1]) for label_U2, sum_UD, n in ranks])
+    return merge([(label_U2[:n, 0].contiguous(), sum_UD[:n], label_U2[:n, 1]) for label_U2, sum_UD, n in ranks])
 
 
 def _gather(tensor: Tensor, group: "ProcessGroup | None") -> list[Tensor]:

@@ -11,7 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from engram.errors import InputError
-from engram.functional import IGNORE_INDEX, check_rule, class_sums, hebbian_update_, hebbian_write_
+from engram.functional import (
+    IGNORE_INDEX,
+    _check_range,
+    _check_shapes,
+    check_rule,
+    class_sums,
+    hebbian_update_,
+    hebbian_write_,
+)
 from engram.heads._attachment import Handle, Pending
 from engram.heads._exchange import Group, Sums, exchange, is_shared, merge
 from engram.heads.softmax import Softmax
@@ -155,12 +163,32 @@ class HebbianSoftmax(Softmax):
             self.weight, self.counts, hidden, target, T=self.T, gamma=self.gamma, ignore_index=self.ignore_index
         )
 
+    def observe(self, output: Tensor, hidden: Tensor, target: Tensor) -> None:
+        """For a loss computed elsewhere: if backward reaches ``output``, the next step writes (hidden, target).
+
+        ``loss`` and ``nll`` call it themselves; a subclass that overrides it decides what is written. In evaluation,
+        unattached or without gradient nothing happens.
+
+        Args:
+            output: what was computed from ``hidden`` and ``weight`` and leads to the loss, such as logits [..., V].
+            hidden: [..., D] float.
+            target: [...] int64, in [0, V) or ``ignore_index``.
+
+        Raises:
+            InputError: (a ``ValueError``) shapes or labels are not as above.
+        """
+        if not (self._attached and self.training and output.requires_grad):
+            return
+        _check_shapes(hidden, self.weight, target)
+        if (kept_N := target[target != self.ignore_index]).numel():
+            _check_range(int(kept_N.min()), int(kept_N.max()), self.num_classes, self.ignore_index)
+        seen = hidden.detach(), target
+        # Remembered when the backward pass gets here, so that a loss that is only looked at leaves no trace.
+        output.register_hook(lambda _: self._remember(*seen))  # type: ignore[no-untyped-call]
+
     def _cross_entropy(self, hidden: Tensor, target: Tensor, reduction: str) -> Tensor:
         result = super()._cross_entropy(hidden, target, reduction)
-        if self._attached and self.training and result.requires_grad:
-            seen = hidden.detach(), target
-            # Remembered when the backward pass gets here, so that a loss that is only looked at leaves no trace.
-            result.register_hook(lambda _: self._remember(*seen))  # type: ignore[no-untyped-call]
+        self.observe(result, hidden, target)
         return result
 
     def _remember(self, hidden: Tensor, target: Tensor) -> None:

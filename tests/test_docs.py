@@ -1,0 +1,58 @@
+"""The site builds without a warning, its code runs, and it asks nothing of other hosts."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_every_page_is_there(site):
+    pages = {page.stem for page in (ROOT / "docs").glob("*.md")}
+    assert {path.parent.name for path in site.glob("*/index.html")} == pages - {"index"}
+    api = (site / "api/index.html").read_text(encoding="utf-8")
+    for name in ("attach", "HebbianSoftmax.add_classes", "HebbianSoftmax.observe", "functional.hebbian_update_"):
+        assert f'id="engram.{name}"' in api, name
+    assert not re.findall(r":(?:meth|class|func|math):|\.\. math", api), "roles that no reader understands"
+
+
+def test_nothing_is_loaded_from_elsewhere(site):
+    for page in site.rglob("*.html"):
+        loaded = re.findall(
+            r'<(?:script|img|link)[^>]*(?:src|href)="(https?://[^"]*)"', page.read_text(encoding="utf-8")
+        )
+        assert not loaded, page
+
+
+def test_the_rule_of_your_own_runs_and_is_short():
+    rule, use = re.findall(r"```python\n(.*?)```", (ROOT / "docs/extend-it.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert rule.count("\n") <= 15
+    torch.manual_seed(0)
+    names = {"torch": torch, "__name__": "docs"}
+    exec(rule + use, names)
+    # The paper's rule in its place would write the activation's own length.
+    with pytest.raises(AssertionError):
+        exec(use.replace("Rescaled", "HebbianSoftmax"), names)
+
+
+def test_the_start_page_runs():
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/index.md").read_text(encoding="utf-8"), re.DOTALL)
+    body = torch.nn.Linear(3, 512)
+    names = {"torch": torch, "body": body, "x": torch.randn(2, 3), "y": torch.tensor([1, 7])}
+    exec(code.replace("50_000", "20"), names)
+    assert names["head"].counts.tolist() == [1, 2, *[1] * 5, 2, *[1] * 12]
