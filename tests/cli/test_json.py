@@ -3,6 +3,7 @@
 import json
 import math
 import shlex
+import sys
 
 import pytest
 from command import TINY, call, write_text
@@ -45,7 +46,8 @@ def test_data(tmp_path, capfd):
 
 
 @pytest.mark.parametrize("head", ["softmax", "hebbian"])
-def test_train_and_eval(head, data, tmp_path, capfd):
+def test_train_and_eval(head, data, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/anywhere/engram/__main__.py", "eval", "my run"])  # as python -m engram
     folder = tmp_path / "run"
     found = read(call(capfd, "train", data, "--out", folder, *TINY, f"--head={head}", "--json"))
     assert {"run", "step", "tokens", "seconds", "best_perplexity", "reason", "result"} == set(found)
@@ -60,7 +62,7 @@ def test_train_and_eval(head, data, tmp_path, capfd):
         assert (result["split"], result["run"]) == (split, "run")
         assert (result["config"]["head"], result["checkpoint"]["name"]) == (head, "best")
         assert result["tokens"] == json.loads((data / "meta.json").read_text())["tokens"][split]
-        assert len(shlex.split(result["command"])) > 1
+        assert shlex.split(result["command"]) == ["engram", "eval", "my run"]
     last = read(call(capfd, "eval", folder, "--checkpoint", "last", "--json"))
     assert last["checkpoint"] == {"name": "last", "step": 20}
 
