@@ -83,7 +83,7 @@ def train(corpus: Corpus, out: Path, config: Config, *, resume: bool = False) ->
         corpus.vocabulary.save(out / "vocabulary.json")
         cut_metrics(trainer.metrics, 0)
     save_config(out / "config.yaml", str(corpus.folder.resolve()), config)
-    for unfinished in (out / "checkpoints").glob(".*.part"):  # what a kill left half-written
+    for unfinished in out.rglob(".*.part"):  # what a kill left half-written
         unfinished.unlink()
     with ending_signals() as received, Bar(f"train {out.name}", config.steps, trainer.step) as bar:
         return trainer.run(received, bar)
