@@ -1,4 +1,4 @@
-"""Fixtures for every test: where the real data lies, and one thread."""
+"""Fixtures for every test: where the real data lies, NLTK's model, and one thread."""
 
 import os
 from pathlib import Path
@@ -9,6 +9,10 @@ import torch
 # Two threads on small tensors mostly wait for each other, and one adds up in one order.
 torch.set_num_threads(1)
 
+SHARED = Path(os.environ.get("ENGRAM_SHARED", Path(__file__).resolve().parents[2] / "shared")).resolve()
+if (SHARED / "nltk_data").is_dir():
+    os.environ.setdefault("NLTK_DATA", str(SHARED / "nltk_data"))
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
@@ -16,8 +20,7 @@ def shared_data() -> Path:
 
     Skips where it is absent, but fails under CI, where it must not be.
     """
-    root = Path(os.environ.get("ENGRAM_SHARED", Path(__file__).resolve().parents[2] / "shared")).resolve()
-    folder = root / "data"
+    folder = SHARED / "data"
     if not folder.is_dir():
         message = f"the real data is not at {folder}; set ENGRAM_SHARED to the folder that holds data/"
         if os.environ.get("CI") == "true":

@@ -5,13 +5,14 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import tyro
-from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional
 
 from engram import screen
 from engram._version import __version__
+from engram.cli_data import Json, data
 from engram.config import Config, load_config
 from engram.errors import InputError
 from engram.progress import say
@@ -22,8 +23,6 @@ DESCRIPTION = """A softmax that remembers a class from its first example, and th
 Start with: engram demo. Then, on your own text: engram data text --from FILE --out data/mine; engram train data/mine
 --out runs/mine; engram score runs/mine FILE. Every command takes --help and --json."""
 
-Source = Annotated[Path, arg(name="from", metavar="PATH")]
-Json = Annotated[bool, arg(help="print one JSON object on standard output and nothing else there")]
 Checkpoint = Literal["best", "last"]
 
 
@@ -60,73 +59,6 @@ def demo(out: Path = Path("runs/demo"), json: Json = False, seed: int = 0, steps
     config = recipe("demo").replace(seed=seed, steps=steps)
     found = run_demo(out, config)
     return screen.show(found, json, screen.demo)
-
-
-@dataclass(frozen=True)
-class Stdlib:
-    """The corpus inside Python: docstrings of the standard library. Needs no network.
-
-    Example: engram data stdlib --out data/stdlib
-    """
-
-    out: Path
-    """data folder to write"""
-    json: Json = False
-
-
-@dataclass(frozen=True)
-class Text:
-    """Your own plain text, a UTF-8 file or a folder of .txt files.
-
-    Example: engram data text --from novels/ --out data/novels
-    """
-
-    source: Source
-    """a file; a folder with train.txt, valid.txt and test.txt; or a folder of .txt files, cut 90/5/5 by lines"""
-    out: Path
-    """data folder to write"""
-    min_count: int = 2
-    """words with fewer training occurrences become <unk>"""
-    tokenizer: Literal["words", "whitespace"] = "words"
-    lower: bool = False
-    """lower case"""
-    json: Json = False
-
-
-@dataclass(frozen=True)
-class WikiText2:
-    """WikiText-2, from its archive (.zip, .tar.*) or the folder with wiki.train.tokens and so on.
-
-    Example: engram data wikitext-2 --from wikitext-2-v1.zip --out data/wikitext-2
-    """
-
-    source: Source
-    """the archive or the folder"""
-    out: Path
-    """data folder to write"""
-    json: Json = False
-
-
-Corpora = (
-    Annotated[Stdlib, tyro.conf.subcommand("stdlib")]
-    | Annotated[Text, tyro.conf.subcommand("text")]
-    | Annotated[WikiText2, tyro.conf.subcommand("wikitext-2")]
-)
-
-
-def data(corpus: OmitSubcommandPrefixes[OmitArgPrefixes[Corpora]]) -> int:
-    """Turn a corpus into a data folder: vocabulary, token files, checksums."""
-    from engram.data import stdlib, summary, text, wikitext
-
-    say(f"preparing {corpus.out}")
-    if isinstance(corpus, Stdlib):
-        prepared = stdlib.prepare(corpus.out)
-    elif isinstance(corpus, WikiText2):
-        prepared = wikitext.prepare(corpus.source, corpus.out)
-    else:
-        options = {"min_count": corpus.min_count, "tokenizer": corpus.tokenizer, "lower": corpus.lower}
-        prepared = text.prepare(corpus.source, corpus.out, **options)  # type: ignore[arg-type]
-    return screen.show(summary(prepared), corpus.json, screen.corpus)
 
 
 def train_command(default: Config) -> Callable[..., int]:

@@ -1,36 +1,68 @@
 """What a person sees while long work runs: a bar on a terminal, plain lines in a log file, never standard output."""
 
 import time
-from typing import Self
+from typing import Literal, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.filesize import decimal
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 console = Console(stderr=True, highlight=False)
 
 
 class Bar:
-    """A progress bar with a line of live numbers; where standard error is no terminal, a line every ``every`` s."""
+    """A progress bar with a line of live numbers; where standard error is no terminal, a line every ``every`` s.
 
-    def __init__(self, title: str, total: int, start: int = 0, every: float = 30.0) -> None:
+    Of bytes it shows the amount, the speed and, where the total is known, the time left; of other things how many.
+    """
+
+    def __init__(
+        self, title: str, total: int | None, start: int = 0, every: float = 30.0, unit: Literal["", "bytes"] = ""
+    ) -> None:
+        counts: list[ProgressColumn] = [MofNCompleteColumn()]
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            MofNCompleteColumn(),
+            *([DownloadColumn(), TransferSpeedColumn()] if unit else counts),
             TimeRemainingColumn(),
             TextColumn("{task.fields[numbers]}"),
             console=console,
             disable=not console.is_terminal,
         )
         self._task = self._progress.add_task(title, total=total, completed=start, numbers="")
-        self._title, self._total, self._every, self._last = title, total, every, time.monotonic()
+        self._title, self._total, self._every, self._unit = title, total, every, unit
+        self._done, self._start, self._began = start, start, time.monotonic()
+        self._last = self._began
+
+    def advance(self, more: int, numbers: str = "") -> None:
+        """``more`` were done since the last call."""
+        self.update(self._done + more, numbers)
 
     def update(self, done: int, numbers: str = "") -> None:
         """``done`` of ``total``, and the numbers to show beside it."""
+        self._done = done
         self._progress.update(self._task, completed=done, numbers=numbers)
         if not console.is_terminal and time.monotonic() - self._last > self._every:
             self._last = time.monotonic()
-            console.print(f"{self._title} {done:,}/{self._total:,} {numbers}", soft_wrap=True)
+            console.print(f"{self._title} {self._amount()} {numbers}", soft_wrap=True)
+
+    def _amount(self) -> str:
+        if not self._unit:
+            return f"{self._done:,}" if self._total is None else f"{self._done:,}/{self._total:,}"
+        speed = max((self._done - self._start) / (time.monotonic() - self._began), 1.0)
+        if self._total is None:
+            return f"{decimal(self._done)}, {decimal(int(speed))}/s"
+        left = max(self._total - self._done, 0) / speed
+        return f"{decimal(self._done)} of {decimal(self._total)}, {decimal(int(speed))}/s, {left / 60:.0f} min left"
 
     def __enter__(self) -> Self:
         self._progress.start()

@@ -8,7 +8,7 @@ import numpy as np
 
 from engram.data import open_corpus
 from engram.data.lines import read_lines
-from engram.data.tokenize import tokenize
+from engram.data.tokenize import tokenize_lines
 from engram.data.vocabulary import EOS
 from engram.errors import InputError
 from engram.evaluation import evaluate, token_nll
@@ -91,7 +91,7 @@ def score_text(folder: Path, text: Path, *, top: int = 20, checkpoint: str = "be
     if not text.is_file():
         raise InputError(f"{text}: there is no such file. Give a plain text file in UTF-8.")
     with open(text, "rb") as file:
-        lines = [tokenize(line, vocabulary.tokenizer) for line in read_lines(file, str(text))]
+        lines = list(tokenize_lines(read_lines(file, str(text)), vocabulary.tokenizer))
     words = [word for line in lines if line for word in [*line, EOS]]
     if not words:
         raise InputError(f"{text}: the file holds no text. Give a plain text file with at least one word.")

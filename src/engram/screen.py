@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from engram.progress import say
 
@@ -42,7 +43,61 @@ def corpus(found: Found) -> None:
         unknown = found["unknown"].get(split)
         table.add_row(split, f"{tokens:,}", "" if unknown is None else f"{unknown:.2%}")
     console.print(table)
-    console.print(f"Next: engram train {found['folder']} --out runs/first", soft_wrap=True)
+    if found["tokens"]["train"]:
+        console.print(f"Next: engram train {found['folder']} --out runs/first", soft_wrap=True)
+
+
+def info(found: Found) -> None:
+    """What a data folder holds."""
+    table = Table(title=f"{found['corpus']}: {found['vocabulary']:,} types", title_justify="left")
+    for name in ("split", "documents", "tokens", "in the paper", "difference", "unknown"):
+        table.add_column(name, justify="left" if name == "split" else "right")
+    for split, tokens in found["tokens"].items():
+        documents, unknown = found["documents"].get(split), found["unknown"].get(split)
+        paper = (found["paper"] or {}).get(split, {}).get("paper")
+        table.add_row(
+            split,
+            "" if documents is None else f"{documents:,}",
+            f"{tokens:,}",
+            f"{paper:,}" if paper else "",
+            f"{tokens / paper - 1:+.2%}" if paper and tokens else "",
+            "" if unknown is None else f"{unknown:.2%}",
+        )
+    console.print(table)
+    if found["plot"]:
+        once = found["singletons"]
+        console.print(f"{once['types']:,} types ({once['share']:.1%}) occur once in training", soft_wrap=True)
+    for split, books in found["by_document"].items():
+        text = ", ".join(f"{name} {tokens:,}" for name, tokens in books.items())
+        console.print(f"{split}, tokens of each document: {text}", soft_wrap=True, markup=False)
+    for name, value in found["provenance"].items():
+        shown = f"{len(value):,} (see meta.json)" if isinstance(value, list | dict) and value else value
+        if shown not in (None, [], {}):
+            console.print(f"{name.replace('_', ' ')}: {shown}", soft_wrap=True, markup=False)
+    for note in [*found["notes"], *([f"Zipf plot: {found['plot']}"] if found["plot"] else [])]:
+        console.print(note, soft_wrap=True, markup=False)
+
+
+def audit(found: Found) -> None:
+    """Evaluation text that also stands in training text."""
+    for split, totals in found["splits"].items():
+        share = totals["share"]
+        console.print(f"{split}: {share:.2%} of its runs of {found['n']} words also stand in training", soft_wrap=True)
+    shown = found["pairs"][:20]
+    title = f"{found['pairs_found']:,} pairs share at least {found['min_share']:.1%} of the evaluation document"
+    table = Table(title=title, title_justify="left")
+    for name in ("evaluation", "also in", "share", "longest", "begins"):
+        table.add_column(name, justify="right" if name in ("share", "longest") else "left")
+    for pair in shown:
+        evaluation, other = f"{pair['split']} {pair['evaluation']}", f"{pair['found_in']} {pair['training']}"
+        table.add_row(evaluation, other, f"{pair['share']:.2%}", f"{pair['longest']} words", Text(pair["excerpt"][:60]))
+    console.print(table)
+    cleaned = found.get("cleaned")
+    if cleaned:
+        names = ", ".join(dropped["name"] for dropped in cleaned["dropped"][:20]) or "none"
+        console.print(f"{cleaned['folder']}: left out of training: {names}", soft_wrap=True)
+    elif shown:
+        console.print("Next: the same command with --clean DIR writes a corpus without them", soft_wrap=True)
 
 
 def result(found: Found) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engram._version import __version__
+from engram.data.documents import Documents, open_documents, write_documents
 from engram.data.tokenize import tokenize
 from engram.data.tokens import open_tokens, write_tokens
 from engram.data.vocabulary import EOS, Vocabulary
@@ -50,6 +51,16 @@ class Corpus:
         if name not in SPLITS:
             raise InputError(f"The split is {name!r}; expected one of {', '.join(SPLITS)}.")
         return open_tokens(self.folder / f"{name}.tokens", self.vocabulary.hash)
+
+    def documents(self, name: str) -> Documents | None:
+        """Where the documents of a split begin; ``None`` in a corpus that knows of none.
+
+        Raises:
+            InputError: their file is missing, damaged, or of other tokens.
+        """
+        if name not in self.meta.get("documents", {}):
+            return None
+        return open_documents(self.folder / f"{name}.documents.npz", self.meta["tokens"][name])
 
 
 def open_corpus(folder: str | Path) -> Corpus:
@@ -98,13 +109,13 @@ def write_corpus(
     tokenizer: str,
     sources: Sequence[Mapping[str, Any]],
     min_count: int = 1,
+    max_size: int | None = None,
     expected: Mapping[str, int] | None = None,
 ) -> Corpus:
     """Tokenise the lines of three splits into a data folder; every line ends with ``<eos>``.
 
     The vocabulary comes from training alone, in a first pass over its lines; a second pass encodes. Memory holds the
-    vocabulary and one block of tokens. An older corpus in the folder stops being one (its meta.json goes first) and
-    is replaced file by file.
+    vocabulary and one block of tokens.
 
     Args:
         folder: the data folder; made where it is missing.
@@ -113,6 +124,7 @@ def write_corpus(
         tokenizer: a name that ``engram.data.tokenize`` knows.
         sources: name, size, sha256 and so on of what was read, for meta.json.
         min_count: types that training has fewer times become ``<unk>``.
+        max_size: the most types, ``<unk>`` and ``<eos>`` included; the rarest become ``<unk>``.
         expected: known numbers of tokens by split, and of "vocabulary"; others are an error.
 
     Raises:
@@ -120,41 +132,26 @@ def write_corpus(
             ``expected``.
         OSError: the folder cannot be written, or the disk is full.
     """
-    folder = Path(folder)
     counter: Counter[str] = Counter()
     for tokens in _tokenized(splits["train"], tokenizer):
         counter.update(tokens)
-    vocabulary = _vocabulary(name, counter, tokenizer, min_count)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "meta.json").unlink(missing_ok=True)
-    vocabulary.save(folder / "vocabulary.json")
-    counts = {split: _write_split(folder, name, split, splits[split], vocabulary) for split in SPLITS}
-    tokens_of = {split: total for split, (total, _) in counts.items()}
-    if expected:
-        _compare(name, {**tokens_of, "vocabulary": len(vocabulary)}, expected)
-    meta = {
-        "corpus": name,
-        "tokens": tokens_of,
-        "vocabulary": len(vocabulary),
-        "vocabulary_hash": vocabulary.hash,
-        "types": len(counter),
-        "unknown": {split: counts[split][1] / counts[split][0] for split in ("valid", "test")},
-        "tokenizer": tokenizer,
-        "min_count": min_count,
-        "sources": [dict(source) for source in sources],
-        "command": command_line(),
-        "engram": __version__,
-        "python": platform.python_version(),
-        "complete": True,
-    }
-    write_json(folder / "meta.json", meta)
-    return Corpus(folder, name, vocabulary, meta)
+    vocabulary = training_vocabulary(name, counter, tokenizer, min_count, max_size)
+    blocks = {split: _encoded(_tokenized(splits[split], tokenizer), vocabulary) for split in SPLITS}
+    described = {"types": len(counter), "min_count": min_count, "max_size": max_size, "sources": sources}
+    return save_corpus(folder, name, vocabulary, blocks, described, expected=expected)
 
 
-def _vocabulary(name: str, counter: Mapping[str, int], tokenizer: str, min_count: int) -> Vocabulary:
+def training_vocabulary(
+    name: str, counter: Mapping[str, int], tokenizer: str, min_count: int = 1, max_size: int | None = None
+) -> Vocabulary:
+    """The vocabulary of the occurrences that training has.
+
+    Raises:
+        InputError: there are none, or no word occurs ``min_count`` times.
+    """
     if not counter:
         raise _no_text(name, "train")
-    vocabulary = Vocabulary.build(counter, tokenizer=tokenizer, min_count=min_count)
+    vocabulary = Vocabulary.build(counter, tokenizer=tokenizer, min_count=min_count, max_size=max_size)
     if len(vocabulary) == 2:
         raise InputError(
             f"{name}: no word of the {sum(counter.values()):,} tokens of training occurs {min_count} times. "
@@ -163,13 +160,67 @@ def _vocabulary(name: str, counter: Mapping[str, int], tokenizer: str, min_count
     return vocabulary
 
 
-def _write_split(folder: Path, name: str, split: str, lines: Lines, vocabulary: Vocabulary) -> tuple[int, int]:
-    """The numbers of tokens and of unknown ones."""
-    blocks = _Encoder(_tokenized(lines, vocabulary.tokenizer), vocabulary)
-    total = write_tokens(folder / f"{split}.tokens", blocks, vocabulary)
-    if not total:
-        raise _no_text(name, split)
-    return total, blocks.unknown
+def save_corpus(
+    folder: str | Path,
+    name: str,
+    vocabulary: Vocabulary,
+    blocks: Mapping[str, Iterable[npt.NDArray[np.uint32]]],
+    described: Mapping[str, Any],
+    *,
+    documents: Mapping[str, Documents] | None = None,
+    expected: Mapping[str, int] | None = None,
+    may_be_empty: bool = False,
+) -> Corpus:
+    """Write a data folder of encoded splits.
+
+    An older corpus in the folder stops being one (its meta.json goes first) and is replaced file by file.
+
+    Args:
+        folder: the data folder; made where it is missing.
+        name: the corpus's name.
+        vocabulary: what the ids mean.
+        blocks: the ids of "train", "valid" and "test", in pieces.
+        described: what else meta.json shall say: sources and so on.
+        documents: where documents begin, of the splits that have any.
+        expected: known numbers of tokens by split, and of "vocabulary"; others are an error.
+        may_be_empty: a split without tokens is no error.
+
+    Raises:
+        InputError: a split without tokens, or numbers that differ from ``expected``.
+        OSError: the folder cannot be written, or the disk is full.
+    """
+    folder, documents = Path(folder), documents or {}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "meta.json").unlink(missing_ok=True)
+    vocabulary.save(folder / "vocabulary.json")
+    tokens, unknown = {}, {}
+    for split in SPLITS:
+        counted = _CountUnknown(blocks[split], vocabulary.unk_id)
+        tokens[split] = write_tokens(folder / f"{split}.tokens", counted, vocabulary)
+        if not tokens[split] and not may_be_empty:
+            raise _no_text(name, split)
+        unknown[split] = counted.unknown / tokens[split] if tokens[split] else None
+        (folder / f"{split}.documents.npz").unlink(missing_ok=True)  # an older corpus's
+        if split in documents:
+            write_documents(folder / f"{split}.documents.npz", documents[split])
+    if expected:
+        _compare(name, {**tokens, "vocabulary": len(vocabulary)}, expected)
+    meta = {
+        "corpus": name,
+        "tokens": tokens,
+        "documents": {split: len(documents[split]) for split in documents},
+        "vocabulary": len(vocabulary),
+        "vocabulary_hash": vocabulary.hash,
+        "unknown": {split: unknown[split] for split in ("valid", "test")},
+        "tokenizer": vocabulary.tokenizer,
+        **described,
+        "command": command_line(),
+        "engram": __version__,
+        "python": platform.python_version(),
+        "complete": True,
+    }
+    write_json(folder / "meta.json", meta)
+    return Corpus(folder, name, vocabulary, meta)
 
 
 def _no_text(name: str, split: str) -> InputError:
@@ -187,26 +238,27 @@ def _tokenized(lines: Lines, tokenizer: str) -> Iterator[list[str]]:
         yield [*tokenize(line, tokenizer), EOS]
 
 
-class _Encoder:
-    """Blocks of ids out of tokenised lines; counts the unknown ones on the way."""
+def _encoded(lines: Iterable[list[str]], vocabulary: Vocabulary) -> Iterator[npt.NDArray[np.uint32]]:
+    pending: list[str] = []
+    for tokens in lines:
+        pending += tokens
+        if len(pending) >= _BLOCK:
+            yield vocabulary.encode(pending)
+            pending = []
+    if pending:
+        yield vocabulary.encode(pending)
 
-    def __init__(self, lines: Iterable[list[str]], vocabulary: Vocabulary) -> None:
-        self.lines, self.vocabulary, self.unknown = lines, vocabulary, 0
+
+class _CountUnknown:
+    """Passes blocks of ids on, and counts the unknown ones on the way."""
+
+    def __init__(self, blocks: Iterable[npt.NDArray[np.uint32]], unk_id: int) -> None:
+        self.blocks, self.unk_id, self.unknown = blocks, unk_id, 0
 
     def __iter__(self) -> Iterator[npt.NDArray[np.uint32]]:
-        pending: list[str] = []
-        for tokens in self.lines:
-            pending += tokens
-            if len(pending) >= _BLOCK:
-                yield self._encode(pending)
-                pending = []
-        if pending:
-            yield self._encode(pending)
-
-    def _encode(self, tokens: list[str]) -> npt.NDArray[np.uint32]:
-        ids = self.vocabulary.encode(tokens)
-        self.unknown += int(np.count_nonzero(ids == self.vocabulary.unk_id))
-        return ids
+        for ids in self.blocks:
+            self.unknown += int(np.count_nonzero(ids == self.unk_id))
+            yield ids
 
 
 def _compare(name: str, found: Mapping[str, int], expected: Mapping[str, int]) -> None:

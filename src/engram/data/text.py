@@ -14,7 +14,13 @@ MIN_LINES = 20  # below it 5 percent of the lines are none
 
 
 def prepare(
-    source: str | Path, out: str | Path, *, min_count: int = 2, tokenizer: str = "words", lower: bool = False
+    source: str | Path,
+    out: str | Path,
+    *,
+    min_count: int = 2,
+    max_size: int | None = None,
+    tokenizer: str = "words",
+    lower: bool = False,
 ) -> Corpus:
     """Make a data folder of plain UTF-8 text. Blank lines are dropped, every other line ends with ``<eos>``.
 
@@ -25,6 +31,7 @@ def prepare(
             pieces, since lines next to each other share their words, and a test among them would be too easy.
         out: the data folder to write.
         min_count: words that training has fewer times become ``<unk>``: with 1 a model never learns what it is.
+        max_size: the most types, ``<unk>`` and ``<eos>`` included; the rarest become ``<unk>``.
         tokenizer: "words" or "whitespace", see ``engram.data.tokenize``.
         lower: put everything in lower case.
 
@@ -44,6 +51,7 @@ def prepare(
         tokenizer=tokenizer + "-lower" * lower,
         sources=[file_source(path, source if source.is_dir() else None) for path in files],
         min_count=min_count,
+        max_size=max_size,
     )
 
 

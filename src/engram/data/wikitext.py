@@ -10,13 +10,16 @@ import lzma
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+import pooch
+
 from engram.data.corpus import SPLITS, Corpus, file_source, write_corpus
+from engram.data.download import fetch
 from engram.data.lines import read_lines
 from engram.errors import InputError
 
@@ -26,26 +29,37 @@ EXPECTED = {
 }
 """Tokens by split and types, ``<eos>`` included, of the corpora as distributed."""
 
+_MIRRORS = ("https://wikitext.smerity.com", "https://s3.amazonaws.com/research.metamind.io/wikitext")
+_SHA256 = {
+    "wikitext-2": "92675f1d63015c1c8b51f1656a52d5bdbc33aafa60cc47a218a66e7ee817488c",
+    "wikitext-103": "242ba0f20b329cfdf1ccc61e9e9e5b59becf189db7f7a81cd2a0e2fc31539590",
+}
+
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, gzip.BadGzipFile, EOFError)
 
 
-def prepare(source: str | Path, out: str | Path, variant: str = "wikitext-2") -> Corpus:
+def prepare(
+    source: str | Path | None, out: str | Path, variant: str = "wikitext-2", cache: str | Path | None = None
+) -> Corpus:
     """Make a data folder of WikiText.
 
     Args:
         source: a .tar.xz, .tar.gz or .zip archive, or a folder, that holds ``wiki.{train,valid,test}.tokens`` at any
-            depth. An archive is read as a stream; nothing is unpacked on the disk.
+            depth. An archive is read as a stream; nothing is unpacked on the disk. ``None`` downloads the archive as it
+            is distributed, and checks its SHA-256.
         out: the data folder to write.
         variant: "wikitext-2" or "wikitext-103".
+        cache: where a download is kept; by default with the user's other caches.
 
     Raises:
         InputError: no such variant or source; an archive that is empty, truncated, damaged or none at all; a split
-            missing in it; text that is not UTF-8; numbers of tokens or types other than ``EXPECTED``.
+            missing in it; text that is not UTF-8; numbers of tokens or types other than ``EXPECTED``; no mirror that
+            gives the archive as it was.
         OSError: ``out`` cannot be written.
     """
     if variant not in EXPECTED:
         raise InputError(f"The variant is {variant!r}; expected one of {', '.join(EXPECTED)}.")
-    source = Path(source)
+    source = download(variant, cache) if source is None else Path(source)
     if not source.exists():
         raise InputError(f"{source}: there is no such file. Expected the {variant} archive, or its folder unpacked.")
     files = [_find(source, f"wiki.{split}.tokens") for split in SPLITS] if source.is_dir() else [source]
@@ -57,6 +71,18 @@ def prepare(source: str | Path, out: str | Path, variant: str = "wikitext-2") ->
         sources=[file_source(path) for path in files],
         expected=EXPECTED[variant],
     )
+
+
+def download(variant: str, cache: str | Path | None = None, mirrors: Sequence[str] = _MIRRORS) -> Path:
+    """The distributed archive, from the cache or the first mirror that has it.
+
+    Raises:
+        InputError: no mirror gives a file with the archive's SHA-256.
+        OSError: the cache cannot be written.
+    """
+    name = f"{variant}-v1.zip"
+    folder = Path(cache) if cache else Path(pooch.os_cache("engram"))
+    return fetch([f"{mirror}/{name}" for mirror in mirrors], folder / name, sha256=_SHA256[variant])
 
 
 def _lines(source: Path, member: str) -> Iterator[str]:
