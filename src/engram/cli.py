@@ -145,18 +145,19 @@ def score(
     return screen.show(score_text(run, file, top=top, checkpoint=checkpoint), json, screen.score)
 
 
-def report(runs: Positional[tuple[Path, ...]], out: Path | None = None, json: Json = False) -> int:
+def report(runs: Positional[tuple[Path, ...]], out: Path | None = None, force: bool = False, json: Json = False) -> int:
     """One self-contained HTML page for a run, or to compare several that were evaluated on the same split.
 
     Args:
         runs: folders of runs; the first is what the others are held against.
         out: folder for the page and its plots; for one run, by default, its own.
+        force: compare perplexities of different vocabularies or texts all the same; the page says so.
 
     Example: engram report runs/softmax runs/hebbian --out runs/comparison
     """
     from engram.report import write_report
 
-    return screen.show({"report": str(write_report(runs, out))}, json, lambda found: print(found["report"]))
+    return screen.show({"report": str(write_report(runs, out, force))}, json, lambda found: print(found["report"]))
 
 
 def _option(arguments: Sequence[str], name: str) -> str | None:

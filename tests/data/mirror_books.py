@@ -3,6 +3,7 @@
 import io
 import random
 import zipfile
+from pathlib import Path
 
 from engram.data.download import Polite
 from engram.data.gutenberg.web import WebSource

@@ -84,7 +84,7 @@ bare &region  lines
  \t
 paragraphs: &#233; caf\xc3\xa9
 <P>
-tagged <b> line
+tagged <b>\rline
 <P>
 no end
 

@@ -20,7 +20,7 @@ from engram.config import Config
 from engram.errors import InputError
 from engram.files import atomic_write
 from engram.report.plots import make_plots
-from engram.report.runs import Run, load_runs
+from engram.report.runs import Run, load_runs, unlike
 from engram.report.tables import (
     DASH,
     Results,
@@ -36,7 +36,7 @@ from engram.report.tables import (
 HEAD_SETTINGS = {"head", "T", "gamma"}
 
 
-def write_report(runs: Sequence[Path], out: Path | None = None) -> Path:
+def write_report(runs: Sequence[Path], out: Path | None = None, force: bool = False) -> Path:
     """Write ``report.html`` and ``plots/*.png`` about one run or a comparison of several.
 
     The page holds its figures and its style, loads nothing, runs no script, and follows the reader's dark mode.
@@ -44,17 +44,18 @@ def write_report(runs: Sequence[Path], out: Path | None = None) -> Path:
     Args:
         runs: run folders; the order is that of columns and colours.
         out: the folder to write to; by default the run's own, where there is one run.
+        force: compare results of other tokens or vocabularies too, with a note that says so.
 
     Returns:
         The path of the page.
 
     Raises:
         InputError: a folder is missing or holds no run, a file in it is damaged, the results were not measured on
-            the same tokens and vocabulary, or ``out`` is missing for several runs or is a file.
+            the same tokens and vocabulary (without ``force``), or ``out`` is missing for several runs or is a file.
     """
     if out is None and len(runs) > 1:
         raise InputError(f"A comparison of {len(runs)} runs needs a folder to be written to; name one with --out.")
-    loaded = load_runs(runs)
+    loaded = load_runs(runs, force)
     folder = loaded[0].folder if out is None else Path(out)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: this is a file; expected a folder for report.html and plots/. Name another.")
@@ -106,8 +107,10 @@ def _verdict(runs: Sequence[Run]) -> str:
 
 def _notes(runs: Sequence[Run]) -> list[str]:
     """What a reader must know to judge the verdict."""
-    notes = []
     results = _results(runs)
+    notes = [
+        f"Compared by force: {difference}. Token counts below are the first run's." for difference in unlike(results)
+    ]
     if len(runs) > 1:
         differing = _differing(runs)
         other = [name for name in differing if name not in HEAD_SETTINGS]

@@ -29,14 +29,14 @@ class Run:
     result: dict[str, Any] | None
 
 
-def load_runs(folders: Sequence[Path]) -> list[Run]:
+def load_runs(folders: Sequence[Path], force: bool = False) -> list[Run]:
     """Read run folders, in the order given.
 
     A run is named after its folder; where two folders have one name, the parent's name goes before it.
 
     Raises:
-        InputError: no folder or one twice, a folder that is missing or no run, damaged files, or results that
-            cannot be compared.
+        InputError: no folder or one twice, a folder that is missing or no run, damaged files, or, without
+            ``force``, results that cannot be compared.
     """
     if not folders:
         raise InputError("No run was given to report on; give the folder of at least one run.")
@@ -50,7 +50,8 @@ def load_runs(folders: Sequence[Path]) -> list[Run]:
     if len(set(names)) < len(names):
         names = [str(path) for path in resolved]
     runs = [_load_run(path, name) for path, name in zip(paths, names, strict=True)]
-    check_alike({run.name: run.result for run in runs if run.result})
+    if not force:
+        check_alike({run.name: run.result for run in runs if run.result})
     return runs
 
 
@@ -130,17 +131,25 @@ def check_alike(results: Mapping[str, Mapping[str, Any]]) -> None:
     Raises:
         InputError: they were not; the message names what differs, and how to evaluate alike.
     """
-    names = list(results)
+    for difference in unlike(results):
+        raise InputError(
+            f"The results of {difference}: perplexities of other words, or of another share of unknown ones, say "
+            "nothing about each other. Train both on the same data folder and evaluate both with engram eval on the "
+            "same split; or compare them all the same with engram report --force, which says so on the page."
+        )
+
+
+def unlike(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """How the results differ from the first in what they were measured on: one clause for each that does."""
+    found, names = [], list(results)
     for other in names[1:]:
         a, b = results[names[0]], results[other]
         differing = [(label, a.get(key), b.get(key)) for key, label in ALIKE.items() if a.get(key) != b.get(key)]
         differing += [("bands", _bands(a), _bands(b))] if _bands(a) != _bands(b) else []
         if differing:
             label, one, two = differing[0]
-            raise InputError(
-                f"The results of {names[0]} and {other} cannot be compared, for they differ in {label}: {one} against "
-                f"{two}. Train both on the same data folder and evaluate both with engram eval on the same split."
-            )
+            found.append(f"{names[0]} and {other} cannot be compared, for they differ in {label}: {one} against {two}")
+    return found
 
 
 def _bands(result: Mapping[str, Any]) -> str:

@@ -65,8 +65,9 @@ class _Local(Source):
         super().__init__(str(path))
         self._paths: dict[int, dict[str, str]] = defaultdict(dict)
         with self._reading():
-            for name in sorted(self._names()):
-                self._add(name)
+            self._sizes = dict(self._entries_and_sizes())
+        for name in sorted(self._sizes):
+            self._add(name)
         if not self._paths:
             raise InputError(
                 f"{path}: there is no book in it that lies as on a mirror. Expected files like "
@@ -76,8 +77,16 @@ class _Local(Source):
     def books(self) -> list[int]:
         return sorted(book for book in self._paths if folder_of(book).startswith("1/"))
 
-    def _names(self) -> Iterable[str]:
-        """The paths of all plain files, between slashes."""
+    def size(self, book: int) -> int | None:
+        paths = self._by_preference(book)
+        return self._sizes[paths[0]] if paths else None
+
+    def _by_preference(self, book: int) -> list[str]:
+        have = self._paths.get(book, {})
+        return [have[f"{book}{variant}"] for variant in VARIANTS if f"{book}{variant}" in have]
+
+    def _entries_and_sizes(self) -> Iterable[tuple[str, int]]:
+        """The paths of all plain files, between slashes, and their bytes."""
         raise NotImplementedError
 
     def _add(self, path: str) -> None:
@@ -103,10 +112,10 @@ class _Local(Source):
 
 
 class _Folder(_Local):
-    def _names(self) -> Iterable[str]:
+    def _entries_and_sizes(self) -> Iterable[tuple[str, int]]:
         for folder, _, names in os.walk(self.name):
             place = Path(folder).relative_to(self.name).as_posix()
-            yield from (f"{place}/{name}" for name in names)
+            yield from ((f"{place}/{name}", (Path(folder) / name).lstat().st_size) for name in names)
 
     def _file(self, book: int, name: str) -> tuple[str, bytes] | None:
         path = self._paths.get(book, {}).get(name)
@@ -118,10 +127,10 @@ class _Folder(_Local):
 
 
 class _Zip(_Local):
-    def _names(self) -> Iterable[str]:
+    def _entries_and_sizes(self) -> Iterable[tuple[str, int]]:
         with zipfile.ZipFile(self.name) as archive:
             plain = [info for info in archive.infolist() if not stat.S_ISLNK(info.external_attr >> 16)]
-            return [info.filename for info in plain]
+            return [(info.filename, info.file_size) for info in plain]
 
     def _file(self, book: int, name: str) -> tuple[str, bytes] | None:
         path = self._paths.get(book, {}).get(name)
@@ -134,8 +143,8 @@ class _Zip(_Local):
 class _Tar(_Local):
     """Read in the order of the archive, since going back means to decompress from the beginning."""
 
-    def _names(self) -> Iterable[str]:
-        return [name for name, _ in self._entries()]
+    def _entries_and_sizes(self) -> Iterable[tuple[str, int]]:
+        return [(name, size) for name, size, _ in self._entries()]
 
     def read(self, books: Sequence[int]) -> Iterator[Found]:
         wanted = {book: self._by_preference(book) for book in dict.fromkeys(books) if book in self._paths}
@@ -156,29 +165,25 @@ class _Tar(_Local):
                 self._note(book, reasons[book])
                 del wanted[book]
 
-    def _by_preference(self, book: int) -> list[str]:
-        names = (f"{book}{variant}" for variant in VARIANTS)
-        return [self._paths[book][name] for name in names if name in self._paths[book]]
-
     def _contents(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         """The path and the bytes of each of the files; of two with one path the first."""
         left = set(paths)
         entries = self._entries()
         while left:
             with self._reading():
-                path, read = next(entries)  # all are there: the listing has just seen them
+                path, _, read = next(entries)  # all are there: the listing has just seen them
                 raw = read() if path in left else b""
             if path in left:
                 left.remove(path)
                 yield path, raw
 
-    def _entries(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
-        """Path and contents of each plain file; links of both kinds are not looked at."""
+    def _entries(self) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
+        """Path, size and contents of each plain file; links of both kinds are not looked at."""
         with tarfile.open(self.name, tarinfo=_Strict) as archive:
             for entry in archive:
                 archive.members.clear()  # type: ignore[attr-defined]  # or it keeps a note of every file of a whole mirror
                 if entry.isfile():
-                    yield entry.name, partial(_contents, archive, entry)
+                    yield entry.name, entry.size, partial(_contents, archive, entry)
 
 
 def _contents(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:

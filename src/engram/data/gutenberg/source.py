@@ -63,6 +63,10 @@ class Source(ABC):
     def books(self) -> list[int]:
         """The ids of the books under the folder 1, ascending."""
 
+    def size(self, book: int) -> int | None:
+        """Bytes of the file that ``read`` takes; ``None`` where there is none, or only a request would tell."""
+        return None
+
     def read(self, books: Sequence[int]) -> Iterator[Found]:
         """Yield the books that are there, each once and in its preferred variant, one in memory at a time.
 

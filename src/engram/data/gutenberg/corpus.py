@@ -74,7 +74,7 @@ def prepare(
             work = partial(process_book, found.raw, found.book, split, robust)
             yield Item(key, len(found.raw), "\n".join([digest, split, *made]), work)
 
-    done = set(make_shards(out / ".shards", items(), None, workers))
+    done = set(make_shards(out / ".shards", items(), _total(opened, wanted, limit), workers))
     if not done:
         raise InputError(
             f"{', '.join(sources)}: none of the books is there. Expected 1/0/2/6/10268/10268.txt and so on."
@@ -137,6 +137,17 @@ def _read(sources: Sequence[Source], wanted: dict[int, str], limit: int | None) 
                 limit -= 1
             del left[found.book]
             yield found
+
+
+def _total(sources: Sequence[Source], wanted: dict[int, str], limit: int | None) -> int | None:
+    """Bytes that there are to read, for the progress bar; ``None`` where only requests would tell."""
+    if any(source.remote for source in sources):
+        return None
+    sizes: dict[str, list[int]] = {split: [] for split in SPLITS}
+    for book, split in wanted.items():
+        known = [size for source in sources if (size := source.size(book)) is not None]
+        sizes[split] += known[:1]
+    return sum(sizes["train"][:limit]) + sum(sizes["valid"]) + sum(sizes["test"])
 
 
 def _english(raw: bytes) -> bool:
