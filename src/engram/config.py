@@ -79,6 +79,8 @@ class Config:
     """minutes between checkpoints; 0 for none by time"""
     patience: int = 0
     """end after so many validations without a new best; 0 never does"""
+    test_documents: int = 0
+    """at each validation also measure so many test documents, drawn anew each time (the paper's Figure 6); 0: none"""
     seed: int = 0
     """of the first weights and of dropout"""
 
@@ -102,7 +104,7 @@ class Config:
             self._require(name, getattr(self, name) >= 1, "1 or more")
         for name in ("momentum", "weight_decay", "clip", "warmup", "minutes", "checkpoint_every"):
             self._require(name, getattr(self, name) >= 0, "0 or more")
-        for name in ("checkpoint_minutes", "patience"):
+        for name in ("checkpoint_minutes", "patience", "test_documents"):
             self._require(name, getattr(self, name) >= 0, "0 or more")
         self._require("layers", self.layers in (1, 2), "1 or 2")
         self._require("dropout", 0 <= self.dropout < 1, "in [0, 1)")

@@ -23,6 +23,7 @@ from engram.models.lstm import State
 from engram.optimisation import learning_rate, make_optimizer
 from engram.progress import Bar, readable, say
 from engram.runs import append_metrics, build_model, cut_metrics, load_checkpoint, load_weights, save_checkpoint
+from engram.sampling import DocumentSampler
 
 # Validation on the way reads the text in parts side by side, because one alone is slow; reported numbers use 1.
 VALID_STREAMS = 20
@@ -123,6 +124,8 @@ class _Trainer:
         vocabulary = corpus.vocabulary
         self.batches = Batches(corpus.split("train"), config.batch, config.length, vocabulary.eos_id)
         self.valid = corpus.split("valid")
+        drawn = config.test_documents
+        self.sampler = DocumentSampler(corpus, drawn, config.seed) if drawn else None
         model = build_model(len(vocabulary), config)
         optimizer = make_optimizer(model.parameters(), config)
         model.head.attach(optimizer)
@@ -225,6 +228,8 @@ class _Trainer:
             # c starts at 1, so a class is past T once it has been seen T - 1 times.
             "classes_past_T": float((self.occurrences_V + 1 >= config.T).double().mean()),
         }
+        if self.sampler:
+            line["test_sample"] = self._test(self.sampler)
         append_metrics(self.metrics, line)
         self.loss_sum, self.loss_steps = 0.0, 0
         if improved:
@@ -232,6 +237,14 @@ class _Trainer:
         train_perplexity = math.exp(min(line["train_loss"], 700))
         perplexities = f"train {readable(train_perplexity)}  valid {readable(found.perplexity)}"
         say(f"step {self.step:,}  perplexity: {perplexities}{'  (best)' if improved else ''}  {speed:,.0f} tokens/s")
+
+    def _test(self, sampler: DocumentSampler) -> dict[str, Any]:
+        """Watched only: neither the best checkpoint nor the end of training depends on test text."""
+        vocabulary, sample = self.corpus.vocabulary, sampler.draw(self.step)
+        streams = min(VALID_STREAMS, len(sample.tokens))
+        found = evaluate(self.bare, sample.tokens, vocabulary.counts, eos_id=vocabulary.eos_id, streams=streams)
+        values = found.to_dict()
+        return {**sample.about, "streams": streams, "loss": values["nll"], "perplexity": values["perplexity"]}
 
     def _save(self, path: Path, full: bool) -> None:
         if not all(bool(parameter.isfinite().all()) for parameter in self.bare.parameters()):
