@@ -71,11 +71,21 @@ def info(found: Found) -> None:
         text = ", ".join(f"{name} {tokens:,}" for name, tokens in books.items())
         console.print(f"{split}, tokens of each document: {text}", soft_wrap=True, markup=False)
     for name, value in found["provenance"].items():
-        shown = f"{len(value):,} (see meta.json)" if isinstance(value, list | dict) and value else value
-        if shown not in (None, [], {}):
+        shown = _short(value)
+        if shown and name != "sources_total":
             console.print(f"{name.replace('_', ' ')}: {shown}", soft_wrap=True, markup=False)
     for note in [*found["notes"], *([f"Zipf plot: {found['plot']}"] if found["plot"] else [])]:
         console.print(note, soft_wrap=True, markup=False)
+
+
+def _short(value: Any) -> str:
+    """A value of meta.json in one line: what is long by its length."""
+    if isinstance(value, dict) and not any(isinstance(inner, dict) for inner in value.values()):
+        return ", ".join(f"{name} {_short(inner)}" for name, inner in value.items() if inner not in (None, [], {}, 0))
+    if isinstance(value, dict | list):
+        plain = len(value) < 5 and all(isinstance(inner, int | str) for inner in value)
+        return ", ".join(map(str, value)) if plain else f"{len(value):,} in meta.json"
+    return "" if value is None else str(value)
 
 
 def audit(found: Found) -> None:

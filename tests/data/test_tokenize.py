@@ -1,9 +1,10 @@
+import nltk
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engram.data import tokenize
-from engram.data.tokenize import TOKENIZERS
+from engram.data.tokenize import TOKENIZERS, tokenize_lines
 from engram.errors import InputError
 
 
@@ -30,7 +31,20 @@ def test_whitespace_and_lower_case() -> None:
     assert tokenize("A b-C d.", "words-lower") == ["a", "b-c", "d", "."]
 
 
-@given(st.text(), st.sampled_from(TOKENIZERS))
+def test_nltk_finds_sentences_across_lines() -> None:
+    lines = ["Mr. Smith said", '"No." He didn\'t', "go. İt"]
+    text = " ".join(lines)
+    expected = [[word.lower() for word in nltk.word_tokenize(s)] for s in nltk.sent_tokenize(text)]
+    assert len(expected) > 2
+    assert list(tokenize_lines(lines, "nltk-lower")) == expected
+    assert tokenize(text, "nltk-lower") == [word for sentence in expected for word in sentence]
+    assert list(tokenize_lines(["A b.", "", "C"], "words-lower")) == [["a", "b", "."], [], ["c"]]
+    with pytest.raises(InputError, match="'bpe'"):
+        list(tokenize_lines(["a"], "bpe"))
+
+
+# NLTK's words change quotes, so there nothing of the kind holds.
+@given(st.text(), st.sampled_from([name for name in TOKENIZERS if name != "nltk-lower"]))
 def test_nothing_but_blanks_is_lost(line: str, tokenizer: str) -> None:
     tokens = tokenize(line, tokenizer)
     text = line.lower() if tokenizer.endswith("lower") else line

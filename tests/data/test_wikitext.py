@@ -1,12 +1,16 @@
+import hashlib
 import io
 import tarfile
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
+from mirror_server import serve
 
 from engram.data import Corpus, open_corpus, summary, wikitext
+from engram.data.download import Polite, fetch
 from engram.errors import InputError
 
 FILES = {
@@ -157,3 +161,28 @@ def test_evaluation_files_alone_are_not_a_corpus(shared_data: Path, tmp_path: Pa
     source = shared_data / "wikitext-103/wikitext-103-eval.tar.xz"
     with pytest.raises(InputError, match=r"there is no wiki\.train\.tokens in this archive, which holds wikitext-103/"):
         wikitext.prepare(source, tmp_path, "wikitext-103")
+
+
+def test_without_a_source_the_archive_is_downloaded_and_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = as_zip(tmp_path / "a.zip", FILES).read_bytes()
+    monkeypatch.setitem(wikitext.EXPECTED, "wikitext-2", COUNTS)
+    monkeypatch.setattr(wikitext, "fetch", partial(fetch, polite=Polite(0, sleep=lambda _: None)))
+    name = "wikitext-2-v1.zip"
+    with serve({f"bad/{name}": archive[:-1], f"good/{name}": archive}) as mirror:
+        mirrors = [f"{mirror.url}/bad", f"{mirror.url}/good"]
+        with pytest.raises(InputError, match="SHA-256"):  # neither is the archive as it is distributed
+            wikitext.download("wikitext-2", tmp_path / "cache", mirrors)
+        assert not list((tmp_path / "cache").rglob("*.zip"))
+        monkeypatch.setitem(wikitext._SHA256, "wikitext-2", hashlib.sha256(archive).hexdigest())
+        monkeypatch.setattr(wikitext, "download", partial(wikitext.download, mirrors=mirrors))
+        made = wikitext.prepare(None, tmp_path / "out", cache=tmp_path / "cache")
+        wikitext.prepare(None, tmp_path / "out", cache=tmp_path / "cache")
+    assert made.meta["tokens"] == {split: COUNTS[split] for split in ("train", "valid", "test")}
+    assert mirror.requests[f"good/{name}"] == 2  # once above; the second preparation takes it from the cache
+
+
+def test_wikitext_103_is_counted(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"wikitext-103.* 103,227,021"):
+        wikitext.prepare(as_zip(tmp_path / "a.zip", FILES), tmp_path / "out", "wikitext-103")

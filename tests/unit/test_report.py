@@ -2,6 +2,7 @@ import html
 import json
 import math
 import re
+from html import escape
 from xml.etree import ElementTree
 
 import matplotlib.image
@@ -223,6 +224,9 @@ def test_unlike_results_are_not_compared(tmp_path, change, named):
         with pytest.raises(InputError, match=f"differ in {re.escape(named)}.*evaluate both"):
             compare()
     assert not (tmp_path / "out").exists()
+    page = write_report([tmp_path / "softmax", tmp_path / "hebbian"], tmp_path / "out", force=True)
+    text = page.read_text(encoding="utf-8")
+    assert "Compared by force: softmax and hebbian cannot be compared, for they differ in " + escape(named) in text
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path):

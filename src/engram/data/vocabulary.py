@@ -21,7 +21,9 @@ _FORMAT, _VERSION = "engram vocabulary", 1
 
 
 class Vocabulary:
-    """Tokens by id: ``<unk>`` is 0, ``<eos>`` is 1, the others follow by falling count, ties by their text.
+    """Tokens by id: ``<unk>`` is 0, ``<eos>`` is 1, the others follow as built: by falling count, ties by their text.
+
+    In a cleaned corpus the order is that of the corpus before, and a count may be zero.
 
     Attributes:
         tokens: the V tokens, in the order of their ids.

@@ -88,6 +88,8 @@ def _title(runs: Sequence[Run]) -> str:
 
 def _verdict(runs: Sequence[Run]) -> str:
     results = _results(runs)
+    if unlike(results):
+        return "These perplexities were not measured alike: they stand side by side, and none is better by its number."
     if results:
         return verdict(results)
     points = [

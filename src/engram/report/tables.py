@@ -45,8 +45,9 @@ def rows(results: Results) -> list[tuple[str, int, dict[str, float]]]:
     """The table's rows: (name, tokens, perplexity of each run), all words first, then band by band."""
     first = next(iter(results.values()))
     table = [(ALL, first["tokens"], {name: perplexity(result["perplexity"]) for name, result in results.items()})]
-    for i, band in enumerate(first["bands"]):
-        values = {name: perplexity(result["bands"][i]["perplexity"]) for name, result in results.items()}
+    by_name = {name: {band["name"]: band["perplexity"] for band in result["bands"]} for name, result in results.items()}
+    for band in first["bands"]:
+        values = {name: perplexity(bands.get(band["name"])) for name, bands in by_name.items()}
         table.append((band["name"], band["tokens"], values))
     return table
 
