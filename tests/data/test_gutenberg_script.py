@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import tarfile
@@ -53,6 +54,7 @@ def test_quirks(raw):
     assert process_text(raw) == plain_process_text(raw)
 
 
+# Everything that NLTK's regular expressions name, and what stands around it.
 PIECES = st.sampled_from(
     [
         "word",
@@ -74,7 +76,6 @@ PIECES = st.sampled_from(
         "can't",
         "gonna",
         "5.",
-        "\n",
     ]
     + [
         "\r\n",
@@ -94,10 +95,29 @@ PIECES = st.sampled_from(
         "]",
         "\x1c",
     ]
+    + [
+        "'s",
+        "'S",
+        "'ll",
+        "n't",
+        "N'T",
+        "cannot",
+        "more'n",
+        "wanna",
+        "'tis",
+        "'Twas",
+        "d'ye",
+        "gimme",
+        "lemme",
+        "`",
+        "<",
+        "}",
+    ]
+    + ["*", "1", "\u2014", "\u2018", "\u201c", "\u00bb", "\ue000", "%", "@", "x", "\n", "\t", "  "]
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=int(os.environ.get("ENGRAM_FUZZ", 500)), deadline=None)
 @given(st.lists(PIECES | st.text(max_size=4), max_size=40), st.sampled_from(["", " "]))
 def test_any_text(pieces, between):
     raw = book(between.join(pieces).encode("utf-8", "surrogatepass"))

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection
+from multiprocessing.connection import Connection
+from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 
 from engram.data.shards import Item, make_shard
@@ -51,7 +52,8 @@ def _run(folder: Path, items: Iterable[Item], keys: list[str], workers: int) -> 
     if hasattr(os, "fork"):
         context.set_forkserver_preload(["engram.data.shards"])
     running: dict[Future[str], Item] = {}
-    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_start)
+    lifeline, end = context.Pipe(duplex=False)
+    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(lifeline,))
     try:
         for item in items:
             keys.append(item.key)
@@ -61,10 +63,14 @@ def _run(folder: Path, items: Iterable[Item], keys: list[str], workers: int) -> 
         while running:
             yield from _finished(running)
     except BrokenProcessPool as error:
+        mend = f"with --workers below {workers}" if workers > 1 else "on a machine with more memory"
         raise InputError(
             "a process was killed from outside, most likely for want of memory. What is done is kept: run the same "
-            f"command again, with --workers below {workers}."
+            f"command again, {mend}."
         ) from error
+    except BaseException:  # Ctrl-C too: what a process is at would take up to a minute more
+        end.close()
+        raise
     finally:
         executor.shutdown(cancel_futures=True)
 
@@ -76,14 +82,13 @@ def _finished(running: dict[Future[str], Item]) -> Iterator[Item]:
         yield running.pop(future)
 
 
-def _start() -> None:
-    """In each process: Ctrl-C is for the starter to handle, and when the starter is killed, this ends too."""
+def _start(lifeline: Connection) -> None:
+    """In each process: Ctrl-C is for the starter to handle, and when that gives up or is killed, this ends too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_starter, daemon=True).start()
+    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
 
 
-def _end_with_starter() -> None:
-    starter = multiprocessing.parent_process()
-    if starter is not None:
-        connection.wait([starter.sentinel])
-        os._exit(1)
+def _end_with(lifeline: Connection) -> None:
+    """The other end of the line is closed by the starter, or by the system when the starter is gone."""
+    wait_for([lifeline])
+    os._exit(1)

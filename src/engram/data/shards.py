@@ -5,9 +5,12 @@ vocabulary is the sum of the shards' counts; and encoding is one table look-up a
 number of processes, and a killed run goes on with the shards that it finds.
 """
 
+import io
 import json
 import shutil
+import struct
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +20,15 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from engram._version import __version__
 from engram.data.corpus import SPLITS, Corpus, save_corpus, training_vocabulary
 from engram.data.documents import Documents
 from engram.data.vocabulary import EOS, Vocabulary
 from engram.errors import InputError
 from engram.files import atomic_write
 from engram.progress import say
+
+_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, KeyError, ValueError, RuntimeError)
 
 
 class Add(Protocol):
@@ -52,9 +58,10 @@ class Item:
 
 def make_shard(folder: Path, item: Item) -> str:
     """Make the shard of an item, unless it is there; returns its key."""
-    if _fingerprint(folder / f"{item.key}.npz") != item.fingerprint:
+    path, fingerprint = folder / f"{item.key}.npz", f"engram {__version__}\n{item.fingerprint}"
+    if _fingerprint(path) != fingerprint:
         builder = _Builder()
-        builder.write(folder / f"{item.key}.npz", item.fingerprint, item.work(builder.add))
+        builder.write(path, fingerprint, item.work(builder.add))
     return item.key
 
 
@@ -84,16 +91,27 @@ class _Builder:
 
 
 def _bytes(text: str) -> npt.NDArray[np.uint8]:
-    return np.frombuffer(text.encode("utf-8", "surrogatepass"), dtype=np.uint8)
+    return np.frombuffer(text.encode(), dtype=np.uint8)
+
+
+def _load(path: Path, name: str) -> npt.NDArray[Any]:
+    """An array of a shard. All its bytes are held against their CRC first: ``np.load`` by itself believes the header.
+
+    Raises:
+        InputError: the shard is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            raw = archive.read(f"{name}.npy")
+        return np.asarray(np.load(io.BytesIO(raw), allow_pickle=False))
+    except _DAMAGE as error:
+        raise InputError(f"{path}: this piece of the corpus is damaged ({error}). Delete it, and run again.") from error
 
 
 def _fingerprint(path: Path) -> str | None:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return str(json.loads(arrays["about"].tobytes())["fingerprint"])
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile):  # damaged: made anew
+        return str(json.loads(_load(path, "about").tobytes())["fingerprint"])
+    except (FileNotFoundError, InputError):  # a damaged one is made anew
         return None
 
 
@@ -111,14 +129,7 @@ class Shards:
         }
 
     def _array(self, key: str, name: str) -> npt.NDArray[Any]:
-        path = self.folder / f"{key}.npz"
-        try:
-            with np.load(path, allow_pickle=False) as arrays:  # its zip format checks every array's CRC
-                return np.asarray(arrays[name])
-        except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path}: this piece of the corpus is damaged ({error}). Delete it, and run again.") from (
-                error
-            )
+        return _load(self.folder / f"{key}.npz", name)
 
     def reports(self) -> dict[str, dict[str, Any]]:
         """What was reported of each source file, by key."""
@@ -157,7 +168,7 @@ class Shards:
         return {split: Documents(names[split], starts[split]) for split in SPLITS if names[split]}
 
     def _types(self, key: str) -> list[str]:
-        return self._array(key, "types").tobytes().decode("utf-8", "surrogatepass").split("\n")
+        return self._array(key, "types").tobytes().decode().split("\n")
 
     def _ids(self, key: str, splits: Sequence[str]) -> npt.NDArray[np.uint32]:
         documents = self.about[key]["documents"]
@@ -193,15 +204,20 @@ def join_shards(
         max_size: the most types, ``<unk>`` and ``<eos>`` included; the rarest become ``<unk>``.
 
     Raises:
-        InputError: a shard is damaged, or no type is frequent enough.
+        InputError: a shard is damaged, there is no text at all, or no type is frequent enough.
         OSError: the folder cannot be written, or the disk is full.
     """
+    for left in out.glob(".*.part"):  # of a run that was killed while it wrote
+        left.unlink()
     counter = shards.count(["train"])
     if counter:
         vocabulary = training_vocabulary(name, counter, tokenizer, min_count, max_size)
     else:
         say(f"{name}: there is no training text: the vocabulary is that of the other splits; nothing can train on it")
-        seen = Vocabulary.build(shards.count(SPLITS), tokenizer=tokenizer, min_count=min_count, max_size=max_size)
+        every = shards.count(SPLITS)
+        if not every:
+            raise InputError(f"{name}: no document of any split holds text. Give other sources, or other options.")
+        seen = Vocabulary.build(every, tokenizer=tokenizer, min_count=min_count, max_size=max_size)
         vocabulary = Vocabulary(seen.tokens, np.zeros(len(seen), dtype=np.int64), tokenizer)
     described = {"types": len(counter), "min_count": min_count, "max_size": max_size, **described}
     blocks = {split: shards.encode(split, vocabulary) for split in SPLITS}

@@ -58,8 +58,8 @@ def prepare(
         OSError: ``out`` cannot be written, or the disk is full.
     """
     spans = _spans({**YEARS, **(years or {})})
-    if unknown := sorted(set(types) - set(TYPES)) or not types:
-        raise InputError(f"types are {unknown or 'none'}; expected some of {', '.join(TYPES)}.")
+    if not types or not set(types) <= set(TYPES):
+        raise InputError(f"types are {', '.join(types) or 'none'}; expected some of {', '.join(TYPES)}.")
     files = _files(Path(source), spans)
     model = punkt.versions()
     made = [str(spans), *sorted(types), str(headlines), *model.values()]
@@ -139,6 +139,8 @@ def _files(source: Path, spans: dict[str, tuple[int, int]]) -> list[Path]:
 
 def _spans(years: dict[str, str]) -> dict[str, tuple[int, int]]:
     spans: dict[str, tuple[int, int]] = {}
+    if unknown := sorted(set(years) - set(SPLITS)):
+        raise InputError(f"years are given for {', '.join(unknown)}; expected {', '.join(SPLITS)}.")
     for split, text in years.items():
         match = re.fullmatch(r"(\d{4})(?:-(\d{4}))?", text)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)

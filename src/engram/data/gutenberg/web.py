@@ -45,7 +45,7 @@ class WebSource(Source):
         self._known: dict[str, Any] = {"since": time.time(), "sha256": {}, "absent": [], "books": None}
         self._refusals = 0
         if self._index.exists():
-            known = read_json(self._index, "the checksums of downloaded books")
+            known = _read_index(self._index)
             fresh = 0 <= time.time() - known["since"] < MEMORY_SECONDS
             self._known = known if fresh else {**self._known, "sha256": known["sha256"]}
 
@@ -130,6 +130,17 @@ class WebSource(Source):
 
     def _save(self) -> None:
         write_json(self._index, self._known)
+
+
+def _read_index(path: Path) -> dict[str, Any]:
+    known = read_json(path, "the checksums of downloaded books")
+    kinds = {"since": int | float, "sha256": dict, "absent": list, "books": list | None}
+    if not isinstance(known, dict) or any(not isinstance(known.get(name, ...), kinds[name]) for name in kinds):
+        raise InputError(
+            f"{path}: this should be the checksums of downloaded books but is damaged. Delete it: the books beside it "
+            "are then fetched anew."
+        )
+    return known
 
 
 class _Links(HTMLParser):
