@@ -134,22 +134,24 @@ def test_a_damaged_shard_is_made_anew_or_refused(tmp_path: Path, damage: str) ->
     path = tmp_path / "file0.npz"
     whole, expected = path.read_bytes(), everything(tmp_path, FEW[:1])
     rng = random.Random(0)
-    again = refused = 0
+    said: set[str] = set()
+    refused = again = 0
     for position in range(len(whole)):
         mask = 0xFF if damage == "flipped" else 1 << rng.randrange(8)
         flipped = whole[:position] + bytes([whole[position] ^ mask]) + whole[position + 1 :]
-        path.write_bytes(whole[:position] if damage == "cut" else flipped)
-        broken = path.read_bytes()
-        make(tmp_path, FEW[:1])
-        again += path.read_bytes() != broken
+        broken = whole[:position] if damage == "cut" else flipped
+        path.write_bytes(broken)
         try:
-            assert everything(tmp_path, FEW[:1]) == expected  # a date of the zip was hit, or it is made anew
+            assert everything(tmp_path, FEW[:1]) == expected  # a date of the zip was hit
         except InputError as error:
+            said.add(str(error).partition(" (")[0])
             refused += 1
-            assert f"{path}: this piece of the corpus is damaged" in str(error)
-            assert "Delete it" in str(error)
-    assert again > len(whole) / 8
-    assert refused > len(whole) / 8 or damage == "cut"
+        if rng.random() < 0.05:  # writing takes its time
+            make_shard(tmp_path, item("file0", FEW[0]))
+            again += path.read_bytes() != broken
+    assert said == {f"{path}: this piece of the corpus is damaged"}
+    assert refused > len(whole) / 2
+    assert again > 5
 
 
 def test_a_shard_of_another_source_or_engram_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,7 +173,8 @@ def save_corpus(
 ) -> Corpus:
     """Write a data folder of encoded splits.
 
-    An older corpus in the folder stops being one (its meta.json goes first) and is replaced file by file.
+    An older corpus in the folder stops being one (its meta.json goes first, and what was made of it) and is replaced
+    file by file.
 
     Args:
         folder: the data folder; made where it is missing.
@@ -191,7 +192,8 @@ def save_corpus(
     """
     folder, documents = Path(folder), documents or {}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "meta.json").unlink(missing_ok=True)
+    for stale in ("meta.json", "audit.json", "plots/zipf.png", *(f"{split}.documents.npz" for split in SPLITS)):
+        (folder / stale).unlink(missing_ok=True)
     vocabulary.save(folder / "vocabulary.json")
     tokens, unknown = {}, {}
     for split in SPLITS:
@@ -200,7 +202,6 @@ def save_corpus(
         if not tokens[split] and not may_be_empty:
             raise _no_text(name, split)
         unknown[split] = counted.unknown / tokens[split] if tokens[split] else None
-        (folder / f"{split}.documents.npz").unlink(missing_ok=True)  # an older corpus's
         if split in documents:
             write_documents(folder / f"{split}.documents.npz", documents[split])
     if expected:

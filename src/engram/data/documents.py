@@ -3,13 +3,13 @@
 Legend: M documents, N tokens.
 """
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from engram.data.arrays import load_array
 from engram.errors import InputError
 from engram.files import atomic_write
 
@@ -43,13 +43,12 @@ def open_documents(path: str | Path, tokens: int) -> Documents:
     Raises:
         InputError: the file is missing, damaged, or belongs to other tokens.
     """
+    path, broken = Path(path), ("this list of documents", "Prepare the data again.")
     try:
-        with np.load(path, allow_pickle=False) as arrays:  # its zip format checks every array's CRC
-            names, starts = [name.decode() for name in arrays["names"].tolist()], arrays["starts"]
+        names = [name.decode() for name in load_array(path, "names", *broken).tolist()]
+        starts = load_array(path, "starts", *broken)
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such file, and it should say where documents begin.") from error
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: this list of documents is damaged ({error}). Prepare the data again.") from error
     sound = starts.dtype == np.int64 and starts.shape == (len(names) + 1,) and not np.any(np.diff(starts) < 0)
     if not sound or starts[0] != 0 or starts[-1] != tokens:
         raise InputError(

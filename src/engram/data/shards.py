@@ -5,12 +5,8 @@ vocabulary is the sum of the shards' counts; and encoding is one table look-up a
 number of processes, and a killed run goes on with the shards that it finds.
 """
 
-import io
 import json
 import shutil
-import struct
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engram._version import __version__
+from engram.data.arrays import load_array
 from engram.data.corpus import SPLITS, Corpus, save_corpus, training_vocabulary
 from engram.data.documents import Documents
 from engram.data.vocabulary import EOS, Vocabulary
@@ -28,7 +25,7 @@ from engram.errors import InputError
 from engram.files import atomic_write
 from engram.progress import say
 
-_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, KeyError, ValueError, RuntimeError)
+_BROKEN = ("this piece of the corpus", "Delete it, and run again.")
 
 
 class Add(Protocol):
@@ -80,11 +77,12 @@ class _Builder:
         self.documents.append((split, name, len(ids)))
 
     def write(self, path: Path, fingerprint: str, report: dict[str, Any]) -> None:
-        about = {"fingerprint": fingerprint, "documents": self.documents, "report": report}
+        about = {"fingerprint": fingerprint, "report": report}
         with atomic_write(path, "wb") as file:
             np.savez(
                 file,
                 about=_bytes(json.dumps(about)),
+                documents=_bytes(json.dumps(self.documents)),
                 types=_bytes("\n".join(self.local)),  # tokens hold no white space
                 ids=np.concatenate([*self.ids, np.empty(0, dtype=np.uint32)]),
             )
@@ -94,23 +92,9 @@ def _bytes(text: str) -> npt.NDArray[np.uint8]:
     return np.frombuffer(text.encode(), dtype=np.uint8)
 
 
-def _load(path: Path, name: str) -> npt.NDArray[Any]:
-    """An array of a shard. All its bytes are held against their CRC first: ``np.load`` by itself believes the header.
-
-    Raises:
-        InputError: the shard is damaged.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            raw = archive.read(f"{name}.npy")
-        return np.asarray(np.load(io.BytesIO(raw), allow_pickle=False))
-    except _DAMAGE as error:
-        raise InputError(f"{path}: this piece of the corpus is damaged ({error}). Delete it, and run again.") from error
-
-
 def _fingerprint(path: Path) -> str | None:
     try:
-        return str(json.loads(_load(path, "about").tobytes())["fingerprint"])
+        return str(json.loads(load_array(path, "about", *_BROKEN).tobytes())["fingerprint"])
     except (FileNotFoundError, InputError):  # a damaged one is made anew
         return None
 
@@ -129,7 +113,7 @@ class Shards:
         }
 
     def _array(self, key: str, name: str) -> npt.NDArray[Any]:
-        return _load(self.folder / f"{key}.npz", name)
+        return load_array(self.folder / f"{key}.npz", name, *_BROKEN)
 
     def reports(self) -> dict[str, dict[str, Any]]:
         """What was reported of each source file, by key."""
@@ -161,17 +145,21 @@ class Shards:
         names: Mapping[str, list[str]] = {split: [] for split in SPLITS}
         sizes: Mapping[str, list[int]] = {split: [] for split in SPLITS}
         for key in self.keys:
-            for split, name, size in self.about[key]["documents"]:
+            for split, name, size in self._documents(key):
                 names[split].append(name)
                 sizes[split].append(size)
         starts = {split: np.cumsum([0, *sizes[split]], dtype=np.int64) for split in SPLITS}
         return {split: Documents(names[split], starts[split]) for split in SPLITS if names[split]}
 
+    def _documents(self, key: str) -> list[tuple[str, str, int]]:
+        """Read each time: ten million articles' names are too many to keep."""
+        return [(split, name, size) for split, name, size in json.loads(self._array(key, "documents").tobytes())]
+
     def _types(self, key: str) -> list[str]:
         return self._array(key, "types").tobytes().decode().split("\n")
 
     def _ids(self, key: str, splits: Sequence[str]) -> npt.NDArray[np.uint32]:
-        documents = self.about[key]["documents"]
+        documents = self._documents(key)
         inside = [split in splits for split, _, _ in documents]
         if not any(inside):
             return np.empty(0, dtype=np.uint32)

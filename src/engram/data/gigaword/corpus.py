@@ -14,6 +14,7 @@ from engram.data.gigaword.reader import read_documents
 from engram.data.pool import make_shards
 from engram.data.shards import Add, Item, Shards, join_shards
 from engram.data.tokenize import tokenize_lines
+from engram.data.vocabulary import Vocabulary
 from engram.errors import InputError
 from engram.files import sha256
 from engram.progress import say
@@ -61,6 +62,7 @@ def prepare(
     if not types or not set(types) <= set(TYPES):
         raise InputError(f"types are {', '.join(types) or 'none'}; expected some of {', '.join(TYPES)}.")
     files = _files(Path(source), spans)
+    Vocabulary.build({}, tokenizer=TOKENIZER, min_count=min_count, max_size=max_size)  # refuses bad limits in time
     model = punkt.versions()
     made = [str(spans), *sorted(types), str(headlines), *model.values()]
     items = [_item(path, spans, tuple(types), headlines, made) for path in files]

@@ -15,6 +15,7 @@ from engram.data.gutenberg.robust import damage, robust_text
 from engram.data.gutenberg.script import process_text, tokenized
 from engram.data.pool import make_shards
 from engram.data.shards import Add, Item, Shards, join_shards
+from engram.data.vocabulary import Vocabulary
 from engram.errors import InputError
 from engram.progress import say
 
@@ -56,6 +57,7 @@ def prepare(
         OSError: ``out`` cannot be written, or the disk is full.
     """
     limit = _limit(books)
+    Vocabulary.build({}, tokenizer=TOKENIZER, min_count=min_count, max_size=max_size)  # refuses bad limits in time
     model = punkt.versions()
     opened = [open_source(source, cache) for source in sources]
     wanted = _wanted(opened, books)
