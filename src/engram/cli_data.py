@@ -80,8 +80,9 @@ class Gutenberg:
 
     Interrupted or killed, the same command goes on. The sentence model of NLTK is downloaded where NLTK_DATA has none.
 
-    Examples: engram data gutenberg --from https://gutenberg.pglaf.org --out data/gutenberg
-    engram data gutenberg --from mirror-valid.tar.xz mirror-train.tar.xz --out data/books --books 100 --max-size 30000
+    Example: engram data gutenberg --from https://gutenberg.pglaf.org --out data/gutenberg
+
+    Example: engram data gutenberg --from mirror-valid.tar.xz mirror-train.tar.xz --out data/books --books 100
     """
 
     source: Annotated[tuple[str, ...], arg(name="from", metavar="URL|FOLDER|ARCHIVE")]
@@ -152,8 +153,9 @@ class Info:
 class Audit:
     """Find evaluation text that also stands in training text, by runs of 13 words; writes audit.json.
 
-    Examples: engram data audit data/gutenberg
-    engram data audit data/gutenberg --clean data/gutenberg-clean
+    Example: engram data audit data/gutenberg
+
+    Example: engram data audit data/gutenberg --clean data/gutenberg-clean
     """
 
     folder: Positional[Path]

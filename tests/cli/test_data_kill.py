@@ -21,7 +21,7 @@ COMMAND = ["data", "gutenberg", "--from", "../mirror", "--out", "data", "--worke
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the mirror, and what a run that nothing disturbs makes of it."""
     folder = tmp_path_factory.mktemp("gutenberg")
-    write_mirror(folder / "mirror", {book: make_book(book, sentences=1500) for book in BOOKS})
+    write_mirror(folder / "mirror", {book: make_book(book, sentences=100) for book in BOOKS})
     (folder / "undisturbed").mkdir()
     code, _, err = run(*COMMAND, cwd=folder / "undisturbed")
     assert code == 0, err

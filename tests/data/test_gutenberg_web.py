@@ -98,6 +98,17 @@ def test_a_damaged_file_in_the_cache_is_fetched_anew(tmp_path: Path, capsys: pyt
         assert ("fetching it anew" in capsys.readouterr().err) == (harm != "no checksum yet")
 
 
+@pytest.mark.parametrize(
+    "index",
+    ["", "{", "[]", "7", "{}", '{"sha256": {}}', '{"since": "now", "sha256": {}, "absent": [], "books": null}']
+    + ['{"since": 1, "sha256": [], "absent": [], "books": null}', '{"since": 1, "sha256": {}, "absent": []}'],
+)
+def test_a_damaged_index_of_the_cache(tmp_path: Path, index: str) -> None:
+    (tmp_path / "index.json").write_text(index)
+    with pytest.raises(InputError, match=r"index\.json: this should be the checksums of downloaded books.*damaged"):
+        quick("http://127.0.0.1:1", tmp_path)
+
+
 def test_a_server_that_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve(FILES) as mirror:
         for variant in VARIANTS:
