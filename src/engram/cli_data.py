@@ -216,8 +216,10 @@ def _audit(command: Audit) -> int:
     from engram.data.audit import audit_corpus
     from engram.data.cleaning import clean_corpus
 
-    found = audit_corpus(command.folder, n=command.words)
+    cleaned = None  # written first: what it refuses, it refuses before the audit
     if command.clean is not None:
         cleaned = clean_corpus(command.folder, command.clean, n=command.words, max_share=command.max_share)
+    found = audit_corpus(command.folder, n=command.words)
+    if cleaned is not None:
         found["cleaned"] = {"folder": str(cleaned.folder), **cleaned.meta["cleaned"]}
     return screen.show(found, command.json, screen.audit)

@@ -186,3 +186,13 @@ def test_without_a_source_the_archive_is_downloaded_and_checked(
 def test_wikitext_103_is_counted(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"wikitext-103.* 103,227,021"):
         wikitext.prepare(as_zip(tmp_path / "a.zip", FILES), tmp_path / "out", "wikitext-103")
+
+
+@pytest.mark.shared
+def test_wikitext_103_evaluation_text_has_its_counts(shared_data: Path) -> None:
+    archive = shared_data / "wikitext-103" / "wikitext-103-eval.tar.xz"
+    for split in ("valid", "test"):
+        lines = wikitext._lines(archive, f"wiki.{split}.tokens")
+        assert sum(len(line.split()) + 1 for line in lines) == wikitext.EXPECTED["wikitext-103"][split]
+    with pytest.raises(InputError, match=r"no wiki\.train\.tokens"):
+        list(wikitext._lines(archive, "wiki.train.tokens"))

@@ -47,7 +47,7 @@ def clean_corpus(
     folder, out = Path(folder), Path(out)
     corpus = open_corpus(folder)
     if out.resolve() == folder.resolve():
-        raise InputError(f"{out}: this is the data folder itself, which is kept as it is. Give another --out.")
+        raise InputError(f"{out}: this is the data folder itself, which is kept as it is. Name another folder.")
     found = audit(corpus, n=n, min_share=max_share, common=common)
     documents = documents_of(corpus, "train")
     kept_T = found.held <= max_share
