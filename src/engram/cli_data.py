@@ -10,6 +10,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg
 
 from engram import screen
+from engram.errors import InputError
 from engram.progress import say
 
 Source = Annotated[Path, arg(name="from", metavar="PATH")]
@@ -164,8 +165,8 @@ class Audit:
     """length of the runs of words that are compared"""
     clean: Path | None = None
     """write a data folder here whose training split lacks the documents that hold evaluation text"""
-    max_share: float = 0.01
-    """with --clean: the share of an evaluation document that a training document may hold and stay"""
+    max_share: float | None = None
+    """with --clean: the share of an evaluation document that a training document may hold and stay; by default 0.01"""
     json: Json = False
 
 
@@ -214,11 +215,16 @@ def _preparation(command: Any) -> Callable[[], Any]:
 
 def _audit(command: Audit) -> int:
     from engram.data.audit import audit_corpus
-    from engram.data.cleaning import clean_corpus
+    from engram.data.cleaning import MAX_SHARE, clean_corpus
 
+    if command.clean is None and command.max_share is not None:
+        raise InputError(
+            f"--max-share {command.max_share} decides what --clean leaves out. Name its folder: --clean DIR."
+        )
     cleaned = None  # written first: what it refuses, it refuses before the audit
     if command.clean is not None:
-        cleaned = clean_corpus(command.folder, command.clean, n=command.words, max_share=command.max_share)
+        max_share = MAX_SHARE if command.max_share is None else command.max_share
+        cleaned = clean_corpus(command.folder, command.clean, n=command.words, max_share=max_share)
     found = audit_corpus(command.folder, n=command.words)
     if cleaned is not None:
         found["cleaned"] = {"folder": str(cleaned.folder), **cleaned.meta["cleaned"]}

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from engram.data import Corpus
 from engram.errors import InputError
+from engram.progress import say
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class DocumentSampler:
         self.tokens, self.documents, self.seed = corpus.split("test"), documents, seed
         self.filled = np.flatnonzero(np.diff(documents.starts))
         self.count = min(count, len(self.filled))
+        if self.count < count:
+            say(f"the test split has {self.count:,} documents, so all of them are measured instead of {count:,}")
 
     def draw(self, step: int) -> Sample:
         """The documents of a step."""

@@ -44,7 +44,7 @@ def corpus(found: Found) -> None:
         table.add_row(split, f"{tokens:,}", "" if unknown is None else f"{unknown:.2%}")
     console.print(table)
     if found["tokens"]["train"]:
-        console.print(f"Next: engram train {found['folder']} --out runs/first", soft_wrap=True)
+        console.print(f"Next: engram train {found['folder']} --out runs/first", soft_wrap=True, markup=False)
 
 
 def info(found: Found) -> None:
@@ -105,7 +105,7 @@ def audit(found: Found) -> None:
     cleaned = found.get("cleaned")
     if cleaned:
         names = ", ".join(dropped["name"] for dropped in cleaned["dropped"][:20]) or "none"
-        console.print(f"{cleaned['folder']}: left out of training: {names}", soft_wrap=True)
+        console.print(f"{cleaned['folder']}: left out of training: {names}", soft_wrap=True, markup=False)
     elif shown:
         console.print("Next: the same command with --clean DIR writes a corpus without them", soft_wrap=True)
 

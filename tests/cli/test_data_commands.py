@@ -147,10 +147,12 @@ def test_folders_that_are_none(command, tmp_path, capfd):
 
 def test_audits_that_cannot_be(books, sources, tmp_path, capfd):
     assert_refused(call(capfd, "data", "audit", books, "--clean", books), "the data folder itself")
-    assert_refused(call(capfd, "data", "audit", books, "--words=0"), "shingles of 0 words", "expected 1 or more")
+    assert_refused(call(capfd, "data", "audit", books, "--words=0"), "shingles of 0 words", "expected 1 to 1,000")
     assert_refused(
-        call(capfd, "data", "audit", books, "--clean", tmp_path / "a", "--max-share=2"), "expected 1 or more"
+        call(capfd, "data", "audit", books, "--clean", tmp_path / "a", "--max-share=2"), "expected 1 to 1,000"
     )
+    assert_refused(call(capfd, "data", "audit", books, "--max-share=0.1"), "--max-share 0.1", "--clean DIR")
+    assert not (tmp_path / "a").exists()
     write_mirror(tmp_path / "valid", {book: raw for book, raw in BOOKS.items() if book in VALID})
     call(capfd, "data", "gutenberg", "--from", tmp_path / "valid", "--out", tmp_path / "untrained", "--workers=1")
     assert_refused(call(capfd, "data", "audit", tmp_path / "untrained"), "no training text")

@@ -197,10 +197,10 @@ def test_a_collision_with_training_is_no_match(tmp_path: Path, monkeypatch: pyte
     assert audit(corpus).pairs == []
 
 
-@pytest.mark.parametrize("options", [{"n": 0}, {"common": 0}, {"min_share": -0.1}, {"min_share": 1.5}])
+@pytest.mark.parametrize("options", [{"n": 0}, {"n": 1001}, {"common": 0}, {"min_share": -0.1}, {"min_share": 1.5}])
 def test_numbers_out_of_range(tmp_path: Path, options: dict[str, Any]) -> None:
     build(tmp_path, planted())
-    with pytest.raises(InputError, match="expected 1 or more, 1 or more, and 0 to 1"):
+    with pytest.raises(InputError, match="expected 1 to 1,000, 1 or more, and 0 to 1"):
         audit_corpus(tmp_path, **options)
 
 

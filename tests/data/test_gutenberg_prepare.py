@@ -1,13 +1,18 @@
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 from books import make_book, write_mirror, write_tar
+from mirror_server import serve
 from plain_script import plain_process_text
 
 from engram.data import open_corpus
+from engram.data.download import Polite
 from engram.data.gutenberg import prepare
 from engram.data.gutenberg.book_ids import TEST, TRAIN, VALID
+from engram.data.gutenberg.mirror import folder_of
+from engram.data.gutenberg.web import WebSource
 from engram.errors import InputError
 
 BOOKS = {book: make_book(book) for book in (*VALID[:3], *TEST[:2], *TRAIN[:6])}
@@ -143,6 +148,52 @@ def test_bad_options(tmp_path, options, said):
     with pytest.raises(InputError, match=said):
         prepare([str(write_mirror(tmp_path / "mirror", BOOKS))], tmp_path / "out", **{"workers": 1, **options})
     assert not (tmp_path / "out" / "meta.json").exists()
+
+
+def test_a_number_of_books_leaves_out_nothing_else(tmp_path, capsys):
+    train = {book: raw for book, raw in BOOKS.items() if book in TRAIN}
+    others = {book: raw for book, raw in BOOKS.items() if book not in TRAIN}
+    sources = [str(write_tar(tmp_path / "train.tar.xz", train)), str(write_tar(tmp_path / "others.tar.xz", others))]
+    corpus = prepare(sources, tmp_path / "out", books="2", workers=1)
+    assert corpus.meta["documents"] == {"train": 2, "valid": 3, "test": 2}
+    assert "were asked for" not in capsys.readouterr().err
+    corpus = prepare(sources[::-1], tmp_path / "out", books="9", workers=1)
+    assert corpus.meta["documents"] == {"train": 6, "valid": 3, "test": 2}
+    assert "9 training books were asked for, and the given mirrors have 6" in capsys.readouterr().err
+
+
+def test_a_number_of_books_from_the_web_asks_for_no_more(tmp_path, monkeypatch):
+    monkeypatch.setattr("engram.data.gutenberg.mirror.WebSource", partial(WebSource, polite=Polite(0)))
+    with serve({f"{folder_of(book)}/{book}.txt": raw for book, raw in BOOKS.items()}) as mirror:
+        corpus = prepare([mirror.url], tmp_path / "out", books="2", workers=1, cache=tmp_path / "cache")
+    assert corpus.meta["documents"] == {"train": 2, "valid": 3, "test": 2}
+    assert not mirror.requests[f"{folder_of(TRAIN[2])}/{TRAIN[2]}.txt"]
+
+
+def test_each_mirror_has_a_memory_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("engram.data.gutenberg.mirror.WebSource", partial(WebSource, polite=Polite(0)))
+    for split, ids in {"TRAIN": TRAIN[:3], "VALID": VALID[:2], "TEST": ()}.items():  # or it would ask for 6,000 files
+        monkeypatch.setattr(f"engram.data.gutenberg.corpus.{split}", ids)
+    books = {book: BOOKS[book] for book in (VALID[0], TRAIN[0])}
+    paths = {book: f"{folder_of(book)}/{book}.txt" for book in books}
+    with serve({paths[VALID[0]]: books[VALID[0]]}) as one, serve({paths[TRAIN[0]]: books[TRAIN[0]]}) as two:
+        for _ in range(2):  # the second time with what the first has noted down
+            corpus = prepare([one.url, two.url], tmp_path / "out", workers=1, cache=tmp_path / "cache")
+            assert corpus.meta["documents"] == {"train": 1, "valid": 1}
+        assert one.requests[paths[VALID[0]]] == two.requests[paths[TRAIN[0]]] == 1
+
+
+def test_a_book_damaged_on_one_mirror_and_whole_on_the_next(tmp_path, capsys):
+    bad = write_mirror(tmp_path / "bad", {TRAIN[0]: b"PK no zip"}, ".zip")
+    good = write_mirror(tmp_path / "good", BOOKS)
+    corpus = prepare([str(bad), str(good)], tmp_path / "out", workers=1)
+    assert (corpus.meta["unreadable"], len(corpus.documents("train"))) == ({}, 6)
+    assert "cannot be read" not in capsys.readouterr().err
+
+
+def test_a_cache_without_a_download(tmp_path):
+    with pytest.raises(InputError, match="none of the sources is an address"):
+        prepare([str(write_mirror(tmp_path / "mirror", BOOKS))], tmp_path / "out", cache=tmp_path / "cache")
 
 
 def test_none_of_the_books(tmp_path):

@@ -2,15 +2,20 @@ import os
 import subprocess
 import sys
 import tarfile
+import zipfile
 
+import nltk
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nltk import redos
 from plain_script import plain_process_text
 
+from engram.data import punkt
 from engram.data.gutenberg import process_text
 from engram.data.gutenberg.robust import damage, robust_text
 from engram.data.gutenberg.script import END, START
+from engram.errors import InputError
 
 BODY = b"It was late.  He said: 'Go!' and \"why?\" \r\nMr. Brown (of No. 5) didn't... "
 BODY += b"\x93caf\xe9\x94 \xc3\xa9t\xc3\xa9 -- A.B.\r\n"
@@ -158,10 +163,45 @@ def test_what_the_script_damages_is_reported():
         (b"Character set encoding: KOI8-R\n" + book("мир".encode("koi8-r")), "мир"),
         (b"Character set encoding: nonsense\n" + book(b"caf\xe9"), "café"),
         (b"No marker at all.", "No marker at all."),
+        (b"Character set encoding: hex\n" + book(b"caf\xe9"), "café"),
+        (b"Character set encoding: idna\n" + book(b"caf\xe9"), "café"),
     ],
 )
 def test_robust(raw, expected):
     assert robust_text(raw) == expected
+
+
+def plain_sentences(text):
+    return [nltk.word_tokenize(sentence) for sentence in nltk.sent_tokenize(text)]
+
+
+def test_the_order_of_calls_does_not_matter(monkeypatch):
+    monkeypatch.setattr(punkt, "_REMEMBERED", 3)
+    texts = [f"One w{i} two, w{i}x three. Four 'w{i}y' five {i}." for i in range(6)]
+    running = [punkt.sentences(text) for text in texts]
+    found = [[next(one)] for one in running]  # each has learnt, and made the others' forgotten, before any goes on
+    for rest, one in zip(found, running, strict=True):
+        rest += one
+    assert found == [plain_sentences(text) for text in texts]
+
+
+def test_no_time_limit_on_a_long_text(monkeypatch):
+    text = "Mr. A. said U.S. no. 5. " * 3000
+    expected = plain_sentences(text)
+    monkeypatch.setattr(redos, "DEFAULT_TIMEOUT", 0.001)
+    with pytest.raises(TimeoutError):
+        plain_sentences(text)
+    punkt._lift_time_limit.cache_clear()
+    assert list(punkt.sentences(text)) == expected
+
+
+def test_a_sentence_model_that_is_still_zipped(tmp_path, monkeypatch):
+    (tmp_path / "tokenizers").mkdir()
+    with zipfile.ZipFile(tmp_path / "tokenizers" / "punkt_tab.zip", "w") as archive:
+        archive.writestr("punkt_tab/english/abbrev_types.txt", "")
+    monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
+    with pytest.raises(InputError, match=r"Unzip punkt_tab\.zip"):
+        punkt.find_model.__wrapped__()
 
 
 def test_without_a_sentence_model(tmp_path):

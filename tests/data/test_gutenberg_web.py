@@ -87,14 +87,15 @@ def test_a_damaged_file_in_the_cache_is_fetched_anew(tmp_path: Path, capsys: pyt
     with serve(FILES) as mirror:
         list(quick(mirror.url, tmp_path).read([10268]))
         if harm == "no checksum yet":
-            index = json.loads((tmp_path / "index.json").read_text())
-            (tmp_path / "index.json").write_text(json.dumps({**index, "sha256": {}}))
+            (path_of_index,) = tmp_path.rglob("index.json")
+            index = json.loads(path_of_index.read_text())
+            path_of_index.write_text(json.dumps({**index, "sha256": {}}))
         else:
             raw = text(1)[:-1] if harm == "cut" else bytes([text(1)[0] ^ 1]) + text(1)[1:]
-            (tmp_path / path).write_bytes(raw)
+            next(tmp_path.rglob(path)).write_bytes(raw)
         assert contents(quick(mirror.url, tmp_path).read([10268])) == {10268: EXPECTED[10268]}
         assert mirror.requests[path] == 2
-        assert (tmp_path / path).read_bytes() == text(1)
+        assert next(tmp_path.rglob(path)).read_bytes() == text(1)
         assert ("fetching it anew" in capsys.readouterr().err) == (harm != "no checksum yet")
 
 
@@ -104,7 +105,8 @@ def test_a_damaged_file_in_the_cache_is_fetched_anew(tmp_path: Path, capsys: pyt
     + ['{"since": 1, "sha256": [], "absent": [], "books": null}', '{"since": 1, "sha256": {}, "absent": []}'],
 )
 def test_a_damaged_index_of_the_cache(tmp_path: Path, index: str) -> None:
-    (tmp_path / "index.json").write_text(index)
+    (tmp_path / "127.0.0.1_1").mkdir()
+    (tmp_path / "127.0.0.1_1" / "index.json").write_text(index)
     with pytest.raises(InputError, match=r"index\.json: this should be the checksums of downloaded books.*damaged"):
         quick("http://127.0.0.1:1", tmp_path)
 

@@ -215,12 +215,19 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
+def hear():
+    """Heed Ctrl-C also where the tests run in the background of a shell, which tells its jobs to ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_no_process_outlives_its_starter(tmp_path: Path, number: signal.Signals) -> None:
     pids = tmp_path / "pids"
     pids.mkdir()
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    starter = subprocess.Popen([sys.executable, "-c", STARTER, pids], stderr=subprocess.PIPE, env=environment)
+    starter = subprocess.Popen(
+        [sys.executable, "-c", STARTER, pids], stderr=subprocess.PIPE, env=environment, preexec_fn=hear
+    )
     while len(list(pids.iterdir())) < 2:
         assert starter.poll() is None, starter.communicate()
         time.sleep(0.05)

@@ -183,6 +183,11 @@ def test_without_a_source_the_archive_is_downloaded_and_checked(
     assert mirror.requests[f"good/{name}"] == 2  # once above; the second preparation takes it from the cache
 
 
+def test_a_cache_without_a_download(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Leave one of them out"):
+        wikitext.prepare(as_zip(tmp_path / "a.zip", FILES), tmp_path / "out", cache=tmp_path / "cache")
+
+
 def test_wikitext_103_is_counted(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"wikitext-103.* 103,227,021"):
         wikitext.prepare(as_zip(tmp_path / "a.zip", FILES), tmp_path / "out", "wikitext-103")

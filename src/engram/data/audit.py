@@ -86,9 +86,10 @@ def audit_corpus(
         common: see above.
 
     Returns:
-        ``pairs``, each with the number of matched ``shingles`` and their ``share`` of the evaluation document, the
-        ``longest`` passage of it, in words, whose shingles all stand in the other document, and its beginning as an
-        ``excerpt``; ``documents``, what any training document holds of each evaluation document; ``splits``, totals.
+        ``pairs`` (the 1,000 largest; ``pairs_found`` counts all), each with the number of matched ``shingles`` and
+        their ``share`` of the evaluation document, the ``longest`` passage of it, in words, whose shingles all stand in
+        the other document, and its beginning as an ``excerpt``; ``documents``, what any training document holds of each
+        evaluation document (1,000 as well); ``splits``, totals.
 
     Raises:
         InputError: it is no sound data folder, has no training text, or a number is out of its range.
@@ -123,11 +124,14 @@ def audit(
     piece: int = _PIECE,
     rows: int = _ROWS,
 ) -> Audit:
-    """``audit_corpus`` without the file; the last three bound memory, in tokens and rows, and change nothing else."""
-    if n < 1 or common < 1 or not 0 <= min_share <= 1:
+    """``audit_corpus`` without the file; the last three bound memory, in tokens and rows.
+
+    They change no number; of equal shares they may decide which is named.
+    """
+    if not 1 <= n <= 1000 or common < 1 or not 0 <= min_share <= 1:
         raise InputError(
             f"The audit was asked for shingles of {n} words, boilerplate past {common} documents and shares from "
-            f"{min_share:g} on; expected 1 or more, 1 or more, and 0 to 1."
+            f"{min_share:g} on; expected 1 to 1,000, 1 or more, and 0 to 1."
         )
     if not corpus.meta["tokens"]["train"]:
         raise InputError(f"{corpus.folder}: there is no training text to search. Audit a data folder that has some.")

@@ -30,8 +30,9 @@ def clean_corpus(
     whole: where both are editions of one text, the words in which they differ would stay behind otherwise, and so
     would what a model needs to know the rest. All others stay whole. Validation and test are not changed.
 
-    The vocabulary keeps its tokens in their order, so its hash is the same and perplexities before and after compare;
-    its counts are of what is left, may be 0 and need not fall any more. ``meta.json`` lists what went and why.
+    The vocabulary keeps its tokens in their order, so its hash is the same and overall perplexities before and after
+    compare (in bands they do not, since bands go by training counts). Its counts are of what is left, may be 0 and
+    need not fall any more. ``meta.json`` lists what went and why.
 
     Args:
         folder: a data folder.
@@ -58,7 +59,7 @@ def clean_corpus(
             "would be left to train on. Allow a larger share, or prepare the data with its documents kept apart."
         )
     out.mkdir(parents=True, exist_ok=True)
-    for name in ("meta.json", "audit.json", *(f"{split}.documents.npz" for split in SPLITS)):
+    for name in ("meta.json", "audit.json", "plots/zipf.png", *(f"{split}.documents.npz" for split in SPLITS)):
         (out / name).unlink(missing_ok=True)  # of an older corpus
     for split in ("valid", "test"):
         for name in (f"{split}.tokens", f"{split}.documents.npz"):

@@ -32,7 +32,8 @@ class Documents:
 
 def write_documents(path: str | Path, documents: Documents) -> None:
     """Write the documents of a split as an ``.npz`` of plain arrays, atomically."""
-    names = np.array([name.encode() for name in documents.names], dtype=np.bytes_)
+    width = max((len(name.encode()) for name in documents.names), default=1)
+    names = np.fromiter((name.encode() for name in documents.names), dtype=f"S{width}", count=len(documents))
     with atomic_write(path, "wb") as file:
         np.savez_compressed(file, names=names, starts=documents.starts)
 

@@ -66,7 +66,7 @@ def _run(folder: Path, items: Iterable[Item], keys: list[str], workers: int) -> 
         mend = f"with --workers below {workers}" if workers > 1 else "on a machine with more memory"
         raise InputError(
             "a process was killed from outside, most likely for want of memory. What is done is kept: run the same "
-            f"command again, {mend}."
+            f"command again, {mend}. (In a script of your own, the call must stand under if __name__ == '__main__'.)"
         ) from error
     except BaseException:  # Ctrl-C too: what a process is at would take up to a minute more
         end.close()

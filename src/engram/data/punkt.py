@@ -25,7 +25,7 @@ _MODEL = "tokenizers/punkt_tab/english/"
 _ENDS = re.compile(r"[.?!][^\w,.\-]")  # where a sentence may end inside a text, and many places more
 _QUOTES = frozenset("'\"`“”‘’„«»")
 _BORDER = "\ue000"  # a private character, which no regular expression of NLTK's names
-_REMEMBERED = 500_000  # chunks, of 200 bytes or so each
+_REMEMBERED = 200_000  # chunks, of 300 bytes or so each
 _BATCH = 4096  # chunks cut by one call
 
 
@@ -38,11 +38,22 @@ def sentences(text: str) -> Iterator[list[str]]:
     import nltk
 
     find_model()
+    _lift_time_limit()
     found = [nltk.sent_tokenize(s) if _ENDS.search(s) else [s.rstrip()] for s in nltk.sent_tokenize(text)]
     words = _words()
     words.learn(chunk for parts in found for part in parts for chunk in part.split(" ")[:-1])
     for parts in found:
         yield [word for part in parts for word in words.cut(part)]
+
+
+@cache
+def _lift_time_limit() -> None:
+    """NLTK 3.10 stops a regular expression after five seconds, as an attack: a dense text of 4 MB takes as long."""
+    try:
+        from nltk import redos
+    except ImportError:  # before 3.10
+        return
+    redos.DEFAULT_TIMEOUT = None
 
 
 @cache
@@ -82,7 +93,7 @@ class _Words:
             return self.tokenize(sentence)
         found: list[str] = []
         for chunk in chunks:
-            cut = self.known[chunk]
+            cut = self.known.get(chunk)  # another text in between may have cleared the memory
             if cut is None:
                 return self.tokenize(sentence)
             found += cut
@@ -117,18 +128,26 @@ def find_model() -> Path:
     import nltk
 
     try:
-        return Path(nltk.data.find(_MODEL))
+        return _folder(nltk.data.find(_MODEL))
     except LookupError:
         say("NLTK's sentence model (punkt_tab) is not on this machine: downloading it, 4 MB")
     try:
         nltk.download("punkt_tab", quiet=True)  # returns False, or raises, where there is no network
-        return Path(nltk.data.find(_MODEL))
-    except (LookupError, OSError, ValueError) as error:
+        return _folder(nltk.data.find(_MODEL))
+    except (LookupError, OSError) as error:
         raise InputError(
             "NLTK's sentence model punkt_tab is neither on a path that NLTK searches nor to be downloaded. With a "
             "network, run: python -m nltk.downloader punkt_tab. Without one, copy the folder tokenizers/punkt_tab of "
             "another machine's nltk_data, and set NLTK_DATA to the nltk_data folder above it."
         ) from error
+
+
+def _folder(found: Any) -> Path:
+    if not isinstance(found, str):  # a place inside of a zip file
+        raise InputError(
+            f"NLTK's sentence model is there as a zip file only ({found}). Unzip punkt_tab.zip beside itself."
+        )
+    return Path(found)
 
 
 def versions() -> dict[str, Any]:

@@ -140,6 +140,11 @@ class Shards:
             if ids.size:
                 yield vocabulary.encode(self._types(key))[ids]
 
+    def document_counts(self) -> dict[str, int]:
+        """The number of documents of each split."""
+        counts: Counter[str] = Counter(split for key in self.keys for split, _, _ in self._documents(key))
+        return {split: counts[split] for split in SPLITS}
+
     def documents(self) -> dict[str, Documents]:
         """The documents of each split that has any."""
         names: Mapping[str, list[str]] = {split: [] for split in SPLITS}
@@ -152,7 +157,7 @@ class Shards:
         return {split: Documents(names[split], starts[split]) for split in SPLITS if names[split]}
 
     def _documents(self, key: str) -> list[tuple[str, str, int]]:
-        """Read each time: ten million articles' names are too many to keep."""
+        """Read each time: the names of ten million articles take more memory than anything else here."""
         return [(split, name, size) for split, name, size in json.loads(self._array(key, "documents").tobytes())]
 
     def _types(self, key: str) -> list[str]:
@@ -208,6 +213,7 @@ def join_shards(
         seen = Vocabulary.build(every, tokenizer=tokenizer, min_count=min_count, max_size=max_size)
         vocabulary = Vocabulary(seen.tokens, np.zeros(len(seen), dtype=np.int64), tokenizer)
     described = {"types": len(counter), "min_count": min_count, "max_size": max_size, **described}
+    del counter  # of a large corpus it is as large as the vocabulary
     blocks = {split: shards.encode(split, vocabulary) for split in SPLITS}
     corpus = save_corpus(out, name, vocabulary, blocks, described, documents=shards.documents(), may_be_empty=True)
     shutil.rmtree(shards.folder)

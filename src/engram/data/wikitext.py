@@ -59,6 +59,10 @@ def prepare(
     """
     if variant not in EXPECTED:
         raise InputError(f"The variant is {variant!r}; expected one of {', '.join(EXPECTED)}.")
+    if source is not None and cache is not None:
+        raise InputError(
+            f"The cache {cache} is for downloads, and --from names a source already. Leave one of them out."
+        )
     source = download(variant, cache) if source is None else Path(source)
     if not source.exists():
         raise InputError(f"{source}: there is no such file. Expected the {variant} archive, or its folder unpacked.")

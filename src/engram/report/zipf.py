@@ -88,9 +88,7 @@ def _name_words(axes: Axes, words: Sequence[str], falling: npt.NDArray[np.int64]
     rank = 1
     while rank <= len(words):
         near = range(rank - 1, min(len(words), rank - 1 + max(5, rank // 10)))
-        i = next(
-            (i for i in near if words[i].isascii() and words[i].isalpha() and len(words[i]) <= _LONGEST_WORD), None
-        )
+        i = next((i for i in near if _plain(words[i])), None)
         if i is not None:
             above = falling[i] * (i + 1) >= falling[0]  # the dashed line is on the other side
             axes.plot([i + 1], [falling[i]], color=SERIES[0], marker="o", markersize=3)

@@ -71,8 +71,7 @@ def prepare(
     shards = Shards(out / ".shards", keys)
     reports = shards.reports()
     tally = sum((_tally(report["tally"]) for report in reports.values()), Tally())
-    documents = shards.documents()
-    found = {split: len(documents[split]) if split in documents else 0 for split in SPLITS}
+    found = shards.document_counts()
     if not any(found.values()):
         raise InputError(f"{source}: no document of type {', '.join(types)} is of {spans}. {_summary(tally)}")
     for split in SPLITS:

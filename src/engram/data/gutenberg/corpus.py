@@ -60,6 +60,10 @@ def prepare(
     Vocabulary.build({}, tokenizer=TOKENIZER, min_count=min_count, max_size=max_size)  # refuses bad limits in time
     model = punkt.versions()
     opened = [open_source(source, cache) for source in sources]
+    if cache is not None and not any(source.remote for source in opened):
+        raise InputError(
+            f"The cache {cache} is for downloads, and none of the sources is an address. Leave --cache out."
+        )
     wanted = _wanted(opened, books)
     out = Path(out)
     made = [model["nltk"], model["punkt_tab"], "robust" if robust else "script"]
@@ -88,14 +92,19 @@ def prepare(
         "sources": [given[key] for key in order],
         "books": books,
         "missing": {name: [b for b in wanted if wanted[b] == name and str(b) not in done] for name in SPLITS},
-        "unreadable": {str(book): why for source in opened for book, why in source.damaged.items()},
+        "unreadable": {
+            str(book): why for source in opened for book, why in source.damaged.items() if str(book) not in done
+        },
         "mode": made[-1],
         "damaged": damaged,
         "paper_tokens": PAPER_TOKENS,
         **model,
     }
-    if limit is not None or books == "all":
+    if limit is not None:  # which of the list they are is not asked for
         described["missing"]["train"] = []
+        taken = sum(given[key]["split"] == "train" for key in order)
+        if taken < limit:
+            say(f"{limit} training books were asked for, and the given mirrors have {taken} of the list")
     _report(described, robust)
     return join_shards(out, "gutenberg", shards, described, tokenizer=TOKENIZER, min_count=min_count, max_size=max_size)
 
@@ -128,17 +137,17 @@ def _read(sources: Sequence[Source], wanted: dict[int, str], limit: int | None) 
     """Each wanted book once, from the first source that has it; of training books no more than ``limit``."""
     left = dict(wanted)
     for source in sources:
-        train = [book for book, split in left.items() if split == "train"]
+        train = [book for book, split in left.items() if split == "train" and limit != 0]
         if limit is not None and not source.remote:  # reads in an order of its own: choose beforehand
             have = set(source.books())
             train = [book for book in train if book in have][:limit]
         for found in source.read([book for book, split in left.items() if split != "train"] + train):
-            if wanted[found.book] == "train" and limit is not None:
-                if limit == 0:
-                    break
-                limit -= 1
             del left[found.book]
             yield found
+            if limit is not None and wanted[found.book] == "train":
+                limit -= 1
+                if limit == 0 and source.remote:  # which reads in the order asked for: the other splits are through
+                    break
 
 
 def _total(sources: Sequence[Source], wanted: dict[int, str], limit: int | None) -> int | None:

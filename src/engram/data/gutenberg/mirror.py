@@ -34,7 +34,7 @@ def open_source(source: str, cache: Path | None = None) -> Source:
         source: an address (http, https), a folder, or a .tar, .tar.xz, .tar.gz, .tar.bz2 or .zip archive, laid out
             like a mirror: book 10268 is 1/0/2/6/10268/10268.txt, or one of the other ``VARIANTS``. In a folder or an
             archive the layout may lie at any depth.
-        cache: where downloaded books are kept; a folder for each mirror in the user's cache folder by default.
+        cache: where downloaded books are kept, a folder for each mirror; by default in the user's cache folder.
 
     Raises:
         InputError: no such file, neither folder nor archive, a damaged archive, or nothing laid out like a mirror.
@@ -115,7 +115,8 @@ class _Folder(_Local):
     def _entries_and_sizes(self) -> Iterable[tuple[str, int]]:
         for folder, _, names in os.walk(self.name):
             place = Path(folder).relative_to(self.name).as_posix()
-            yield from ((f"{place}/{name}", (Path(folder) / name).lstat().st_size) for name in names)
+            paths = [(f"{place}/{name}", Path(folder) / name) for name in names]
+            yield from ((name, path.stat().st_size) for name, path in paths if path.is_file())
 
     def _file(self, book: int, name: str) -> tuple[str, bytes] | None:
         path = self._paths.get(book, {}).get(name)

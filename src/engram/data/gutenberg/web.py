@@ -39,7 +39,7 @@ class WebSource(Source):
         self._url = url.rstrip("/") + "/"
         parts = urlsplit(self._url)
         place = (parts.netloc + parts.path).rstrip("/").replace(":", "_").replace("..", "_")
-        self._cache = cache or Path(pooch.os_cache("engram")) / "gutenberg" / place
+        self._cache = (cache or Path(pooch.os_cache("engram")) / "gutenberg") / place
         self._polite = polite
         self._index = self._cache / "index.json"
         self._known: dict[str, Any] = {"since": time.time(), "sha256": {}, "absent": [], "books": None}
