@@ -75,7 +75,7 @@ def test_all_takes_every_english_book_for_training(tmp_path):
 
 def test_without_training_text_every_word_is_kept(tmp_path, capsys):
     books = {book: raw for book, raw in BOOKS.items() if book in VALID}
-    corpus = prepare([str(write_mirror(tmp_path / "mirror", books))], tmp_path / "out", workers=1)
+    corpus = prepare(write_mirror(tmp_path / "mirror", books), tmp_path / "out", workers=1)
     assert corpus.meta["tokens"]["train"] == corpus.meta["tokens"]["test"] == 0
     assert corpus.meta["unknown"] == {"valid": 0.0, "test": None}
     assert text_of(corpus, "valid", VALID[1]) == plain_process_text(BOOKS[VALID[1]])

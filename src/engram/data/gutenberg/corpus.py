@@ -24,7 +24,7 @@ _LANGUAGE = re.compile(rb"^language: *([^\r\n]+)", re.IGNORECASE | re.MULTILINE)
 
 
 def prepare(
-    sources: Sequence[str],
+    sources: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
     books: str = "listed",
@@ -40,7 +40,8 @@ def prepare(
     Books that no source has are listed in meta.json, as are those that the paper's script damages.
 
     Args:
-        sources: mirrors (URLs, folders or archives of a mirror's layout); a book is taken from the first that has it.
+        sources: one or several mirrors (URLs, folders or archives of a mirror's layout); a book is taken from the first
+            that has it.
         out: the data folder to write.
         books: "listed": those named in the appendix. "all": these, and every other English book under ``/1`` of the
             sources for training ("2042 English-language books under the /1 subdirectory" is all that the paper says
@@ -59,7 +60,8 @@ def prepare(
     limit = _limit(books)
     Vocabulary.build({}, tokenizer=TOKENIZER, min_count=min_count, max_size=max_size)  # refuses bad limits in time
     model = punkt.versions()
-    opened = [open_source(source, cache) for source in sources]
+    places = [str(place) for place in ([sources] if isinstance(sources, str | Path) else sources)]
+    opened = [open_source(place, cache) for place in places]
     if cache is not None and not any(source.remote for source in opened):
         raise InputError(
             f"The cache {cache} is for downloads, and none of the sources is an address. Leave --cache out."
@@ -83,7 +85,7 @@ def prepare(
     done = set(make_shards(out / ".shards", items(), _total(opened, wanted, limit), workers))
     if not done:
         raise InputError(
-            f"{', '.join(sources)}: none of the books is there. Expected 1/0/2/6/10268/10268.txt and so on."
+            f"{', '.join(places)}: none of the books is there. Expected 1/0/2/6/10268/10268.txt and so on."
         )
     order = [str(book) for book in wanted if str(book) in done]
     shards = Shards(out / ".shards", order)
