@@ -32,7 +32,8 @@ def start(*arguments: object, **options) -> subprocess.Popen:
     command = [sys.executable, "-m", "engram", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment, preexec_fn=hear, **options)
+    options = {"preexec_fn": hear, **options}
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment, **options)
 
 
 def hear() -> None:
