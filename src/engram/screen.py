@@ -71,7 +71,7 @@ def info(found: Found) -> None:
         text = ", ".join(f"{name} {tokens:,}" for name, tokens in books.items())
         console.print(f"{split}, tokens of each document: {text}", soft_wrap=True, markup=False)
     for name, value in found["provenance"].items():
-        shown = _short(value)
+        shown = f"{found['provenance']['sources_total']:,} in meta.json" if name == "sources" else _short(value)
         if shown and name != "sources_total":
             console.print(f"{name.replace('_', ' ')}: {shown}", soft_wrap=True, markup=False)
     for note in [*found["notes"], *([f"Zipf plot: {found['plot']}"] if found["plot"] else [])]:

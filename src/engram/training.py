@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 
@@ -17,7 +18,7 @@ from engram.config import Config, load_config, save_config
 from engram.data import Corpus
 from engram.data.batches import Batches
 from engram.errors import InputError
-from engram.evaluation import evaluate
+from engram.evaluation import Evaluation, evaluate
 from engram.interrupt import ending_signals
 from engram.models.lstm import State
 from engram.optimisation import learning_rate, make_optimizer
@@ -206,9 +207,7 @@ class _Trainer:
         return total
 
     def _validate(self, speed: float) -> None:
-        vocabulary, config = self.corpus.vocabulary, self.config
-        streams = min(VALID_STREAMS, len(self.valid))
-        found = evaluate(self.bare, self.valid, vocabulary.counts, eos_id=vocabulary.eos_id, streams=streams)
+        config, found = self.config, self._evaluate(self.valid)
         if not math.isfinite(found.nll):
             raise self._diverged(f"the validation loss is {found.nll}")
         self.valid_perplexity = found.perplexity
@@ -221,7 +220,7 @@ class _Trainer:
             "train_loss": self.loss_sum / self.loss_steps,
             "valid_loss": found.nll,
             "valid_perplexity": found.to_dict()["perplexity"],  # an overflow, inf, is no JSON
-            "valid_streams": streams,
+            "valid_streams": found.streams,
             "lr": learning_rate(self.step - 1, config),
             "tokens_per_second": round(speed, 1),
             "classes_seen": float((self.occurrences_V > 0).double().mean()),
@@ -240,11 +239,18 @@ class _Trainer:
 
     def _test(self, sampler: DocumentSampler) -> dict[str, Any]:
         """Watched only: neither the best checkpoint nor the end of training depends on test text."""
-        vocabulary, sample = self.corpus.vocabulary, sampler.draw(self.step)
-        streams = min(VALID_STREAMS, len(sample.tokens))
-        found = evaluate(self.bare, sample.tokens, vocabulary.counts, eos_id=vocabulary.eos_id, streams=streams)
-        values = found.to_dict()
-        return {**sample.about, "streams": streams, "loss": values["nll"], "perplexity": values["perplexity"]}
+        sample = sampler.draw(self.step)
+        found = self._evaluate(sample.tokens).to_dict()
+        return {
+            **sample.about,
+            "streams": found["streams"],
+            "loss": found["nll"],
+            "perplexity": found["perplexity"],
+        }
+
+    def _evaluate(self, tokens: np.ndarray) -> Evaluation:
+        vocabulary, streams = self.corpus.vocabulary, min(VALID_STREAMS, len(tokens))
+        return evaluate(self.bare, tokens, vocabulary.counts, eos_id=vocabulary.eos_id, streams=streams)
 
     def _save(self, path: Path, full: bool) -> None:
         if not all(bool(parameter.isfinite().all()) for parameter in self.bare.parameters()):

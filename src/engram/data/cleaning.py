@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engram.data.audit import COMMON, WORDS, Audit, audit, documents_of
-from engram.data.corpus import SPLITS, Corpus, open_corpus
+from engram.data.corpus import Corpus, forget_corpus, open_corpus
 from engram.data.documents import Documents, write_documents
 from engram.data.tokens import write_tokens
 from engram.data.vocabulary import Vocabulary
@@ -59,8 +59,7 @@ def clean_corpus(
             "would be left to train on. Allow a larger share, or prepare the data with its documents kept apart."
         )
     out.mkdir(parents=True, exist_ok=True)
-    for name in ("meta.json", "audit.json", "plots/zipf.png", *(f"{split}.documents.npz" for split in SPLITS)):
-        (out / name).unlink(missing_ok=True)  # of an older corpus
+    forget_corpus(out)
     for split in ("valid", "test"):
         for name in (f"{split}.tokens", f"{split}.documents.npz"):
             if (folder / name).exists():

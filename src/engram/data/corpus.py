@@ -192,8 +192,7 @@ def save_corpus(
     """
     folder, documents = Path(folder), documents or {}
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in ("meta.json", "audit.json", "plots/zipf.png", *(f"{split}.documents.npz" for split in SPLITS)):
-        (folder / stale).unlink(missing_ok=True)
+    forget_corpus(folder)
     vocabulary.save(folder / "vocabulary.json")
     tokens, unknown = {}, {}
     for split in SPLITS:
@@ -222,6 +221,12 @@ def save_corpus(
     }
     write_json(folder / "meta.json", meta)
     return Corpus(folder, name, vocabulary, meta)
+
+
+def forget_corpus(folder: Path) -> None:
+    """End what an older corpus in the folder is (meta.json first), and remove what was made of it."""
+    for stale in ("meta.json", "audit.json", "plots/zipf.png", *(f"{split}.documents.npz" for split in SPLITS)):
+        (folder / stale).unlink(missing_ok=True)
 
 
 def _no_text(name: str, split: str) -> InputError:

@@ -1,7 +1,6 @@
 """From the files of English GigaWord v5 (LDC2011T07) to a data folder (section A.4 of the paper)."""
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -70,7 +69,7 @@ def prepare(
     keys = make_shards(out / ".shards", items, sum(item.size for item in items), workers)
     shards = Shards(out / ".shards", keys)
     reports = shards.reports()
-    tally = sum((_tally(report["tally"]) for report in reports.values()), Tally())
+    tally = sum((Tally.from_dict(report["tally"]) for report in reports.values()), Tally())
     found = shards.document_counts()
     if not any(found.values()):
         raise InputError(f"{source}: no document of type {', '.join(types)} is of {spans}. {_summary(tally)}")
@@ -152,11 +151,6 @@ def _spans(years: dict[str, str]) -> dict[str, tuple[int, int]]:
                 raise InputError(f"{split}-years {text} and {other}-years {start}-{end} overlap: a split would leak.")
         spans[split] = (first, last)
     return spans
-
-
-def _tally(values: dict[str, Any]) -> Tally:
-    files = [(file["name"], file["reason"]) for file in values["files"]]
-    return Tally(**{**values, "damaged": Counter(values["damaged"]), "files": files})
 
 
 def _summary(tally: Tally) -> str:

@@ -77,3 +77,9 @@ class Tally:
         files = [{"name": name, "reason": reason} for name, reason in self.files]
         damaged = dict(sorted(self.damaged.items()))
         return {**vars(self), "damaged": damaged, "files": files}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Tally":
+        """The reverse of ``as_dict``."""
+        files = [(file["name"], file["reason"]) for file in values["files"]]
+        return cls(**{**values, "damaged": Counter(values["damaged"]), "files": files})

@@ -8,6 +8,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
+from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -85,9 +86,9 @@ class _Local(Source):
         have = self._paths.get(book, {})
         return [have[f"{book}{variant}"] for variant in VARIANTS if f"{book}{variant}" in have]
 
+    @abstractmethod
     def _entries_and_sizes(self) -> Iterable[tuple[str, int]]:
         """The paths of all plain files, between slashes, and their bytes."""
-        raise NotImplementedError
 
     def _add(self, path: str) -> None:
         *folders, name = path.split("/")

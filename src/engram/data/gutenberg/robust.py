@@ -4,7 +4,7 @@ import codecs
 import re
 from typing import Any
 
-from engram.data.gutenberg.script import END, START, extract
+from engram.data.gutenberg.script import END, START, between_markers, extract
 
 _HEAD = 30_000  # characters in which a file's preamble ends
 _STARTS = (
@@ -61,14 +61,12 @@ def damage(raw: bytes) -> dict[str, Any]:
     one that the robust mode keeps, where the two differ by more than a hundredth).
     """
     found: dict[str, Any] = {}
-    start, end = raw.find(START), raw.find(END)
-    if start < 0:
+    if START not in raw:
         found["no_start"] = True
-    if end < 0:
+    if END not in raw:
         found["no_end"] = True
-    body = raw[start + len(START) : end]
     text = extract(raw)
-    if dropped := len(body) - len(text.encode("utf-8")):
+    if dropped := len(between_markers(raw)) - len(text.encode("utf-8")):
         found["dropped_bytes"] = dropped
     robust = len(" ".join(robust_text(raw).split()))
     kept = len(" ".join(text.split())) / max(robust, 1)

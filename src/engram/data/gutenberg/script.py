@@ -49,11 +49,16 @@ def process_text(raw: bytes) -> bytes:
     return tokenized(extract(raw))
 
 
-def extract(raw: bytes) -> str:
-    """The text between the markers, line ends as blanks."""
+def between_markers(raw: bytes) -> bytes:
+    """The part of a file that the script takes for the text."""
     start = raw.find(START) + len(START)
     end = raw.find(END)
-    text = raw[start:end].decode("utf-8", "ignore")
+    return raw[start:end]
+
+
+def extract(raw: bytes) -> str:
+    """The text between the markers, line ends as blanks."""
+    text = between_markers(raw).decode("utf-8", "ignore")
     return text.replace("\r", " ").replace("\n", " ")
 
 
