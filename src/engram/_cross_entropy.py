@@ -31,15 +31,21 @@ _HELD = {"cpu": 2**23 + 2**21, "cuda": 2**29}
 _FEWEST_ROWS = 128
 
 
-def nll_sum(h_ND: Tensor, w_VD: Tensor, b_V: Tensor | None, y_N: Tensor, compute_dtype: torch.dtype) -> Tensor:
-    """Summed NLL, a scalar in nats. h [N, D], w [V, D], b [V] or None, y [N] in [0, V)."""
+def nll_sum(
+    h_ND: Tensor, w_VD: Tensor, b_V: Tensor | None, y_N: Tensor, compute_dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Summed NLL, a scalar in nats, and the NLL [N] it is of, outside the graph.
+
+    h [N, D], w [V, D], b [V] or None, y [N] in [0, V).
+    """
     device = _known(h_ND)
     rows = min(_ONE_PASS_TILE[device][0], _HELD[device] // len(w_VD))
     wanted = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (h_ND, w_VD, b_V))
     if wanted and rows >= _FEWEST_ROWS:
-        result: Tensor = _OnePass.apply(h_ND, w_VD, b_V, y_N, compute_dtype, rows)  # type: ignore[no-untyped-call]
-        return result
-    return nll_per_token(h_ND, w_VD, b_V, y_N, compute_dtype).sum()
+        total, nll_N = _OnePass.apply(h_ND, w_VD, b_V, y_N, compute_dtype, rows)  # type: ignore[no-untyped-call]
+        return total, nll_N
+    nll_N = nll_per_token(h_ND, w_VD, b_V, y_N, compute_dtype)
+    return nll_N.sum(), nll_N.detach()
 
 
 def nll_per_token(h_ND: Tensor, w_VD: Tensor, b_V: Tensor | None, y_N: Tensor, compute_dtype: torch.dtype) -> Tensor:
@@ -52,13 +58,13 @@ class _OnePass(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, h_ND: Tensor, w_VD: Tensor, b_V: Tensor | None, y_N: Tensor, compute_dtype: torch.dtype, rows: int
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         logits = _Logits(h_ND, w_VD, b_V, compute_dtype)
         columns = _ONE_PASS_TILE[_known(h_ND)][1]
         held = h_ND.new_empty(min(rows, len(y_N)) * len(w_VD), dtype=compute_dtype)
         gh_ND, gw_VD = (torch.zeros_like(t, dtype=logits.sum_dtype) for t in (h_ND, w_VD))
         gb_V = None if b_V is None else torch.zeros_like(b_V, dtype=logits.sum_dtype)
-        total = gh_ND.new_zeros(())
+        nll_N = gh_ND.new_empty(len(y_N))
         for n in _slices(len(y_N), rows):
             h_RD, gh_RD = h_ND[n].to(logits.sum_dtype), gh_ND[n]
             tiles = [(v, logits.make(n, v, held[v.start * len(h_RD) :])) for v in _slices(len(w_VD), columns)]
@@ -70,7 +76,7 @@ class _OnePass(torch.autograd.Function):
                 sum_R1 += p_RC.sum(1, keepdim=True)
                 _add_product_(gh_RD, z_RC.copy_(p_RC), logits.weight(v))
             gh_RD /= sum_R1
-            total += (max_R1 + sum_R1.log2()).sum() * LN_2
+            nll_N[n] = (max_R1 + sum_R1.log2())[:, 0] * LN_2
             scaled_RD = (h_RD / sum_R1).to(compute_dtype)
             for v, p_RC in tiles:
                 _add_product_(gw_VD[v], p_RC.t(), scaled_RD)
@@ -81,11 +87,13 @@ class _OnePass(torch.autograd.Function):
         if b_V is not None and gb_V is not None:
             gb_V = gb_V.index_add_(0, y_N, torch.ones_like(y_N, dtype=gb_V.dtype), alpha=-1).to(b_V.dtype)
         ctx.save_for_backward(gh_ND.to(h_ND.dtype), gw_VD.to(w_VD.dtype), gb_V)
-        return total - _target_logit(h_ND, w_VD, b_V, y_N, logits.sum_dtype).sum()
+        nll_N -= _target_logit(h_ND, w_VD, b_V, y_N, logits.sum_dtype)
+        ctx.mark_non_differentiable(nll_N)
+        return nll_N.sum(), nll_N
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         return *(None if grad is None else grad * g for grad in ctx.saved_tensors), None, None, None
 
 

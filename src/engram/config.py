@@ -37,10 +37,31 @@ class Config:
     """output layer"""
     bias: bool = False
     """a bias for each class in the output layer"""
+    bias_start: Literal["zero", "unigram"] = "zero"
+    """unigram: each class's bias starts at the log of its frequency in the training text"""
     T: int = 500
     """hebbian: a class is written until it has been seen T times"""
     gamma: float = 0.01
     """hebbian: smallest rate of the write"""
+    rule: Literal[
+        "paper",
+        "scaled",
+        "direction",
+        "centered",
+        "whitened",
+        "additive",
+        "shrinkage",
+        "paper-calibrated",
+        "centered-calibrated",
+        "whitened-calibrated",
+    ] = "paper"
+    """hebbian: what the write does to a row (docs/when.md); the default is the paper's"""
+    prior_count: float = 10.0
+    """hebbian, rule shrinkage: how many examples the prior is worth"""
+    write_embedding: bool = True
+    """hebbian, tied: the write reaches the input embedding too, as in the paper"""
+    write_after: int = 0
+    """hebbian: steps that only count before the first write"""
     # -- optimisation
     optimizer: Literal["rmsprop", "adam", "adagrad", "sgd"] = "rmsprop"
     """torch's, with its defaults for all that is not named here"""
@@ -102,7 +123,7 @@ class Config:
                 raise InputError(f"{field.name} is {value!r}; expected a finite number.")
         for name in ("embedding", "hidden", "batch", "length", "accumulate", "steps", "eval_every", "T"):
             self._require(name, getattr(self, name) >= 1, "1 or more")
-        for name in ("momentum", "weight_decay", "clip", "warmup", "minutes", "checkpoint_every"):
+        for name in ("momentum", "weight_decay", "clip", "warmup", "minutes", "checkpoint_every", "write_after"):
             self._require(name, getattr(self, name) >= 0, "0 or more")
         for name in ("checkpoint_minutes", "patience", "test_documents"):
             self._require(name, getattr(self, name) >= 0, "0 or more")
@@ -110,6 +131,8 @@ class Config:
         self._require("dropout", 0 <= self.dropout < 1, "in [0, 1)")
         self._require("gamma", 0 <= self.gamma <= 1, "in [0, 1]")
         self._require("lr", self.lr > 0, "above 0")
+        self._require("prior_count", self.prior_count > 0, "above 0")
+        self._require("bias_start", self.bias or self.bias_start == "zero", "zero, or bias to be true")
         self._require("seed", 0 <= self.seed < 2**63, "from 0 to 2^63 - 1")
         self._require("accumulate", self.batch % self.accumulate == 0, f"a divisor of batch = {self.batch}")
 

@@ -157,6 +157,7 @@ def linear_cross_entropy(
     ignore_index: int = IGNORE_INDEX,
     reduction: Literal["mean", "sum", "none"] = "mean",
     compute_dtype: torch.dtype | None = None,
+    nll_out: Tensor | None = None,
 ) -> Tensor:
     r"""Cross entropy of a linear layer without ever holding the [N, V] logits.
 
@@ -173,6 +174,8 @@ def linear_cross_entropy(
             batch is no NaN), "sum", or "none" for one value a token.
         compute_dtype: dtype of the matrix products, for example ``torch.bfloat16``; sums and exponentials stay
             in float32 at least. None: the autocast dtype under autocast, else the inputs' own.
+        nll_out: [...] float, filled with the NLL of each token, outside the graph and at no extra cost: what lies
+            behind a mean. None: nothing.
 
     Returns:
         A scalar, or [...] for "none"; nats. float32 at least.
@@ -195,12 +198,20 @@ def linear_cross_entropy(
     if len(kept_N):
         _check_range(int(kept_N.min()), int(kept_N.max()), weight.shape[0], ignore_index)
     with torch.autocast(device, enabled=False):
-        if reduction != "none":
-            return nll_sum(h_ND, weight, bias, kept_N, compute_dtype) / (
-                max(len(kept_N), 1) if reduction == "mean" else 1
-            )
-        nll_N = nll_per_token(h_ND, weight, bias, kept_N, compute_dtype)
-    return nll_N.new_zeros(y_N.shape).masked_scatter(keep_N, nll_N).view(target.shape)
+        if reduction == "none":
+            nll_N = nll_per_token(h_ND, weight, bias, kept_N, compute_dtype)
+        else:
+            total, nll_N = nll_sum(h_ND, weight, bias, kept_N, compute_dtype)
+    if nll_out is not None:
+        nll_out.copy_(_spread(nll_N.detach(), keep_N, target))
+    if reduction == "none":
+        return _spread(nll_N, keep_N, target)
+    return total / (max(len(kept_N), 1) if reduction == "mean" else 1)
+
+
+def _spread(nll_N: Tensor, keep_N: Tensor, target: Tensor) -> Tensor:
+    """The values of the tokens that count at their places [...], 0 elsewhere."""
+    return nll_N.new_zeros(keep_N.shape).masked_scatter(keep_N, nll_N).view(target.shape)
 
 
 def check_rule(T: float, gamma: float) -> None:
@@ -227,6 +238,12 @@ def _check_shapes(hidden: Tensor, weight: Tensor, target: Tensor) -> None:
         raise InputError(
             f"hidden is {hidden.dtype} and target {target.dtype}; expected floating point and torch.int64."
         )
+
+
+def _check_labels(hidden: Tensor, weight: Tensor, target: Tensor, ignore_index: int) -> None:
+    _check_shapes(hidden, weight, target)
+    if (kept_N := target[target != ignore_index]).numel():
+        _check_range(int(kept_N.min()), int(kept_N.max()), weight.shape[0], ignore_index)
 
 
 def _check_range(lowest: int, highest: int, num_classes: int, ignore_index: int) -> None:

@@ -42,7 +42,16 @@ def build_model(vocab_size: int, config: Config) -> LanguageModel:
     """The language model of these settings, freshly started; torch's random state decides its weights."""
     head: Softmax
     if config.head == "hebbian":
-        head = HebbianSoftmax(head_width(config), vocab_size, T=config.T, gamma=config.gamma, bias=config.bias)
+        head = HebbianSoftmax(
+            head_width(config),
+            vocab_size,
+            T=config.T,
+            gamma=config.gamma,
+            bias=config.bias,
+            rule=config.rule,
+            prior_count=config.prior_count,
+            record=config.tied and not config.write_embedding,
+        )
     else:
         head = Softmax(head_width(config), vocab_size, bias=config.bias)
     return LanguageModel(vocab_size, config, head)

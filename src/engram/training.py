@@ -25,6 +25,7 @@ from engram.optimisation import learning_rate, make_optimizer
 from engram.progress import Bar, readable, say
 from engram.runs import append_metrics, build_model, cut_metrics, load_checkpoint, load_weights, save_checkpoint
 from engram.sampling import DocumentSampler
+from engram.sights import Sights
 
 # Validation on the way reads the text in parts side by side, because one alone is slow; reported numbers use 1.
 VALID_STREAMS = 20
@@ -38,7 +39,6 @@ _TRAINER_STATE = (
     "since_best",
     "loss_sum",
     "loss_steps",
-    "occurrences_V",
     "valid_perplexity",
 )
 
@@ -128,6 +128,8 @@ class _Trainer:
         drawn = config.test_documents
         self.sampler = DocumentSampler(corpus, drawn, config.seed) if drawn else None
         model = build_model(len(vocabulary), config)
+        if config.bias_start == "unigram":
+            model.head.start_bias(torch.from_numpy(vocabulary.counts))
         optimizer = make_optimizer(model.parameters(), config)
         model.head.attach(optimizer)
         self.bare = model
@@ -136,7 +138,7 @@ class _Trainer:
         self.state: State | None = None
         self.step, self.seconds, self.best_loss, self.since_best = 0, 0.0, math.inf, 0
         self.loss_sum, self.loss_steps = 0.0, 0
-        self.occurrences_V = torch.zeros(len(vocabulary), dtype=torch.int64)
+        self.sights = Sights(len(vocabulary))
         self.valid_perplexity = math.nan
 
     def run(self, received: list[str], bar: Bar) -> Outcome:
@@ -175,6 +177,8 @@ class _Trainer:
     def _train_step(self) -> float:
         config = self.config
         rate = learning_rate(self.step, config)
+        if config.head == "hebbian":  # a count is 1 at least: nothing is below this T, so that nothing is written
+            self.bare.head.T = config.T if self.step >= config.write_after else 0.5
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         input_BS, target_BS, epoch_begins = self.batches(self.step)
@@ -188,7 +192,9 @@ class _Trainer:
             state = None if self.state is None else (self.state[0][:, rows], self.state[1][:, rows])
             with self.fabric.autocast():
                 hidden_BSD, state = self.model(inputs, state)
-                loss = self.bare.head.loss(hidden_BSD, targets) / config.accumulate
+                loss, nll_BS = self.bare.head.loss_and_nll(hidden_BSD, targets)
+                loss = loss / config.accumulate
+            self.sights.add(nll_BS, targets)
             self.fabric.backward(loss)
             states.append((state[0].detach(), state[1].detach()))
             total += loss.item()
@@ -200,7 +206,7 @@ class _Trainer:
         self.optimizer.zero_grad()
         if config.pass_state:
             self.state = torch.cat([h for h, _ in states], 1), torch.cat([c for _, c in states], 1)
-        self.occurrences_V += torch.bincount(target_BS.flatten(), minlength=len(self.occurrences_V))
+        self.sights.step()
         self.step += 1
         self.loss_sum += total
         self.loss_steps += 1
@@ -223,9 +229,10 @@ class _Trainer:
             "valid_streams": found.streams,
             "lr": learning_rate(self.step - 1, config),
             "tokens_per_second": round(speed, 1),
-            "classes_seen": float((self.occurrences_V > 0).double().mean()),
+            "classes_seen": float((self.sights.seen_V > 0).double().mean()),
             # c starts at 1, so a class is past T once it has been seen T - 1 times.
-            "classes_past_T": float((self.occurrences_V + 1 >= config.T).double().mean()),
+            "classes_past_T": float((self.sights.seen_V + 1 >= config.T).double().mean()),
+            "sights": self.sights.take(),
         }
         if self.sampler:
             line["test_sample"] = self._test(self.sampler)
@@ -262,6 +269,7 @@ class _Trainer:
             state["optimizer"] = self.optimizer.state_dict()
             state["rng"] = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
             state["trainer"] = {name: getattr(self, name) for name in _TRAINER_STATE}
+            state["trainer"]["sights"] = self.sights.state()
         save_checkpoint(path, state)
 
     def resume(self) -> None:
@@ -285,6 +293,7 @@ class _Trainer:
         self.step = state["step"]
         for name in _TRAINER_STATE:
             setattr(self, name, state["trainer"][name])
+        self.sights.restore(state["trainer"]["sights"])
         self.state = self.fabric.to_device(self.state)
         cut_metrics(self.metrics, self.step)
         say(f"resumed at step {self.step:,}")

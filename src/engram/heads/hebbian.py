@@ -13,15 +13,13 @@ from torch import Tensor, nn
 from engram.errors import InputError
 from engram.functional import (
     IGNORE_INDEX,
-    _check_range,
-    _check_shapes,
+    _check_labels,
     check_rule,
     class_sums,
-    hebbian_update_,
-    hebbian_write_,
 )
 from engram.heads._attachment import Handle, Pending
 from engram.heads._exchange import Group, Sums, exchange, is_shared, merge
+from engram.heads.rules import Moments, find_rule, write_
 from engram.heads.softmax import Softmax
 
 
@@ -56,6 +54,10 @@ class HebbianSoftmax(Softmax):
     """
 
     counts: Tensor
+    activation_mean: Tensor
+    activation_second: Tensor
+    activation_steps: Tensor
+    written: Tensor
     _version = 1  # of the layout of state_dict: weight [V, D], bias [V] or absent, counts [V] int64
 
     def __init__(
@@ -66,12 +68,17 @@ class HebbianSoftmax(Softmax):
         gamma: float = 0.01,
         bias: bool = True,
         *,
+        rule: str = "paper",
+        prior_count: float = 10.0,
+        record: bool = False,
         ignore_index: int = IGNORE_INDEX,
         compute_dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         check_rule(T, gamma)
+        self.rule, self.prior_count, self._record = rule, prior_count, record
+        self._parts = find_rule(rule)
         super().__init__(
             in_features,
             num_classes,
@@ -88,7 +95,15 @@ class HebbianSoftmax(Softmax):
     def reset_parameters(self) -> None:
         """Start afresh: weight uniform in +-1/sqrt(D), bias 0, counts 1."""
         super().reset_parameters()
-        self.register_buffer("counts", torch.ones(self.num_classes, dtype=torch.int64, device=self.weight.device))
+        device, D = self.weight.device, self.in_features
+        self.register_buffer("counts", torch.ones(self.num_classes, dtype=torch.int64, device=device))
+        if self._parts.needs_moments:
+            dtype = torch.promote_types(self.weight.dtype, torch.float32)
+            self.register_buffer("activation_mean", torch.zeros(D, dtype=dtype, device=device))
+            self.register_buffer("activation_second", torch.zeros(D, D, dtype=dtype, device=device))
+            self.register_buffer("activation_steps", torch.zeros((), dtype=torch.int64, device=device))
+        if self._record:
+            self.register_buffer("written", torch.zeros_like(self.weight.detach()))
 
     @classmethod
     def from_linear(
@@ -148,6 +163,8 @@ class HebbianSoftmax(Softmax):
         """As :meth:`Softmax.add_classes`; the new classes' counts are 1: their first sight writes their rows."""
         super().add_classes(n)
         self.counts = torch.cat([self.counts, self.counts.new_ones(n)])
+        if self._record:
+            self.written = torch.cat([self.written, self.written.new_zeros(n, self.in_features)])
 
     def write(self, hidden: Tensor, target: Tensor) -> None:
         """One write now, without an optimizer: a classifier in service that meets an example.
@@ -159,9 +176,9 @@ class HebbianSoftmax(Softmax):
         Raises:
             InputError: (a ``ValueError``) shapes or labels are not as above.
         """
-        hebbian_update_(
-            self.weight, self.counts, hidden, target, T=self.T, gamma=self.gamma, ignore_index=self.ignore_index
-        )
+        check_rule(self.T, self.gamma)
+        _check_labels(hidden, self.weight, target, self.ignore_index)
+        self._write(self._sums(hidden.detach(), target))
 
     def observe(self, output: Tensor, hidden: Tensor, target: Tensor) -> None:
         """For a loss computed elsewhere: if backward reaches ``output``, the next step writes (hidden, target).
@@ -179,15 +196,13 @@ class HebbianSoftmax(Softmax):
         """
         if not (self._attached and self.training and output.requires_grad):
             return
-        _check_shapes(hidden, self.weight, target)
-        if (kept_N := target[target != self.ignore_index]).numel():
-            _check_range(int(kept_N.min()), int(kept_N.max()), self.num_classes, self.ignore_index)
+        _check_labels(hidden, self.weight, target, self.ignore_index)
         seen = hidden.detach(), target
         # Remembered when the backward pass gets here, so that a loss that is only looked at leaves no trace.
         output.register_hook(lambda _: self._remember(*seen))  # type: ignore[no-untyped-call]
 
-    def _cross_entropy(self, hidden: Tensor, target: Tensor, reduction: str) -> Tensor:
-        result = super()._cross_entropy(hidden, target, reduction)
+    def _cross_entropy(self, hidden: Tensor, target: Tensor, reduction: str, nll_out: Tensor | None = None) -> Tensor:
+        result = super()._cross_entropy(hidden, target, reduction, nll_out)
         self.observe(result, hidden, target)
         return result
 
@@ -197,7 +212,20 @@ class HebbianSoftmax(Softmax):
 
     def _sums(self, hidden: Tensor, target: Tensor) -> Sums:
         dtype = torch.promote_types(self.weight.dtype, torch.float32)
-        return class_sums(hidden.to(dtype), target, ignore_index=self.ignore_index)
+        hidden = hidden.to(dtype)
+        sums = class_sums(hidden, target, ignore_index=self.ignore_index)
+        if not self._parts.needs_moments:
+            return sums
+        # The second moment travels as rows of D classes of its own, -D to -1: merged and exchanged like all others.
+        with torch.autocast(hidden.device.type, enabled=False):
+            kept_ND = hidden[target != self.ignore_index]
+            second_DD = kept_ND.t() @ kept_ND
+        own = torch.arange(-len(second_DD), 0, device=second_DD.device)
+        return (
+            torch.cat([own, sums[0]]),
+            torch.cat([second_DD, sums[1]]),
+            torch.cat([torch.zeros_like(own), sums[2]]),
+        )
 
     def _hooks(self, optimizer: torch.optim.Optimizer, group: Group) -> list[Any]:
         return [
@@ -219,9 +247,32 @@ class HebbianSoftmax(Softmax):
             sums = merge(pending)
         else:
             return
+        self._write(sums)
+
+    @torch.no_grad()
+    def _write(self, sums: Sums) -> None:
         classes_U, sums_UD, occurrences_U = sums
+        moments = None
+        if self._parts.needs_moments:
+            D = self.in_features if len(classes_U) else 0  # nothing at all when another rank skipped the step
+            moments = Moments(self.activation_mean, self.activation_second, self.activation_steps)
+            second_DD, classes_U, sums_UD, occurrences_U = sums_UD[:D], classes_U[D:], sums_UD[D:], occurrences_U[D:]
+            moments.update_(sums_UD.sum(0), second_DD, int(occurrences_U.sum()))
         means_UD = sums_UD / occurrences_U[:, None]
-        hebbian_write_(self.weight, self.counts, classes_U, means_UD, occurrences_U, T=self.T, gamma=self.gamma)
+        before_UD = self.weight[classes_U] if self._record else None
+        write_(
+            self._parts,
+            self.weight,
+            self.bias,
+            self.counts,
+            (classes_U, means_UD, occurrences_U),
+            moments,
+            T=self.T,
+            gamma=self.gamma,
+            prior_count=self.prior_count,
+        )
+        if before_UD is not None:
+            self.written[classes_U] += self.weight[classes_U] - before_UD
 
     def _detach(self, key: int) -> None:
         super()._detach(key)

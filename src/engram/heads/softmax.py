@@ -67,6 +67,29 @@ class Softmax(nn.Module):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
+    def start_bias(self, counts: Tensor) -> None:
+        r"""Start the bias at the log frequency of each class, :math:`b_i = \log (n_i + 1) / \sum_j (n_j + 1)`.
+
+        A new layer then gives every class its share whatever the activation, and the gradient need not spend its
+        first thousands of steps on learning which classes are rare. The 1 is our decision: a class never seen keeps a
+        finite bias.
+
+        Args:
+            counts: [V], n_i: how often each class occurs in training, 0 or more.
+
+        Raises:
+            InputError: (a ``ValueError``) the layer has no bias, or counts is not as above.
+        """
+        if self.bias is None:
+            raise InputError("this layer has no bias to start; make it with bias=True.")
+        if counts.shape != self.bias.shape or bool((counts < 0).any()):
+            raise InputError(
+                f"counts is {list(counts.shape)}; expected [{self.num_classes}] occurrences, each 0 or more."
+            )
+        smoothed_V = counts.to(self.bias.device, torch.float64) + 1
+        with torch.no_grad():
+            self.bias.copy_((smoothed_V / smoothed_V.sum()).log())
+
     @property
     def in_features(self) -> int:
         """D."""
@@ -101,6 +124,11 @@ class Softmax(nn.Module):
             InputError: (a ``ValueError``) shapes or labels are not as above.
         """
         return self._nll(hidden, target, "mean")
+
+    def loss_and_nll(self, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """``loss``, and the NLL of each token [...] that it is the mean of, outside the graph, at no extra cost."""
+        nll = torch.empty(target.shape, device=target.device)
+        return self._nll(hidden, target, "mean", nll), nll
 
     def nll(self, hidden: Tensor, target: Tensor) -> Tensor:
         """NLL in nats of each token, [...]; 0 where target is ``ignore_index``. Arguments as ``loss``."""
@@ -169,12 +197,12 @@ class Softmax(nn.Module):
         # A copy is attached to nothing: the optimizer serves the parameters of the original.
         return {**self.__dict__, "_attached": {}}
 
-    def _nll(self, hidden: Tensor, target: Tensor, reduction: str) -> Tensor:
+    def _nll(self, hidden: Tensor, target: Tensor, reduction: str, nll_out: Tensor | None = None) -> Tensor:
         if torch.compiler.is_compiling():
-            return _not_traced(self, hidden, target, reduction)
-        return self._cross_entropy(hidden, target, reduction)
+            return _not_traced(self, hidden, target, reduction, nll_out)
+        return self._cross_entropy(hidden, target, reduction, nll_out)
 
-    def _cross_entropy(self, hidden: Tensor, target: Tensor, reduction: str) -> Tensor:
+    def _cross_entropy(self, hidden: Tensor, target: Tensor, reduction: str, nll_out: Tensor | None = None) -> Tensor:
         return linear_cross_entropy(
             hidden,
             self.weight,
@@ -183,6 +211,7 @@ class Softmax(nn.Module):
             ignore_index=self.ignore_index,
             reduction=reduction,  # type: ignore[arg-type]
             compute_dtype=self.compute_dtype,
+            nll_out=nll_out,
         )
 
     def _take_over(self, linear: nn.Linear) -> Self:
@@ -203,5 +232,5 @@ class Softmax(nn.Module):
 # torch.compile would unroll the loop over tiles and take minutes. (torch.compiler.disable does the same as this, and
 # makes everyone who imports the package wait for the compiler's import.)
 @_disable_dynamo
-def _not_traced(head: Softmax, hidden: Tensor, target: Tensor, reduction: str) -> Tensor:
-    return head._cross_entropy(hidden, target, reduction)
+def _not_traced(head: Softmax, hidden: Tensor, target: Tensor, reduction: str, nll_out: Tensor | None) -> Tensor:
+    return head._cross_entropy(hidden, target, reduction, nll_out)

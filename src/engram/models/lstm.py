@@ -109,7 +109,10 @@ class LanguageModel(nn.Module):
             hidden [B, S, ``head_width(config)``], and the state after the last step, (h, c), each [L, B, H].
             The state is part of the graph: detach it where no gradient should flow into earlier sequences.
         """
-        y_BSH = self.dropout(F.embedding(tokens_BS, self.embedding_weight))
+        y_BSH = F.embedding(tokens_BS, self.embedding_weight)
+        if (written_VD := getattr(self.head, "written", None)) is not None:
+            y_BSH = y_BSH - F.embedding(tokens_BS, written_VD)
+        y_BSH = self.dropout(y_BSH)
         if self.projection is not None:
             y_BSH = y_BSH @ self.projection.t()
         h, c = [], []
