@@ -23,6 +23,8 @@ from engram.heads import HebbianSoftmax, Softmax
 from engram.models.lstm import LanguageModel, head_width
 
 FORMAT = 1
+# What a resumed run may change: when it ends and when it saves, but nothing that its weights have learnt under.
+MAY_CHANGE = ("steps", "minutes", "patience", "checkpoint_every", "checkpoint_minutes")
 SEAL = 66  # bytes at the end of a checkpoint that hold its checksum
 
 
@@ -138,6 +140,28 @@ def open_run(folder: str | Path, checkpoint: str = "best") -> Trained:
     load_weights(model, state, path)
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     return Trained(model, vocabulary, data, config, checkpoint, state["step"])
+
+
+def check_folder(out: Path, config: Config, resume: bool) -> None:
+    """Nothing is written before every setting has proved good: a mended command may then use the folder again."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("engram train was started in several processes; it trains in one. Start it without torchrun.")
+    if not (out / "config.yaml").exists():
+        return
+    if not resume:
+        raise InputError(f"{out} holds a run already. Continue it with --resume, or give --out another folder.")
+    check_same(load_config(out / "config.yaml")[1], config, out)
+
+
+def check_same(saved: Config, config: Config, out: Path) -> None:
+    """Raise InputError if a run with the settings ``saved`` cannot go on with ``config``; ``out`` names it."""
+    changed = [f for f in saved.to_dict() if f not in MAY_CHANGE and getattr(saved, f) != getattr(config, f)]
+    if changed:
+        what = "; ".join(f"{name} was {getattr(saved, name)}, now {getattr(config, name)}" for name in changed)
+        raise InputError(
+            f"{out} was trained with other settings: {what}. A resumed run may change only {', '.join(MAY_CHANGE)}. "
+            "Leave the others out, and they are taken from the run, or start a new one."
+        )
 
 
 def append_metrics(path: Path, line: dict[str, Any]) -> None:

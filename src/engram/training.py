@@ -4,7 +4,6 @@ Shapes: B sequences of a batch, S tokens of a sequence, D width of the head, V v
 """
 
 import math
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from engram.config import Config, load_config, save_config
+from engram.config import Config, save_config
 from engram.data import Corpus
 from engram.data.batches import Batches
 from engram.errors import InputError
@@ -23,14 +22,21 @@ from engram.interrupt import ending_signals
 from engram.models.lstm import State
 from engram.optimisation import learning_rate, make_optimizer
 from engram.progress import Bar, readable, say
-from engram.runs import append_metrics, build_model, cut_metrics, load_checkpoint, load_weights, save_checkpoint
+from engram.runs import (
+    append_metrics,
+    build_model,
+    check_folder,
+    check_same,
+    cut_metrics,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+)
 from engram.sampling import DocumentSampler
 from engram.sights import Sights
 
 # Validation on the way reads the text in parts side by side, because one alone is slow; reported numbers use 1.
 VALID_STREAMS = 20
-# What a resumed run may change: when it ends and when it saves, but nothing that its weights have learnt under.
-MAY_CHANGE = ("steps", "minutes", "patience", "checkpoint_every", "checkpoint_minutes")
 _PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed"}
 _TRAINER_STATE = (
     "state",
@@ -70,14 +76,14 @@ def train(corpus: Corpus, out: Path, config: Config, *, resume: bool = False) ->
     Args:
         corpus: the data; trained on "train", validated on "valid".
         out: the folder of the run, new, or with ``resume`` an old one (begun afresh if it has no checkpoint yet).
-        config: the settings. Of a resumed run only ``MAY_CHANGE`` may differ.
+        config: the settings. Of a resumed run only ``runs.MAY_CHANGE`` may differ.
 
     Raises:
         InputError: ``out`` holds a run already, the settings or the data are not those of the run that is
             resumed, or its files are damaged.
         DivergedError: the loss or a weight is NaN or infinite; the last good checkpoint is kept.
     """
-    _check_folder(out, config, resume)
+    check_folder(out, config, resume)
     trainer = _Trainer(corpus, out, config)
     if resume and trainer.last.exists():
         trainer.resume()
@@ -89,27 +95,6 @@ def train(corpus: Corpus, out: Path, config: Config, *, resume: bool = False) ->
         unfinished.unlink()
     with ending_signals() as received, Bar(f"train {out.name}", config.steps, trainer.step) as bar:
         return trainer.run(received, bar)
-
-
-def _check_folder(out: Path, config: Config, resume: bool) -> None:
-    """Nothing is written before every setting has proved good: a mended command may then use the folder again."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("engram train was started in several processes; it trains in one. Start it without torchrun.")
-    if not (out / "config.yaml").exists():
-        return
-    if not resume:
-        raise InputError(f"{out} holds a run already. Continue it with --resume, or give --out another folder.")
-    _check_same(load_config(out / "config.yaml")[1], config, out)
-
-
-def _check_same(saved: Config, config: Config, out: Path) -> None:
-    changed = [f for f in saved.to_dict() if f not in MAY_CHANGE and getattr(saved, f) != getattr(config, f)]
-    if changed:
-        what = "; ".join(f"{name} was {getattr(saved, name)}, now {getattr(config, name)}" for name in changed)
-        raise InputError(
-            f"{out} was trained with other settings: {what}. A resumed run may change only {', '.join(MAY_CHANGE)}. "
-            "Leave the others out, and they are taken from the run, or start a new one."
-        )
 
 
 class _Trainer:
@@ -280,7 +265,7 @@ class _Trainer:
                 f"{self.last}: this checkpoint holds weights alone (is it a copy of best.pt?), and training goes on "
                 "from a last.pt only. Put that back, or start a new run."
             )
-        _check_same(Config.from_dict(state["config"], str(self.last)), self.config, self.last)
+        check_same(Config.from_dict(state["config"], str(self.last)), self.config, self.last)
         if state["vocabulary_hash"] != self.corpus.vocabulary.hash:
             raise InputError(
                 f"{self.last}: the run was trained with another vocabulary than that of {self.corpus.folder}."

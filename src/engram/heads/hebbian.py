@@ -19,7 +19,7 @@ from engram.functional import (
 )
 from engram.heads._attachment import Handle, Pending
 from engram.heads._exchange import Group, Sums, exchange, is_shared, merge
-from engram.heads.rules import Moments, find_rule, write_
+from engram.heads.rules import Moments, check_prior, find_rule, with_second_moment, write_
 from engram.heads.softmax import Softmax
 
 
@@ -79,6 +79,7 @@ class HebbianSoftmax(Softmax):
         check_rule(T, gamma)
         self.rule, self.prior_count, self._record = rule, prior_count, record
         self._parts = find_rule(rule)
+        check_prior(rule, prior_count, bias)
         super().__init__(
             in_features,
             num_classes,
@@ -216,16 +217,7 @@ class HebbianSoftmax(Softmax):
         sums = class_sums(hidden, target, ignore_index=self.ignore_index)
         if not self._parts.needs_moments:
             return sums
-        # The second moment travels as rows of D classes of its own, -D to -1: merged and exchanged like all others.
-        with torch.autocast(hidden.device.type, enabled=False):
-            kept_ND = hidden[target != self.ignore_index]
-            second_DD = kept_ND.t() @ kept_ND
-        own = torch.arange(-len(second_DD), 0, device=second_DD.device)
-        return (
-            torch.cat([own, sums[0]]),
-            torch.cat([second_DD, sums[1]]),
-            torch.cat([torch.zeros_like(own), sums[2]]),
-        )
+        return with_second_moment(sums, hidden[target != self.ignore_index])
 
     def _hooks(self, optimizer: torch.optim.Optimizer, group: Group) -> list[Any]:
         return [
@@ -251,13 +243,11 @@ class HebbianSoftmax(Softmax):
 
     @torch.no_grad()
     def _write(self, sums: Sums) -> None:
-        classes_U, sums_UD, occurrences_U = sums
         moments = None
         if self._parts.needs_moments:
-            D = self.in_features if len(classes_U) else 0  # nothing at all when another rank skipped the step
             moments = Moments(self.activation_mean, self.activation_second, self.activation_steps)
-            second_DD, classes_U, sums_UD, occurrences_U = sums_UD[:D], classes_U[D:], sums_UD[D:], occurrences_U[D:]
-            moments.update_(sums_UD.sum(0), second_DD, int(occurrences_U.sum()))
+            sums = moments.take_in_(sums)
+        classes_U, sums_UD, occurrences_U = sums
         means_UD = sums_UD / occurrences_U[:, None]
         before_UD = self.weight[classes_U] if self._record else None
         write_(

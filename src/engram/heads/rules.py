@@ -12,6 +12,7 @@ from torch import Tensor
 
 from engram.errors import InputError
 from engram.functional import hebbian_rate, hebbian_write_
+from engram.heads._exchange import Sums
 
 # Of a running mean over steps: an activation is forgotten after about a hundred, for the model that makes them changes.
 SLOWEST = 0.01
@@ -69,6 +70,14 @@ def find_rule(name: str) -> Rule:
     return RULES[name]
 
 
+def check_prior(name: str, prior_count: float, bias: bool) -> None:
+    """Raise InputError unless ``prior_count`` is above 0, and there is a bias where the rule moves it."""
+    if not prior_count > 0:
+        raise InputError(f"prior_count is {prior_count}; expected how many examples the prior is worth, above 0.")
+    if RULES[name].calibrated and not bias:
+        raise InputError(f"the rule {name} moves the bias of what it writes; make the layer with bias=True.")
+
+
 @dataclass
 class Moments:
     """Running mean m [D] and second moment E[h h^T] [D, D] of all activations, and the steps they are of, a scalar.
@@ -80,14 +89,17 @@ class Moments:
     second: Tensor
     steps: Tensor
 
-    def update_(self, sum_D: Tensor, second_sum_DD: Tensor, tokens: int) -> None:
-        """Take in a batch: the sum of its activations, of their outer products, and their number."""
-        if not tokens:
-            return
-        self.steps += 1
-        rate = max(1 / int(self.steps), SLOWEST)
-        self.mean.lerp_(sum_D / tokens, rate)
-        self.second.lerp_(second_sum_DD / tokens, rate)
+    def take_in_(self, sums: Sums) -> Sums:
+        """Take in what ``with_second_moment`` made of a step, and give back the class sums alone."""
+        classes, sums_UD, occurrences = sums
+        D = int((classes < 0).sum())  # 0 when another rank skipped the step
+        tokens = int(occurrences.sum())
+        if tokens:
+            self.steps += 1
+            rate = max(1 / int(self.steps), SLOWEST)
+            self.mean.lerp_(sums_UD[D:].sum(0) / tokens, rate)
+            self.second.lerp_(sums_UD[:D] / tokens, rate)
+        return classes[D:], sums_UD[D:], occurrences[D:]
 
     def covariance(self) -> Tensor:
         """[D, D], with the ridge on its diagonal."""
@@ -95,6 +107,21 @@ class Moments:
         diagonal_D = covariance_DD.diagonal()
         diagonal_D += RIDGE * diagonal_D.mean() + torch.finfo(diagonal_D.dtype).tiny
         return covariance_DD
+
+
+def with_second_moment(sums: Sums, hidden_ND: Tensor) -> Sums:
+    """Class sums, and the sum of all h h^T as rows of D classes of its own, -D to -1.
+
+    So it is merged over micro-batches and exchanged between processes like everything else.
+    """
+    with torch.autocast(hidden_ND.device.type, enabled=False):
+        second_DD = hidden_ND.t() @ hidden_ND
+    own_D = torch.arange(-len(second_DD), 0, device=second_DD.device)
+    return (
+        torch.cat([own_D, sums[0]]),
+        torch.cat([second_DD, sums[1]]),
+        torch.cat([torch.zeros_like(own_D), sums[2]]),
+    )
 
 
 def move_rows(
@@ -161,10 +188,11 @@ def write_(
     classes_U, means_UD, occurrences_U, before_U = (x[at_U] for x in (classes_U, means_UD, occurrences_U, before_U))
     rows_UD = weight[classes_U].to(means_UD.dtype)
     if rule.shrinking:
-        rate_U = occurrences_U / (prior_count + before_U - 1 + occurrences_U)
+        n_U = occurrences_U.to(means_UD.dtype)
+        rate_U = n_U / (prior_count + before_U - 1 + n_U)
     else:
         rate_U = hebbian_rate(before_U, T=T, gamma=gamma, dtype=means_UD.dtype)
-    rows_UD, change_U = move_rows(rule, rows_UD, means_UD, rate_U.to(means_UD.dtype), moments)
+    rows_UD, change_U = move_rows(rule, rows_UD, means_UD, rate_U, moments)
     weight[classes_U] = rows_UD.to(weight.dtype)
     if bias is not None and change_U is not None:
         bias[classes_U] += change_U.to(bias.dtype)
