@@ -30,10 +30,20 @@ class _AdoptedHead(HebbianSoftmax):
     def counts(self, value: Tensor) -> None:
         self._linear.register_buffer("engram_counts", value)
 
+    @property
+    def moments(self) -> Tensor:
+        return cast(Tensor, self._linear.engram_moments)
+
+    @moments.setter
+    def moments(self, value: Tensor) -> None:
+        if getattr(self._linear, "engram_moments", None) is None:  # else attached before: it goes on from there
+            self._linear.register_buffer("engram_moments", value)
+
     def _take_over(self, linear: nn.Linear) -> "_AdoptedHead":
         # Not a submodule: the parameters and the buffer stay the model's alone.
         self.__dict__["_linear"] = linear
-        del self._buffers["counts"]
+        for name in {"counts", "moments"} & set(self._buffers):
+            del self._buffers[name]
         return super()._take_over(linear)
 
     def add_classes(self, n: int) -> None:
@@ -139,6 +149,7 @@ def attach(
     *,
     T: float = 500,
     gamma: float = 0.01,
+    rule: str = "paper",
     counts: Tensor | int | None = None,
     shift: int = 0,
     group: Group = None,
@@ -156,6 +167,8 @@ def attach(
         optimizer: the one that holds the layer's weight; torch's own, before accelerate or Lightning wrap it.
         T: as :class:`HebbianSoftmax`.
         gamma: as :class:`HebbianSoftmax`.
+        rule: as :class:`HebbianSoftmax`. Those that need running moments keep them in a second buffer,
+            ``engram_moments`` [1 + D, 1 + D].
         counts: as :meth:`HebbianSoftmax.from_linear`; None goes on from the ``engram_counts`` the layer has, else 1.
             **For a layer that is already trained give them**: with 1, the next sight of a class overwrites its row.
         shift: logits at position t predict label t + shift. 1 for the causal language models of transformers, which
@@ -173,7 +186,7 @@ def attach(
         raise InputError(f"shift is {shift}; expected 0 or more: logits at position t predict label t + shift.")
     linear = _output_layer(model_or_linear)
     before = getattr(linear, "engram_counts", None)
-    head = _AdoptedHead.from_linear(linear, before if counts is None else counts, T=T, gamma=gamma)
+    head = _AdoptedHead.from_linear(linear, before if counts is None else counts, T=T, gamma=gamma, rule=rule)
     hooks: list[Any] = [head.attach(optimizer, group=group)]
     capture = _Capture(head, shift)
     hooks.append(linear.register_forward_hook(capture.after_linear, with_kwargs=True))

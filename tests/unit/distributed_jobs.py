@@ -12,11 +12,11 @@ RULE = {"T": 6, "gamma": 0.1}
 
 
 class Model(nn.Module):
-    def __init__(self, num_classes=V):
+    def __init__(self, num_classes=V, rule="paper"):
         super().__init__()
         torch.manual_seed(0)
         self.body = nn.Linear(4, D, dtype=torch.float64)
-        self.head = HebbianSoftmax(D, num_classes, dtype=torch.float64, **RULE)
+        self.head = HebbianSoftmax(D, num_classes, dtype=torch.float64, rule=rule, **RULE)
 
     def forward(self, x, y):
         return self.head.nll(torch.tanh(self.body(x)), y).sum()
@@ -34,8 +34,8 @@ def joined(step, ranks, micros=1):
     return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
 
 
-def started(num_classes=V, group=None, **options):
-    model = Model(num_classes)
+def started(num_classes=V, group=None, rule="paper", **options):
+    model = Model(num_classes, rule)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01, **options)
     model.head.attach(optimizer, group=group)
     return model, optimizer
@@ -48,9 +48,9 @@ def result(model, losses=()):
     }
 
 
-def one_process(ranks, micros=1, steps=STEPS):
+def one_process(ranks, micros=1, steps=STEPS, rule="paper"):
     """The reference: the joined batch in one process."""
-    model, optimizer = started()
+    model, optimizer = started(rule=rule)
     losses = []
     for step in range(steps):
         x, y = joined(step, ranks, micros)
@@ -62,9 +62,9 @@ def one_process(ranks, micros=1, steps=STEPS):
     return result(model, losses)
 
 
-def ddp(rank, ranks, micros=1):
+def ddp(rank, ranks, micros=1, rule="paper"):
     """DDP takes the mean over ranks, so each divides its sum by the tokens of all and multiplies by the ranks."""
-    model, optimizer = started()
+    model, optimizer = started(rule=rule)
     wrapped = DistributedDataParallel(model)
     losses = []
     for step in range(STEPS):
@@ -83,6 +83,11 @@ def ddp(rank, ranks, micros=1):
 
 def ddp_accumulating(rank, ranks):
     return ddp(rank, ranks, micros=2)
+
+
+def ddp_whitened(rank, ranks):
+    """A rule with running moments, which travel with the class sums."""
+    return ddp(rank, ranks, micros=2, rule="whitened-calibrated")
 
 
 def last_rank_is_silent(rank, ranks):
@@ -185,7 +190,17 @@ def counted(y):
     return torch.bincount(y, minlength=V)
 
 
-EVERYWHERE = (ddp, ddp_accumulating, last_rank_is_silent, overflow_on_one_rank, alone, groups_of_two, growth, traffic)
+EVERYWHERE = (
+    ddp,
+    ddp_accumulating,
+    ddp_whitened,
+    last_rank_is_silent,
+    overflow_on_one_rank,
+    alone,
+    groups_of_two,
+    growth,
+    traffic,
+)
 
 
 def work(rank, ranks, folder):

@@ -248,3 +248,26 @@ def test_errors_of_attach():
     engram.attach(model, optimizer)
     with pytest.raises(InputError, match="attached already"):
         engram.attach(model.out, optimizer)
+
+
+def test_a_rule_with_moments_keeps_them_with_the_layer():
+    linear, same = torch.nn.Linear(4, 6), torch.nn.Linear(4, 6)
+    same.load_state_dict(linear.state_dict())
+    hidden, target = torch.randn(8, 4), torch.arange(8) % 6
+    found = []
+    for layer in (linear, same):
+        optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+        handle = engram.attach(layer, optimizer, rule="centered")
+        for part in (slice(0, 4), slice(4, 8)):
+            if layer is same:  # ended and begun again: counts and moments go on
+                handle.remove()
+                handle = engram.attach(layer, optimizer, rule="centered")
+            handle.labels(target[part])
+            torch.nn.functional.cross_entropy(layer(hidden[part]), target[part]).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        found.append(layer.state_dict())
+    assert found[0]["engram_moments"].shape == (5, 5)
+    assert found[0]["engram_moments"].norm() > 0
+    for name, value in found[0].items():
+        assert torch.equal(value, found[1][name]), name

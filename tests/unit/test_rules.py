@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engram import HebbianSoftmax, InputError
-from engram.heads.rules import RIDGE, RULES, SLOWEST, find_rule
+from engram.heads.rules import RATE, RIDGE, RULES, find_rule
 
 V, D, KAPPA = 7, 5, 3.0
 
@@ -31,15 +31,15 @@ class Loop:
         self.theta = head.weight.detach().double().numpy().copy()
         self.b = head.bias.detach().double().numpy().copy()
         self.c = head.counts.numpy().copy()
-        self.m, self.second, self.steps = np.zeros(D), np.zeros((D, D)), 0
+        self.past = []
 
     def write(self, hidden, target):
         pairs = [(h, y) for h, y in zip(hidden, target, strict=True) if y != -100]
         if pairs:
-            self.steps += 1
-            rate = max(1 / self.steps, SLOWEST)
-            self.m = (1 - rate) * self.m + rate * np.mean([h for h, _ in pairs], axis=0)
-            self.second = (1 - rate) * self.second + rate * np.mean([np.outer(h, h) for h, _ in pairs], axis=0)
+            self.past.append((np.mean([h for h, _ in pairs], 0), np.mean([np.outer(h, h) for h, _ in pairs], 0)))
+            weights = [(1 - RATE) ** age for age in reversed(range(len(self.past)))]
+            self.m = sum(w * mean for w, (mean, _) in zip(weights, self.past, strict=True)) / sum(weights)
+            self.second = sum(w * second for w, (_, second) in zip(weights, self.past, strict=True)) / sum(weights)
         for i in sorted({int(y) for _, y in pairs}):
             mine = [h for h, y in pairs if y == i]
             if self.c[i] < self.T:
@@ -135,9 +135,8 @@ def test_a_calibrated_write_leaves_the_mean_share_of_a_class_as_it_was(name):
     def share():
         return (hidden @ head.weight[:2].T + head.bias[:2]).exp().mean(0).detach()
 
-    head.activation_mean.copy_(hidden.mean(0))
-    head.activation_second.copy_(hidden.T @ hidden / len(hidden))
-    head.activation_steps.fill_(10**9)  # one more batch of a few tokens must not move them far
+    ones = torch.cat([torch.ones(len(hidden), 1, dtype=torch.float64), hidden], 1)
+    head.moments.copy_(ones.T @ ones / len(ones))
     before, rows = share(), head.weight.detach().clone()
     head.write(hidden[:3], target[:3])
     assert (head.weight.detach() - rows)[:2].norm(dim=1).min() > 0.05
@@ -162,12 +161,12 @@ def test_nothing_to_write_and_rows_without_direction_do_no_harm(name):
 def test_growth_keeps_the_moments_and_the_record():
     head = HebbianSoftmax(D, V, rule="whitened", record=True)
     head.write(torch.randn(9, D), torch.arange(9) % V)
-    mean, written = head.activation_mean.clone(), head.written.clone()
+    moments, written = head.moments.clone(), head.written.clone()
     head.add_classes(3)
     head.write(torch.randn(2, D), torch.tensor([V, V + 2]))
     assert torch.equal(head.written[:V], written)
     assert head.written.shape == (V + 3, D)
-    assert not torch.equal(head.activation_mean, mean)
+    assert not torch.equal(head.moments, moments)
     assert head.written[V].norm() > 0
     assert head.written[V + 1].norm() == 0
 
@@ -190,3 +189,16 @@ def test_the_bias_starts_at_the_log_frequency():
         head.start_bias(torch.tensor([1, 2]))
     with pytest.raises(InputError, match="bias=True"):
         HebbianSoftmax(D, 3, bias=False).start_bias(torch.tensor([0, 3, 5]))
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_linear_layer_is_taken_over_under_any_rule(name):
+    linear = torch.nn.Linear(D, V)
+    head = HebbianSoftmax.from_linear(linear, T=4, rule=name)
+    fresh = HebbianSoftmax(D, V, T=4, rule=name)
+    fresh.load_state_dict(head.state_dict())
+    hidden, target = torch.randn(9, D), torch.arange(9) % V
+    for one in (head, fresh):
+        one.write(hidden, target)
+    torch.testing.assert_close(linear.weight, fresh.weight)
+    assert all(value.device.type == "cpu" for value in head.state_dict().values())

@@ -3,7 +3,6 @@
 Shapes: V classes, D features; [...] stands for any leading dimensions.
 """
 
-import math
 from functools import partial
 from typing import Any, Self
 
@@ -11,14 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from engram.errors import InputError
-from engram.functional import (
-    IGNORE_INDEX,
-    _check_labels,
-    check_rule,
-    class_sums,
-)
+from engram.functional import IGNORE_INDEX, _check_labels, check_rule, class_sums
 from engram.heads._attachment import Handle, Pending
 from engram.heads._exchange import Group, Sums, exchange, is_shared, merge
+from engram.heads._state import state_errors
 from engram.heads.rules import Moments, check_prior, find_rule, with_second_moment, write_
 from engram.heads.softmax import Softmax
 
@@ -36,27 +31,35 @@ class HebbianSoftmax(Softmax):
     is silent: counts start at 1, so that the first sight of a class writes its row outright; the activation is the
     very tensor given to ``loss``, dropout and all.
 
+    Other rules of the write are chosen by name; each keeps T, gamma and the counts, and ``docs/when.md`` has their
+    equations and how they fared.
+
     Args:
         in_features: D.
         num_classes: V.
         T: a row is written until its class has been seen T times (the default is that of language modelling, from a
             public re-implementation; the paper has 10 for Omniglot).
         gamma: smallest rate of the write, in [0, 1] (likewise; 0.1 for Omniglot).
+        rule: "paper", or another of ``engram.heads.rules.RULES``.
+        prior_count: kappa of the rule "shrinkage": how many examples its prior is worth.
+        record: keep the sum of what writes have moved each row by, in ``written``, so that a tied input embedding can
+            be read without it (``LanguageModel`` does).
         bias, ignore_index, compute_dtype: as ``Softmax``.
 
     Attributes:
         weight: [V, D] parameter. Where it is tied to an input embedding, the write reaches that too.
-        bias: [V] parameter or None; never written, only trained.
+        bias: [V] parameter or None; never written, only trained, but by rules that are calibrated.
         counts: [V] int64 buffer, part of ``state_dict``: 1 + occurrences in training.
+        moments: [1 + D, 1 + D] buffer, of rules that use the activations' mean or covariance: see ``rules.Moments``.
+        written: [V, D] buffer, with ``record``.
 
     Raises:
-        InputError: (a ``ValueError``) a size below 1, T <= 0, or gamma outside [0, 1].
+        InputError: (a ``ValueError``) a size below 1, T <= 0, gamma outside [0, 1], a rule of no known name, a
+            prior_count <= 0, or no bias for a rule that moves it.
     """
 
     counts: Tensor
-    activation_mean: Tensor
-    activation_second: Tensor
-    activation_steps: Tensor
+    moments: Tensor
     written: Tensor
     _version = 1  # of the layout of state_dict: weight [V, D], bias [V] or absent, counts [V] int64
 
@@ -96,19 +99,25 @@ class HebbianSoftmax(Softmax):
     def reset_parameters(self) -> None:
         """Start afresh: weight uniform in +-1/sqrt(D), bias 0, counts 1."""
         super().reset_parameters()
-        device, D = self.weight.device, self.in_features
-        self.register_buffer("counts", torch.ones(self.num_classes, dtype=torch.int64, device=device))
+        self.register_buffer("counts", torch.ones(self.num_classes, dtype=torch.int64, device=self.weight.device))
         if self._parts.needs_moments:
-            dtype = torch.promote_types(self.weight.dtype, torch.float32)
-            self.register_buffer("activation_mean", torch.zeros(D, dtype=dtype, device=device))
-            self.register_buffer("activation_second", torch.zeros(D, D, dtype=dtype, device=device))
-            self.register_buffer("activation_steps", torch.zeros((), dtype=torch.int64, device=device))
+            self.register_buffer("moments", self._no_moments())
         if self._record:
             self.register_buffer("written", torch.zeros_like(self.weight.detach()))
 
+    def _no_moments(self) -> Tensor:
+        size, dtype = 1 + self.in_features, torch.promote_types(self.weight.dtype, torch.float32)
+        return torch.zeros(size, size, dtype=dtype, device=self.weight.device)
+
     @classmethod
     def from_linear(
-        cls, linear: nn.Linear, counts: Tensor | int | None = None, *, T: float = 500, gamma: float = 0.01
+        cls,
+        linear: nn.Linear,
+        counts: Tensor | int | None = None,
+        *,
+        T: float = 500,
+        gamma: float = 0.01,
+        **options: Any,
     ) -> Self:
         """Take over an ``nn.Linear``: its parameters, not copies, so that its optimizer goes on serving them.
 
@@ -118,11 +127,16 @@ class HebbianSoftmax(Softmax):
                 number for all. None: 1, as in a new layer. **For a layer that is already trained give its counts**
                 (or ``counts=T``: rows stay as they are); with 1, the next sight of a class overwrites its row.
             T, gamma: as the class.
+            options: ``rule`` and ``prior_count``, as the class.
 
         Raises:
-            InputError: (a ``ValueError``) counts of another shape or below 0.
+            InputError: (a ``ValueError``) counts of another shape or below 0, or see the class.
         """
-        head = cls(linear.in_features, linear.out_features, T, gamma, bias=False, device="meta")._take_over(linear)
+        V, D = linear.weight.shape
+        head = cls(D, V, T, gamma, linear.bias is not None, device="meta", **options)
+        head = head._take_over(linear)
+        if head._parts.needs_moments:
+            head.moments = head._no_moments()
         given = torch.as_tensor(1 if counts is None else counts, dtype=torch.int64, device=linear.weight.device)
         if given.shape not in ((), (linear.out_features,)) or bool((given < 0).any()):
             raise InputError(
@@ -245,22 +259,13 @@ class HebbianSoftmax(Softmax):
     def _write(self, sums: Sums) -> None:
         moments = None
         if self._parts.needs_moments:
-            moments = Moments(self.activation_mean, self.activation_second, self.activation_steps)
+            moments = Moments(self.moments)
             sums = moments.take_in_(sums)
         classes_U, sums_UD, occurrences_U = sums
-        means_UD = sums_UD / occurrences_U[:, None]
         before_UD = self.weight[classes_U] if self._record else None
-        write_(
-            self._parts,
-            self.weight,
-            self.bias,
-            self.counts,
-            (classes_U, means_UD, occurrences_U),
-            moments,
-            T=self.T,
-            gamma=self.gamma,
-            prior_count=self.prior_count,
-        )
+        means = classes_U, sums_UD / occurrences_U[:, None], occurrences_U
+        settings = {"T": self.T, "gamma": self.gamma, "prior_count": self.prior_count}
+        write_(self._parts, self.weight, self.bias, self.counts, means, moments, **settings)
         if before_UD is not None:
             self.written[classes_U] += self.weight[classes_U] - before_UD
 
@@ -278,19 +283,8 @@ class HebbianSoftmax(Softmax):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        name, version = f"{prefix}counts", local_metadata.get("version", 1)
-        # Also where strict=False: trained rows with counts of 1 would be overwritten one by one, unseen.
-        if f"{prefix}weight" in state_dict and name not in state_dict:
-            error_msgs.append(
-                f'the state has no "{name}", as that of an nn.Linear or a Softmax has none. Say how well its rows are '
-                f'known before you load it: state["{name}"] = torch.full(({self.num_classes},), {math.ceil(self.T)}) '
-                f"leaves them to the gradient, the occurrences in training + 1 is what the rule would have counted, "
-                f"and ones let the next sight of a class overwrite its row."
-            )
-        if version > self._version:
-            error_msgs.append(
-                f"the state is of layout {version}, of a newer engram; this one reads up to {self._version}. Update it."
-            )
+        version = local_metadata.get("version", 1)
+        error_msgs.extend(state_errors(self, state_dict, prefix, version, self._version))
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )

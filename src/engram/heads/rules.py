@@ -14,8 +14,8 @@ from engram.errors import InputError
 from engram.functional import hebbian_rate, hebbian_write_
 from engram.heads._exchange import Sums
 
-# Of a running mean over steps: an activation is forgotten after about a hundred, for the model that makes them changes.
-SLOWEST = 0.01
+# Of the running moments: a step is forgotten after about a hundred others, for the model that makes them changes.
+RATE = 0.01
 # Added to the covariance's diagonal, as a share of its mean, so that it can be inverted from the first step on.
 RIDGE = 0.01
 
@@ -78,32 +78,35 @@ def check_prior(name: str, prior_count: float, bias: bool) -> None:
         raise InputError(f"the rule {name} moves the bias of what it writes; make the layer with bias=True.")
 
 
-@dataclass
 class Moments:
-    """Running mean m [D] and second moment E[h h^T] [D, D] of all activations, and the steps they are of, a scalar.
+    """Running mean and covariance of all activations, on a buffer [1 + D, 1 + D] that is changed in place.
 
-    The tensors are changed in place, so that they can be a module's buffers.
+    The buffer holds the exponentially weighted mean of (1, h)(1, h)^T, started at 0: its corner is the weight of what
+    it has seen, 1 in the long run, and dividing by it leaves no trace of the start.
     """
 
-    mean: Tensor
-    second: Tensor
-    steps: Tensor
+    def __init__(self, buffer: Tensor) -> None:
+        self._buffer = buffer
 
     def take_in_(self, sums: Sums) -> Sums:
         """Take in what ``with_second_moment`` made of a step, and give back the class sums alone."""
         classes, sums_UD, occurrences = sums
         D = int((classes < 0).sum())  # 0 when another rank skipped the step
-        tokens = int(occurrences.sum())
-        if tokens:
-            self.steps += 1
-            rate = max(1 / int(self.steps), SLOWEST)
-            self.mean.lerp_(sums_UD[D:].sum(0) / tokens, rate)
-            self.second.lerp_(sums_UD[:D] / tokens, rate)
+        if tokens := int(occurrences.sum()):
+            self._buffer *= 1 - RATE
+            self._buffer[0, 0] += RATE
+            self._buffer[0, 1:] += RATE / tokens * sums_UD[D:].sum(0)
+            self._buffer[1:, 1:] += RATE / tokens * sums_UD[:D]
         return classes[D:], sums_UD[D:], occurrences[D:]
 
+    def mean(self) -> Tensor:
+        """[D]."""
+        return self._buffer[0, 1:] / self._buffer[0, 0]
+
     def covariance(self) -> Tensor:
-        """[D, D], with the ridge on its diagonal."""
-        covariance_DD = self.second - torch.outer(self.mean, self.mean)
+        """[D, D], with a ridge on its diagonal."""
+        mean_D = self.mean()
+        covariance_DD = self._buffer[1:, 1:] / self._buffer[0, 0] - torch.outer(mean_D, mean_D)
         diagonal_D = covariance_DD.diagonal()
         diagonal_D += RIDGE * diagonal_D.mean() + torch.finfo(diagonal_D.dtype).tiny
         return covariance_DD
@@ -131,24 +134,21 @@ def move_rows(
 
     A row or a mean of length 0 has no direction: rules that scale leave such a row as it is (our decision).
     """
-    rate_U1 = rate_U[:, None]
-    covariance_DD = moments.covariance() if moments is not None and rule.needs_moments else None
-    x_UD = means_UD
-    if rule.centered and moments is not None:
-        x_UD = means_UD - moments.mean
-    if rule.whitened and moments is not None and covariance_DD is not None:
-        x_UD = torch.linalg.solve(covariance_DD, (means_UD - moments.mean).t()).t()
-    length_U1 = rows_UD.norm(dim=1, keepdim=True)
+    x_UD, rate_U1, length_U1 = means_UD, rate_U[:, None], rows_UD.norm(dim=1, keepdim=True)
+    if moments is not None and (rule.centered or rule.whitened):
+        x_UD = means_UD - moments.mean()
+        if rule.whitened:
+            x_UD = torch.linalg.solve(moments.covariance(), x_UD.t()).t()
     if rule.scaled:
         x_UD = _stretched(x_UD, length_U1, rows_UD)
     new_UD = rows_UD + rate_U1 * x_UD if rule.additive else torch.lerp(rows_UD, x_UD, rate_U1)
     if rule.kept:
         new_UD = _stretched(new_UD, length_U1, rows_UD)
-    if not (rule.calibrated and moments is not None and covariance_DD is not None):
+    if moments is None or not rule.calibrated:
         return new_UD, None
     change_UD = new_UD - rows_UD
     # log E exp(theta.h) = theta.m + theta' Sigma theta / 2 for normally distributed h; the bias takes up its change.
-    share_U = change_UD @ moments.mean + 0.5 * (change_UD * ((new_UD + rows_UD) @ covariance_DD)).sum(1)
+    share_U = change_UD @ moments.mean() + 0.5 * (change_UD * ((new_UD + rows_UD) @ moments.covariance())).sum(1)
     return new_UD, -share_U
 
 

@@ -19,8 +19,11 @@ from engram import __version__
 from engram.config import Config
 from engram.errors import InputError
 from engram.files import atomic_write
-from engram.report.plots import make_plots
+from engram.report.elements import div, figures, section, text_table
+from engram.report.figures import Plot
+from engram.report.plots import make_plots, make_sight_plots
 from engram.report.runs import Run, load_runs, unlike
+from engram.report.sights import SightCurves, compare_sights, sight_table
 from engram.report.tables import (
     DASH,
     Results,
@@ -59,15 +62,16 @@ def write_report(runs: Sequence[Path], out: Path | None = None, force: bool = Fa
     folder = loaded[0].folder if out is None else Path(out)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: this is a file; expected a folder for report.html and plots/. Name another.")
-    plots = make_plots(loaded)
-    for plot in plots:
+    sights = compare_sights(loaded)
+    plots, sight_plots = make_plots(loaded), make_sight_plots(loaded, sights)
+    for plot in plots + sight_plots:
         plot.save_png(folder / "plots")
-    figures = [f"<figure>{p.svg()}<figcaption>{escape(p.caption)}</figcaption></figure>" for p in plots]
+    sections = [_perplexities(loaded), section("Figures", figures(plots)), _sights(sights, sight_plots)]
     page = Template(files("engram.report").joinpath("page.html").read_text(encoding="utf-8")).substitute(
         title=escape(_title(loaded)),
         verdict=escape(_verdict(loaded)),
         notes="\n".join(f'<p class="note">{escape(note)}</p>' for note in _notes(loaded)),
-        sections="\n".join([_perplexities(loaded), _section("Figures", _div("figures", figures)), *_settings(loaded)]),
+        sections="\n".join([*sections, *_settings(loaded)]),
         footer=f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by engram {escape(__version__)}. "
         "The figures lie beside this page as PNG files, in the folder plots.",
     )
@@ -137,12 +141,20 @@ def _join(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def _section(heading: str, *body: str) -> str:
-    return f"<section>\n<h2>{escape(heading)}</h2>\n" + "\n".join(body) + "\n</section>" if any(body) else ""
-
-
-def _div(name: str, parts: Sequence[str]) -> str:
-    return f'<div class="{name}">\n' + "\n".join(parts) + "\n</div>" if parts else ""
+def _sights(sights: SightCurves | None, plots: Sequence[Plot]) -> str:
+    if sights is None:
+        return ""
+    header, *table = sight_table(sights)
+    note = "Mean loss in nats per token over the whole training. Lower is better."
+    if sights.differences:
+        note += f" Differences are to {sights.base}, on the same targets, but each is of a single pair of runs: one as"
+        note += " small as that between two seeds means nothing."
+    return section(
+        "Learning a word, sight by sight",
+        figures(plots),
+        text_table("sights", header, table),
+        f"<p class=note>{escape(note)}</p>",
+    )
 
 
 def _perplexities(runs: Sequence[Run]) -> str:
@@ -173,7 +185,7 @@ def _perplexities(runs: Sequence[Run]) -> str:
     if len(results) > 1:
         note += f" Lower is better, the best in bold. Differences are to {base}. Each column is a single run: a"
         note += " difference as small as that between two seeds means nothing."
-    return _section(f"Perplexity, {first['split']} split", _div("scroll", [table]), f"<p class=note>{escape(note)}</p>")
+    return section(f"Perplexity, {first['split']} split", div("scroll", [table]), f"<p class=note>{escape(note)}</p>")
 
 
 def _differing(runs: Sequence[Run]) -> list[str]:
@@ -187,12 +199,12 @@ def _settings(runs: Sequence[Run]) -> list[str]:
     if len(runs) > 1:
         differing = [(name, [_setting(getattr(run.config, name)) for run in runs]) for name in _differing(runs)]
         same = "<p class=note>Nothing: all settings are the same.</p>"
-        sections.append(_section("What differs between the runs", _words(runs, differing) if differing else same))
+        sections.append(section("What differs between the runs", _words(runs, differing) if differing else same))
     everything = [("data", [run.data for run in runs])]
     everything += [(name, [_setting(getattr(run.config, name)) for run in runs]) for name in names]
     commands = "\n".join(command for run in runs for command in _commands(run))
     sections.append(
-        _section(
+        section(
             "To do it again",
             f"<pre>{escape(commands)}</pre>",
             "<h3>Where the numbers come from</h3>",
@@ -205,12 +217,7 @@ def _settings(runs: Sequence[Run]) -> list[str]:
 
 def _words(runs: Sequence[Run], table: Iterable[tuple[str, Sequence[str]]]) -> str:
     """A table of text: a row for each label, a column for each run."""
-    head = "<th></th>" + "".join(f"<th scope=col>{escape(run.name)}</th>" for run in runs)
-    body = "".join(
-        f"<tr><th scope=row>{escape(label)}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
-        for label, cells in table
-    )
-    return _div("scroll", [f"<table class=words><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"])
+    return text_table("words", ["", *(run.name for run in runs)], [[label, *cells] for label, cells in table])
 
 
 def _setting(value: Any) -> str:

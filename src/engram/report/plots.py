@@ -1,4 +1,4 @@
-"""Which figures a report has: learning curves, perplexity by band, and the share of classes seen."""
+"""Which figures a report has: learning curves, of runs and of classes, perplexity by band, and the classes seen."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -11,13 +11,15 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from engram.report.figures import HEIGHT, INK, STYLE, Line, Plot, add_legend, lines_of, new_axes
 from engram.report.runs import Run
+from engram.report.sights import SightCurves
 from engram.report.tables import Results, baseline, format_perplexity, format_relative, relative, rows
 
+MOST_SIGHT_TICKS = 13
 DOTTED = {"linestyle": (0, (1, 1.4)), "linewidth": 1.1}
 
 
 def make_plots(runs: Sequence[Run]) -> list[Plot]:
-    """All figures that the runs have numbers for, each run in its own colour throughout."""
+    """The figures that the runs have numbers for but the sight curves, each run in its own colour throughout."""
     lines = lines_of([run.name for run in runs])
     results = {run.name: run.result for run in runs if run.result}
     trained = [run for run in runs if run.metrics]
@@ -32,6 +34,18 @@ def make_plots(runs: Sequence[Run]) -> list[Plot]:
             plots.append(_differences(results, lines))
         if with_classes:
             plots.append(_classes(with_classes, lines))
+    return plots
+
+
+def make_sight_plots(runs: Sequence[Run], sights: SightCurves | None) -> list[Plot]:
+    """The sight curves, and their differences where runs were trained on the same targets; colours as in the others."""
+    if sights is None:
+        return []
+    lines = lines_of([run.name for run in runs])
+    with matplotlib.rc_context(STYLE):
+        plots = [_sight_curves(sights, lines)]
+        if sights.differences:
+            plots.append(_sight_differences(sights, lines))
     return plots
 
 
@@ -189,3 +203,62 @@ def _differences(results: Results, lines: Mapping[str, Line]) -> Plot:
     add_legend(axes, {name: lines[name] for name in others}, bars=True)
     caption = f"Perplexity in percent of that of {base}, less 100: a bar to the left is better."
     return Plot("difference", caption, figure)
+
+
+def _sight_axis(axes: Axes, sights: SightCurves) -> None:
+    """Equal steps from 0 (never seen) to 1, 2, 4, ...; with many, every second or third power of two is named."""
+    last = sights.seen[-1].bit_length()
+    stride = math.ceil(last / MOST_SIGHT_TICKS)
+    ticks = [0, *range(1, last + 1, stride)] if last else [0]
+    axes.set_xticks(ticks, [_power_of_two(tick) for tick in ticks])
+    axes.set_xlim(-0.4, last + 0.4)
+    axes.set_xlabel("times the word had been seen before")
+    axes.grid(axis="y")
+
+
+def _power_of_two(position: int) -> str:
+    """``0``, ``1``, ``2``, ``4``, ... ``512``, ``1K``, ``2K``, ... ``1M``: a place on the axis of sights."""
+    if position == 0:
+        return "0"
+    thousands, rest = divmod(position - 1, 10)
+    return f"{2**rest}{('', 'K', 'M', 'B')[thousands]}" if thousands < 4 else f"{2 ** (position - 1):.0e}"
+
+
+def _draw_sights(axes: Axes, curves: Mapping[str, Mapping[int, float]], lines: Mapping[str, Line]) -> None:
+    for name, curve in curves.items():
+        x = [seen.bit_length() for seen in curve]  # 0, 1, 2, 4, 8, ... stand at 0, 1, 2, 3, 4, ...
+        line = lines[name]
+        axes.plot(x, list(curve.values()), color=line.color, linestyle=line.dashes, linewidth=1.1, marker="o", ms=2.2)
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+
+
+def _sight_curves(sights: SightCurves, lines: Mapping[str, Line]) -> Plot:
+    figure, axes = new_axes("Loss by times seen before, nats per token")
+    curves = {name: {seen: nll for seen, (_, nll) in curve.items()} for name, curve in sights.curves.items()}
+    _draw_sights(axes, curves, lines)
+    _sight_axis(axes, sights)
+    add_legend(axes, {name: lines[name] for name in curves})
+    caption = (
+        "Mean loss of the training targets, by how often their word had been a target in the steps before: 0 is never, "
+        "k is k to 2k − 1 times. Measured in training, before each step and with dropout."
+    )
+    if len(curves) > 1:
+        caption += " Compare the runs at one place: from left to right the words change too, to more frequent ones."
+    if sights.unlike:
+        names = "; ".join(f"{name} ({what})" for name, what in sights.unlike.items())
+        caption += f" Not trained on the same targets as {sights.base}, so without a difference: {names}."
+    return Plot("sights", caption, figure)
+
+
+def _sight_differences(sights: SightCurves, lines: Mapping[str, Line]) -> Plot:
+    figure, axes = new_axes(f"Difference in nats, to {sights.base}")
+    axes.axhline(0, color=INK, linewidth=0.8)
+    _draw_sights(axes, sights.differences, lines)
+    _sight_axis(axes, sights)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:+.10g}".replace("-", "−") if y else "0"))
+    add_legend(axes, {name: lines[name] for name in sights.differences})
+    caption = (
+        f"The loss by times seen before, less that of {sights.base}: below the line is better. Each place compares "
+        "the runs on the very same targets."
+    )
+    return Plot("sights_difference", caption, figure)

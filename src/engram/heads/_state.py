@@ -1,0 +1,27 @@
+"""What a head checks before it takes over a saved state."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engram.heads.hebbian import HebbianSoftmax
+
+
+def state_errors(
+    head: "HebbianSoftmax", state_dict: dict[str, Any], prefix: str, version: int, newest: int
+) -> list[str]:
+    """Why ``head`` cannot take over the entries of ``state_dict`` that begin with ``prefix``; empty if it can.
+
+    Also where strict=False: trained rows with counts of 1 would be overwritten one by one, unseen.
+    """
+    found, name = [], f"{prefix}counts"
+    if f"{prefix}weight" in state_dict and name not in state_dict:
+        found.append(
+            f'the state has no "{name}", as that of an nn.Linear or a Softmax has none. Say how well its rows are '
+            f'known before you load it: state["{name}"] = torch.full(({head.num_classes},), {math.ceil(head.T)}) '
+            f"leaves them to the gradient, the occurrences in training + 1 is what the rule would have counted, "
+            f"and ones let the next sight of a class overwrite its row."
+        )
+    if version > newest:
+        found.append(f"the state is of layout {version}, of a newer engram; this one reads up to {newest}. Update it.")
+    return found
