@@ -1,4 +1,4 @@
-"""The main job on the corpus inside Python: train a plain softmax and a Hebbian one, evaluate, compare."""
+"""The main job on the corpus inside Python: train a plain softmax and two that write, evaluate, compare."""
 
 import time
 from pathlib import Path
@@ -11,16 +11,21 @@ from engram.report import write_report
 from engram.results import evaluate_run
 from engram.training import Outcome, train
 
-HEADS = ("softmax", "hebbian")
+# One recipe, three output layers: none that writes, the rule that docs/when.md recommends, and the paper's.
+RUNS: dict[str, dict[str, Any]] = {
+    "softmax": {"head": "softmax"},
+    "centered": {"head": "hebbian", "rule": "centered"},
+    "hebbian": {"head": "hebbian", "rule": "paper", "T": 500, "gamma": 0.01},
+}
 
 
 def run_demo(out: Path, config: Config) -> dict[str, Any]:
-    """Prepare the corpus, train both heads from the same seed, evaluate both on the test split, write the report.
+    """Prepare the corpus, train ``RUNS`` from the same seed, evaluate them on the test split, write the report.
 
     What is done already in ``out`` (by a run that was interrupted) is not done again.
 
     Returns:
-        ``{"runs": {"softmax": result, "hebbian": result}, "report": path, "seconds": time}``; with
+        ``{"runs": {"softmax": result, "centered": result, "hebbian": result}, "report": path, "seconds": time}``; with
         ``"interrupted": signal`` instead of a report if training was ended by a signal.
     """
     start = time.perf_counter()
@@ -28,10 +33,10 @@ def run_demo(out: Path, config: Config) -> dict[str, Any]:
     corpus = open_corpus(data) if (data / "meta.json").exists() else stdlib.prepare(data)
     tokens = corpus.meta["tokens"]
     say(f"corpus: {tokens['train']:,} training tokens of Python's own documentation, {len(corpus.vocabulary):,} types")
-    for head in HEADS:
-        outcome: Outcome = train(corpus, out / head, config.replace(head=head), resume=True)
+    for name, settings in RUNS.items():
+        outcome: Outcome = train(corpus, out / name, config.replace(**settings), resume=True)
         if outcome.reason.startswith("SIG"):
             return {"runs": {}, "interrupted": outcome.reason, "seconds": time.perf_counter() - start}
-    runs = {head: evaluate_run(out / head, "test") for head in HEADS}
-    report = write_report([out / head for head in HEADS], out)
+    runs = {name: evaluate_run(out / name, "test") for name in RUNS}
+    report = write_report([out / name for name in RUNS], out)
     return {"runs": runs, "report": str(report), "seconds": round(time.perf_counter() - start, 1)}

@@ -113,10 +113,12 @@ def test_without_json_a_person_reads_it(data, trained, tmp_path, capfd):
 
 def test_demo(tmp_path, capfd):
     found = read(call(capfd, "demo", "--out", tmp_path / "demo", "--steps", "12", "--json"))
-    assert set(found["runs"]) == {"softmax", "hebbian"}
-    for head, result in found["runs"].items():
+    rules = {"softmax": ("softmax", "centered"), "centered": ("hebbian", "centered"), "hebbian": ("hebbian", "paper")}
+    assert set(found["runs"]) == set(rules)
+    for name, result in found["runs"].items():
         assert_result(result)
-        assert (result["config"]["head"], result["split"], result["dataset"]) == (head, "test", "stdlib")
+        assert (result["config"]["head"], result["config"]["rule"]) == rules[name]
+        assert (result["split"], result["dataset"]) == ("test", "stdlib")
         assert result["tokens"] == found["runs"]["softmax"]["tokens"]
     report = (tmp_path / "demo/report.html").read_text()
     assert found["report"] == str(tmp_path / "demo/report.html")

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from contract_heads import HEADS
+from contract_heads import HEADS, MORE
 
 
-@pytest.fixture(params=HEADS)
+@pytest.fixture(params=HEADS | MORE)
 def make(request):
     """A head class."""
-    return HEADS[request.param]
+    return (HEADS | MORE)[request.param]
 
 
 @pytest.fixture(autouse=True)

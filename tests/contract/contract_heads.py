@@ -9,6 +9,16 @@ from torch import nn
 from engram import HebbianSoftmax, Softmax
 
 HEADS: dict[str, Callable[..., nn.Module]] = {"Softmax": Softmax, "HebbianSoftmax": HebbianSoftmax}
+
+
+class Centered(HebbianSoftmax):
+    """A rule that keeps more than counts."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, rule="centered", **options)
+
+
+MORE = {"HebbianSoftmax-centered": Centered}
 D, V = 5, 9
 
 

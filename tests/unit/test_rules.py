@@ -2,6 +2,7 @@
 
 import copy
 import math
+import typing
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engram import HebbianSoftmax, InputError
+from engram.config import Config
 from engram.heads.rules import RATE, RIDGE, RULES, find_rule
 
 V, D, KAPPA = 7, 5, 3.0
@@ -50,10 +52,12 @@ class Loop:
         theta, m = self.theta[i].copy(), self.m
         rate = max(1 / self.c[i], self.gamma)
         covariance = self.second - np.outer(m, m)
-        covariance = covariance + RIDGE * np.trace(covariance) / D * np.eye(D)
+        covariance = covariance + (RIDGE * np.trace(covariance) / D + np.finfo(float).tiny) * np.eye(D)
         apart = np.linalg.inv(covariance) @ (h - m)
 
         def turned(towards):
+            if not towards.any():  # the only activation so far is the mean: no direction
+                return theta
             return length(theta) * unit(rate * length(theta) * unit(towards) + (1 - rate) * theta)
 
         base = self.name.removesuffix("-calibrated")
@@ -202,3 +206,7 @@ def test_a_linear_layer_is_taken_over_under_any_rule(name):
         one.write(hidden, target)
     torch.testing.assert_close(linear.weight, fresh.weight)
     assert all(value.device.type == "cpu" for value in head.state_dict().values())
+
+
+def test_the_settings_know_the_same_rules():
+    assert typing.get_args(typing.get_type_hints(Config)["rule"]) == tuple(RULES)

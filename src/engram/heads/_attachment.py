@@ -79,5 +79,5 @@ class Pending:
 
     def _alive(self, weight: Tensor) -> Tensor:
         assert weight.grad is not None
-        rows = torch.cat([classes_U for classes_U, _, _ in self._entries])[:_PROBED]
+        rows = torch.cat([classes_U[classes_U >= 0][:_PROBED] for classes_U, _, _ in self._entries])[:_PROBED]
         return weight.grad[rows].any()

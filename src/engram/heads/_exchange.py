@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 Group: TypeAlias = "ProcessGroup | Literal[False] | None"
-# classes [U] int64 in rising order, sums [U, D], occurrences [U] int64
+# classes [U] int64 in rising order, sums [U, D], occurrences [U] int64; classes below 0 are rows of the second moment
+# (rules.with_second_moment)
 Sums: TypeAlias = tuple[Tensor, Tensor, Tensor]
 
 
