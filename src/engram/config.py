@@ -133,12 +133,14 @@ class Config:
         self._require("lr", self.lr > 0, "above 0")
         self._require("prior_count", self.prior_count > 0, "above 0")
         self._require("bias_start", self.bias or self.bias_start == "zero", "zero, or bias to be true")
+        moves_bias = self.rule == "shrinkage" or self.rule.endswith("-calibrated")
+        self._require("rule", self.bias or not moves_bias, "bias to be true, for this rule moves it")
         self._require("seed", 0 <= self.seed < 2**63, "from 0 to 2^63 - 1")
         self._require("accumulate", self.batch % self.accumulate == 0, f"a divisor of batch = {self.batch}")
 
     def _require(self, name: str, holds: bool, expected: str) -> None:
         if not holds:
-            raise InputError(f"{name} is {getattr(self, name)}; expected {expected}.")
+            raise InputError(f"{name} is {getattr(self, name)!r}; expected {expected}.")
 
     def replace(self, **changes: Any) -> "Config":
         """A copy with some settings changed."""

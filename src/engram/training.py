@@ -260,10 +260,10 @@ class _Trainer:
     def resume(self) -> None:
         """Go back to the last checkpoint: weights, optimizer, random state, counters and ``metrics.jsonl``."""
         state = load_checkpoint(self.last)
-        if "trainer" not in state:
+        if "sights" not in state.get("trainer", {}):
             raise InputError(
-                f"{self.last}: this checkpoint holds weights alone (is it a copy of best.pt?), and training goes on "
-                "from a last.pt only. Put that back, or start a new run."
+                f"{self.last}: this checkpoint holds weights alone (is it a copy of best.pt?) or is of an older engram, "
+                "and training goes on from a last.pt of this one only. Put that back, or start a new run."
             )
         check_same(Config.from_dict(state["config"], str(self.last)), self.config, self.last)
         if state["vocabulary_hash"] != self.corpus.vocabulary.hash:

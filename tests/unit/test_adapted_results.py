@@ -71,14 +71,14 @@ def test_the_grid_finds_what_reads_best(run, corpus, monkeypatch):
 def test_a_text_with_new_words(run, tmp_path, capsys):
     text = tmp_path / "new.txt"
     text.write_text("w1 zebra w2 zebra\nw3 zebra okapi zebra w1 zebra\nokapi w2\n", encoding="utf-8")
-    found = open_text(run, text, Writing(rule="centered", gamma=0.2, max_count=60))
+    found = open_text(run, text, Writing(rule="centered", gamma=0.2, max_count=None))
     assert found["tokens"] == 15
     assert found["new"] == {"types": 2, "tokens": 7, "sights": {"1": 2, "2": 2, "3": 1, "4": 1, "5+": 1}}
     nll = {row["name"]: row for row in found["variants"]}
     assert list(nll) == ["closed", "closed_by_count", "unwritten", "written", "all_written"]
     assert nll["closed"]["known"] < nll["unwritten"]["known"], "new classes take mass from the others"
     assert len({nll[name]["new"]["5+"] for name in nll}) == 5
-    assert adapt(run, text=text, open=True, rule="centered", gamma=0.2, max_count=60, json=True) == 0
+    assert adapt(run, text=text, open=True, rule="centered", gamma=0.2, max_count=None, json=True) == 0
     assert json.loads(capsys.readouterr().out)["variants"] == found["variants"]
     assert adapt(run, text=text, open=True) == 0
     assert "2 new words, 7 of 15 tokens" in capsys.readouterr().out

@@ -20,7 +20,7 @@ from engram.runs import open_run
 from engram.training import train
 
 FIELDS = ["step", "tokens", "seconds", "train_loss", "valid_loss", "valid_perplexity", "valid_streams", "lr"]
-FIELDS += ["tokens_per_second", "classes_seen", "classes_past_T"]
+FIELDS += ["tokens_per_second", "classes_seen", "classes_past_T", "sights"]
 
 
 def test_same_seed_same_run(corpus, tmp_path):
@@ -128,6 +128,10 @@ def test_metrics(corpus, tmp_path):
         assert line["classes_past_T"] == pytest.approx((counts >= config.T).mean())
         assert line["valid_perplexity"] == pytest.approx(math.exp(line["valid_loss"]))
         assert line["tokens_per_second"] > 0
+        since = line["step"] - first
+        assert sum(bucket["tokens"] for bucket in line["sights"]) == since * 48
+        mean = sum(bucket["tokens"] * bucket["nll"] for bucket in line["sights"]) / (since * 48)
+        assert mean == pytest.approx(line["train_loss"], rel=1e-5)
     assert 0 < lines[-1]["classes_past_T"] < lines[-1]["classes_seen"]
     assert counts.tolist() == weights(tmp_path / "run")["head.counts"].tolist()
     assert [line["seconds"] for line in lines] == sorted(line["seconds"] for line in lines)
