@@ -48,6 +48,7 @@ class Config:
         "scaled",
         "direction",
         "centered",
+        "relative",
         "whitened",
         "additive",
         "shrinkage",

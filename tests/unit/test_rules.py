@@ -42,6 +42,7 @@ class Loop:
             weights = [(1 - RATE) ** age for age in reversed(range(len(self.past)))]
             self.m = sum(w * mean for w, (mean, _) in zip(weights, self.past, strict=True)) / sum(weights)
             self.second = sum(w * second for w, (_, second) in zip(weights, self.past, strict=True)) / sum(weights)
+        self.before = self.theta.copy()
         for i in sorted({int(y) for _, y in pairs}):
             mine = [h for h, y in pairs if y == i]
             if self.c[i] < self.T:
@@ -55,10 +56,10 @@ class Loop:
         covariance = covariance + (RIDGE * np.trace(covariance) / D + np.finfo(float).tiny) * np.eye(D)
         apart = np.linalg.inv(covariance) @ (h - m)
 
-        def turned(towards):
+        def turned(towards, row=theta):
             if not towards.any():  # the only activation so far is the mean: no direction
-                return theta
-            return length(theta) * unit(rate * length(theta) * unit(towards) + (1 - rate) * theta)
+                return row
+            return length(row) * unit(rate * length(row) * unit(towards) + (1 - rate) * row)
 
         base = self.name.removesuffix("-calibrated")
         if base == "paper":
@@ -69,6 +70,9 @@ class Loop:
             new = turned(h)
         elif base == "centered":
             new = turned(h - m)
+        elif base == "relative":
+            shared = self.before.mean(0)
+            new = shared + turned(h - m, theta - shared)
         elif base == "whitened":
             new = turned(apart)
         elif base == "additive":

@@ -28,6 +28,9 @@ class Rule:
     r"""write :math:`\overline{h} - m`: what sets the class's activations apart from all others"""
     whitened: bool = False
     r"""write :math:`\Sigma^{-1}(\overline{h} - m)`: as centered, with common directions counted for less"""
+    relative: bool = False
+    r"""take the row as what it is beside the mean row of all classes, :math:`\theta - \overline\theta`: a vector that all
+    rows share changes no probability, so the write should neither depend on it nor wipe it out"""
     scaled: bool = False
     """stretch what is written to the length of the row"""
     additive: bool = False
@@ -50,6 +53,7 @@ RULES = {
     "scaled": Rule(scaled=True),
     "direction": Rule(scaled=True, kept=True),
     "centered": Rule(centered=True, scaled=True, kept=True),
+    "relative": Rule(centered=True, relative=True, scaled=True, kept=True),
     "whitened": Rule(whitened=True, scaled=True, kept=True),
     "additive": Rule(additive=True),
     "shrinkage": Rule(whitened=True, shrinking=True, calibrated=True),
@@ -192,7 +196,9 @@ def write_(
         rate_U = n_U / (prior_count + before_U - 1 + n_U)
     else:
         rate_U = hebbian_rate(before_U, T=T, gamma=gamma, dtype=means_UD.dtype)
-    rows_UD, change_U = move_rows(rule, rows_UD, means_UD, rate_U, moments)
+    shared_D = weight.mean(0, dtype=means_UD.dtype) if rule.relative else means_UD.new_zeros(means_UD.shape[1])
+    rows_UD, change_U = move_rows(rule, rows_UD - shared_D, means_UD, rate_U, moments)
+    rows_UD += shared_D
     weight[classes_U] = rows_UD.to(weight.dtype)
     if bias is not None and change_U is not None:
         bias[classes_U] += change_U.to(bias.dtype)
