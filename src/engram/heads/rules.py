@@ -29,8 +29,8 @@ class Rule:
     whitened: bool = False
     r"""write :math:`\Sigma^{-1}(\overline{h} - m)`: as centered, with common directions counted for less"""
     relative: bool = False
-    r"""take the row as what it is beside the mean row of all classes, :math:`\theta - \overline\theta`: a vector that all
-    rows share changes no probability, so the write should neither depend on it nor wipe it out"""
+    r"""move :math:`\theta - \overline\theta`, what the row is beside the mean row of all classes: what all rows
+    share changes no probability, so a write should neither depend on it nor wipe it out"""
     scaled: bool = False
     """stretch what is written to the length of the row"""
     additive: bool = False
