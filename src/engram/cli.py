@@ -44,14 +44,14 @@ class Flags(Config):
 
 
 def demo(out: Path = Path("runs/demo"), json: Json = False, seed: int = 0, steps: int = RECIPES["demo"].steps) -> int:
-    """Train a plain softmax and a Hebbian one on the text that every Python carries, and compare them.
+    """Train a plain softmax, one that writes, and the paper's rule on the text that every Python carries; compare them.
 
     Takes about five minutes on two cores and needs no network. Interrupted, the same command goes on.
 
     Args:
-        out: folder for the data, both runs and the report.
-        seed: both heads start from it.
-        steps: training steps of each head.
+        out: folder for the data, the runs and the report.
+        seed: all of them start from it.
+        steps: training steps of each.
 
     Example: engram demo --out runs/demo
     """

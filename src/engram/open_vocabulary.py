@@ -4,8 +4,9 @@ Shape suffixes: N tokens of the text, V the vocabulary, K new words of the text,
 is V + k, in the order of their first sights.
 
 The first sight of a new word costs the NLL of ``<unk>``; its spelling is charged to no one. With the block that holds
-it the word becomes a class: a row as long as those of the rarest words, their mean bias, and the direction that the
-rule of the write gives it at a count of 1: that of the activation. Later sights are scored and written like all
+it the word becomes a class: the mean row and the mean bias of the rarest words, and a part of its own, as long as
+what parts one of them from that mean, with the direction that the rule of the write gives it at a count of 1: that
+of the activation. Later sights are scored and written like all
 others. Our decisions:
 
 - As an input a new word stays ``<unk>``, which is what a row of its own, started as that of ``<unk>`` and never
@@ -40,12 +41,14 @@ class Newborn:
     """What a new class starts with.
 
     Attributes:
-        norm: length of its row.
+        base: [D] what all new rows have in common; a row is this and a part of its own, which is written.
+        norm: length of that part.
         bias: its bias.
         written: whether its activations are written; without, its row keeps its random direction (a baseline).
         seed: of the random directions.
     """
 
+    base: Tensor
     norm: float
     bias: float
     written: bool = True
@@ -53,7 +56,10 @@ class Newborn:
 
 
 def newborn(model: LanguageModel, counts: np.ndarray, offset: float = 0.0) -> Newborn:
-    """The median length and the mean bias of the tenth of the classes that training had least, more than never.
+    """The mean row, the median length of what parts a row from it, and the mean bias of the rarest classes.
+
+    These are the tenth that training had least, more than never. The mean row carries that such words are rare:
+    without it a new class would be likely in half of all contexts.
 
     Args:
         model: a trained one.
@@ -63,9 +69,10 @@ def newborn(model: LanguageModel, counts: np.ndarray, offset: float = 0.0) -> Ne
     seen = np.flatnonzero(counts)
     rarest = seen[np.argsort(counts[seen], kind="stable")][: max(1, round(len(seen) * RAREST))]
     chosen = torch.from_numpy(rarest).to(model.head.weight.device)
-    norm = float(model.head.weight.detach()[chosen].norm(dim=1).median())
+    rows = model.head.weight.detach()[chosen]
+    base, norm = rows.mean(0), float((rows - rows.mean(0)).norm(dim=1).median())
     bias = 0.0 if model.head.bias is None else float(model.head.bias.detach()[chosen].mean())
-    return Newborn(norm, bias + offset)
+    return Newborn(base, norm, bias + offset)
 
 
 def number(words: Iterable[str], vocabulary: Vocabulary) -> np.ndarray:
@@ -206,7 +213,7 @@ def open_results(
             "sights": {name: int((sight_N == k).sum()) for k, name in enumerate(names, start=1)},
         },
         "writing": dataclasses.asdict(writing),
-        "newborn": dataclasses.asdict(start) | {"offset": offset},
+        "newborn": {"norm": start.norm, "bias": start.bias, "base_norm": float(start.base.norm()), "offset": offset},
         "variants": [
             {
                 "name": name,
@@ -231,9 +238,10 @@ def _open_memory(
     bias_V: Tensor = weight.new_zeros(V) if model.head.bias is None else model.head.bias.detach()
     waiting_K = bias_V.new_full((K,), -torch.inf)
     counts_C = np.r_[np.asarray(counts, dtype=np.int64), np.zeros(K, dtype=np.int64)]
-    rows_CD = torch.cat([weight, random_KD.to(weight)])
+    rows_CD = torch.cat([weight, random_KD.to(weight) + start.base.to(weight)])
     memory = Memory(rows_CD, torch.cat([bias_V, waiting_K]), counts_C, writing, moments)
-    memory.newborn_bias = start.bias
+    memory.newborn_bias, memory.first_new = start.bias, V
+    memory.base_D = start.base.to(memory.rows_CD)
     memory.writable_C[V:] = True
     memory.limit_C[V:] = writing.T if start.written else 0
     return memory

@@ -262,8 +262,8 @@ class _Trainer:
         state = load_checkpoint(self.last)
         if "sights" not in state.get("trainer", {}):
             raise InputError(
-                f"{self.last}: this checkpoint holds weights alone (is it a copy of best.pt?) or is of an older engram, "
-                "and training goes on from a last.pt of this one only. Put that back, or start a new run."
+                f"{self.last}: this checkpoint holds weights alone (is it a copy of best.pt?) or is of an older "
+                "engram, and training goes on from a last.pt of this one only. Put that back, or start a new run."
             )
         check_same(Config.from_dict(state["config"], str(self.last)), self.config, self.last)
         if state["vocabulary_hash"] != self.corpus.vocabulary.hash:
