@@ -1,31 +1,33 @@
-"""Puts the result table into README.md, from the result.json files in benchmarks/results.
+"""Puts the result tables into README.md, from the files in benchmarks/results.
 
 python benchmarks/readme_table.py
 """
 
 import json
 from pathlib import Path
+from typing import Any
 
 from engram.files import atomic_write
 from engram.report import markdown_table
+from engram.report.study import markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- results: made by benchmarks/readme_table.py -->", "<!-- end of results -->"
-TABLES = {
-    "wikitext-2": "WikiText-2, validation perplexity after three epochs of the CPU-sized recipe, one seed, by training "
-    "frequency of the word:",
-    "demo": "`make demo`, test perplexity:",
-}
+STUDIES = ("gutenberg-25", "wikitext-2")
+DEMO = ("softmax", "centered", "hebbian")
 
 
 def table() -> str:
     """All tables, from the committed results."""
-    parts = []
-    for folder, title in TABLES.items():
-        files = sorted((ROOT / "benchmarks" / "results" / folder).glob("*.json"), reverse=True)
-        results = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
-        parts += [title, "", markdown_table(results).strip(), ""]
-    return "\n".join(parts)
+    results = ROOT / "benchmarks" / "results"
+    parts = [markdown(_read(results / "study" / name / "study.json")).strip() for name in STUDIES]
+    demo = {name: _read(results / "demo" / f"{name}.json") for name in DEMO}
+    parts += ["`make demo`, test perplexity; `hebbian` is the paper's rule:", markdown_table(demo).strip()]
+    return "\n\n".join(parts) + "\n"
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def with_table(readme: str) -> str:

@@ -12,6 +12,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from engram import screen
 from engram._version import __version__
+from engram.cli_adapt import adapt
 from engram.cli_data import Json, data
 from engram.cli_study import study
 from engram.config import Config, load_config
@@ -190,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         app = tyro.extras.SubcommandApp()
         train = train_command(_default(arguments))
         commands: dict[str, Callable[..., int]] = {"demo": demo, "data": data, "train": train, "eval": evaluate}
-        commands |= {"score": score, "report": report, "study": study}
+        commands |= {"score": score, "report": report, "study": study, "adapt": adapt}
         for name, command in commands.items():
             app.command(name=name)(command)
         return int(app.cli(prog="engram", description=DESCRIPTION, args=arguments))

@@ -11,7 +11,7 @@ RECIPES: dict[str, Config] = {
     # 1,120 tokens a step: a few minutes an epoch of WikiText-2 on two cores.
     "small": _SMALL,
     # The corpus inside, 360 steps an epoch: three runs train and are evaluated in about five minutes on two cores.
-    "demo": _SMALL.replace(embedding=64, hidden=192, lr=0.002, steps=720, eval_every=120, checkpoint_every=120),
+    "demo": _SMALL.replace(embedding=64, hidden=192, lr=0.004, steps=720, eval_every=120, checkpoint_every=120),
     # Appendix A.1 and A.5.1: 512 sequences of 100 tokens, gradients of all devices summed, clipped to 0.1.
     # A single device works the batch through in 8 parts, as the paper's 8 did side by side.
     "paper": Config(
