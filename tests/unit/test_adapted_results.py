@@ -14,7 +14,9 @@ from engram.evaluation import evaluate
 from engram.runs import open_run
 from engram.training import train
 
-GRID = [Writing(rule=rule, gamma=gamma, max_count=50) for rule in ("scaled", "centered") for gamma in (0.0, 0.2)]
+GRID = [
+    Writing(rule=rule, gamma=gamma, max_count=50, block=5) for rule in ("scaled", "centered") for gamma in (0.0, 0.2)
+]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def test_the_grid_finds_what_reads_best(run, corpus, monkeypatch):
     alone = adapt_run(run, "valid", Writing(**tuned["best"]))
     assert found["writing"] == alone["writing"]
     assert found["adapted"] == alone["adapted"], "the two splits of this corpus are the same text"
-    with pytest.raises(InputError, match=r"blocks \[1, 2\]"):
+    with pytest.raises(InputError, match=r"blocks \[2, 5\]"):
         tune(
             trained.model,
             tokens,
@@ -87,10 +89,10 @@ def test_a_text_with_new_words(run, tmp_path, capsys):
 
 
 def test_the_command(run, capsys):
-    assert adapt(run, rule="scaled", gamma=0.3, json=True) == 0
+    assert adapt(run, rule="scaled", gamma=0.3, block=50, json=True) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["writing"]["rule"] == "scaled"
-    assert adapt(run) == 0
+    assert adapt(run, block=50) == 0
     assert "sights before" in capsys.readouterr().out
     with pytest.raises(InputError, match="--open needs --text"):
         adapt(run, open=True)
@@ -107,7 +109,7 @@ def test_documents_are_forgotten_where_they_are_known(run, corpus, monkeypatch):
         starts = np.array([0, 200, 500, len(corpus.split("valid"))])
 
     monkeypatch.setattr("engram.data.Corpus.documents", lambda self, split: Documents)
-    writing = Writing(rule="scaled", gamma=0.3, max_count=None)
+    writing = Writing(rule="scaled", gamma=0.3, max_count=None, block=9)
     forgetting, one = (adapt_run(run, "valid", writing, forget=forget) for forget in (True, False))
     assert (forgetting["writing"]["documents"], one["writing"]["documents"]) == (3, 0)
     assert forgetting["adapted"]["nll"] != pytest.approx(one["adapted"]["nll"], rel=1e-6)

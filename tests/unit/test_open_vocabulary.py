@@ -19,7 +19,8 @@ IDS[np.random.default_rng(3).random(157) < 0.3] = -1
 NEW = np.random.default_rng(4).integers(0, 11, 157)
 NAMES: dict[int, int] = {}
 IDS = np.array([V + NAMES.setdefault(int(NEW[i]), len(NAMES)) if IDS[i] < 0 else IDS[i] for i in range(157)])
-START = Newborn(norm=2.5, bias=0.7, seed=5)
+BASE = torch.linspace(-1, 1, D, dtype=torch.float64)
+START = Newborn(BASE, norm=2.5, bias=0.7, seed=5)
 
 
 def directions(start: Newborn) -> Tensor:
@@ -47,12 +48,12 @@ def open_loop(ids: np.ndarray, writing: Writing, start: Newborn) -> np.ndarray:
             own = torch.stack([hidden[i] for i in block if ids[i] == token])
             if token not in rows:
                 direction = random[token - V] / random[token - V].norm()
-                rows[token] = torch.cat([direction * start.norm, torch.tensor([start.bias])])
+                rows[token] = torch.cat([BASE + direction * start.norm, torch.tensor([start.bias])])
             count = int(COUNTS[token]) if token < V else 0
             if start.written if token >= V else count < limit:
-                row = rows[token]
-                new = written(writing, row[:-1], own.mean(0), len(own), count, sights.get(token, 0), moments)
-                rows[token] = torch.cat([new[:-1], row[-1:] + new[-1:]])
+                row, base = rows[token], BASE if token >= V else 0 * BASE
+                new = written(writing, row[:-1] - base, own.mean(0), len(own), count, sights.get(token, 0), moments)
+                rows[token] = torch.cat([base + new[:-1], row[-1:] + new[-1:]])
             sights[token] = sights.get(token, 0) + len(own)
     return np.array(nll)
 
@@ -75,7 +76,7 @@ def test_segments_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_unwritten_rows_keep_their_random_direction() -> None:
-    writing, start = Writing(gamma=0.3, max_count=0), Newborn(2.5, 0.7, written=False, seed=6)
+    writing, start = Writing(gamma=0.3, max_count=0), Newborn(BASE, 2.5, 0.7, written=False, seed=6)
     want = open_loop(IDS, writing, start)
     assert abs(want - open_loop(IDS, writing, START)).max() > 0.1
     np.testing.assert_allclose(opened(IDS, writing, start), want, rtol=3e-6)
@@ -114,7 +115,9 @@ def test_new_words_are_numbered_at_first_sight() -> None:
 
 def test_a_newborn_is_like_the_rarest_words() -> None:
     start = newborn(MODEL, COUNTS, offset=0.5)
-    assert start.norm == pytest.approx(MODEL.head.weight[[20, 21]].norm(dim=1).min().item())
+    one, other = MODEL.head.weight.detach()[[20, 21]]
+    torch.testing.assert_close(start.base, (one + other) / 2)
+    assert start.norm == pytest.approx((one - other).norm().item() / 2)
     assert start.bias == pytest.approx(MODEL.head.bias[[20, 21]].mean().item() + 0.5)
 
 
