@@ -14,10 +14,7 @@ import torch
 from engram.activations import measure_moments, read_segments
 from engram.adaptation import Memory, Writing, adapted_nll, read_text
 from engram.adaptation_tables import mean_of, sight_table, summary
-from engram.data import Corpus, open_corpus
-from engram.data.lines import read_lines
-from engram.data.tokenize import tokenize_lines
-from engram.data.vocabulary import EOS, Vocabulary
+from engram.data import Corpus
 from engram.errors import InputError
 from engram.evaluation import _evaluating, token_nll
 from engram.heads.rules import Moments
@@ -25,7 +22,8 @@ from engram.models.lstm import LanguageModel
 from engram.open_vocabulary import number, open_results
 from engram.progress import Bar
 from engram.provenance import provenance
-from engram.runs import Trained, open_run
+from engram.results import open_with_data, read_words
+from engram.runs import Trained
 
 RARE = 100  # words that training had less often are the ones whose sights are followed
 MOMENTS_OF = 20_000  # tokens of training text that the activations' moments are measured on
@@ -168,22 +166,6 @@ def tune(
     }
 
 
-def read_words(text: Path, vocabulary: Vocabulary) -> list[str]:
-    """The words of a UTF-8 file as the vocabulary's corpus was cut, each line that is not blank ended by ``<eos>``.
-
-    Raises:
-        InputError: the file is missing, not UTF-8, or holds no text.
-    """
-    if not text.is_file():
-        raise InputError(f"{text}: there is no such file. Give a plain text file in UTF-8.")
-    with open(text, "rb") as file:
-        lines = list(tokenize_lines(read_lines(file, str(text)), vocabulary.tokenizer))
-    words = [word for line in lines if line for word in [*line, EOS]]
-    if not words:
-        raise InputError(f"{text}: the file holds no text. Give a plain text file with at least one word.")
-    return words
-
-
 @dataclass(frozen=True)
 class _Bench:
     """A run with the data that it was trained on, and what all readings of a text need of the two."""
@@ -194,17 +176,7 @@ class _Bench:
 
     @classmethod
     def open(cls, folder: Path, checkpoint: str, data: str | None) -> "_Bench":
-        trained = open_run(folder, checkpoint)
-        if data is None and not Path(trained.data).is_dir():
-            raise InputError(
-                f"{folder} was trained on {trained.data}, which is not there. Say with --data where it is now."
-            )
-        corpus = open_corpus(data or trained.data)
-        if corpus.vocabulary.hash != trained.vocabulary.hash:
-            raise InputError(
-                f"{corpus.folder}: this data has another vocabulary than the one {folder} was trained with, so its "
-                "token ids mean other words. Give --data the folder the run was trained on."
-            )
+        trained, corpus = open_with_data(folder, checkpoint, data)
         eos_id, tokens = trained.vocabulary.eos_id, np.asarray(corpus.split("train")[:MOMENTS_OF])
         moments = measure_moments(trained.model, tokens, eos_id=eos_id)
         return cls(trained, corpus, {"counts": trained.vocabulary.counts, "eos_id": eos_id, "moments": moments})

@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from engram.data import open_corpus
+from engram.data import Corpus, open_corpus
 from engram.data.lines import read_lines
 from engram.data.tokenize import tokenize_lines
-from engram.data.vocabulary import EOS
+from engram.data.vocabulary import EOS, Vocabulary
 from engram.errors import InputError
 from engram.evaluation import evaluate, token_nll
 from engram.files import write_json
 from engram.progress import Bar
 from engram.provenance import provenance
-from engram.runs import open_run
+from engram.runs import Trained, open_run
 
 CONTEXT = 8  # words shown before a surprising one
 
@@ -32,17 +32,7 @@ def evaluate_run(folder: Path, split: str, *, checkpoint: str = "best", data: st
     Raises:
         InputError: the run or the data are missing or damaged, or do not belong together.
     """
-    trained = open_run(folder, checkpoint)
-    if data is None and not Path(trained.data).is_dir():
-        raise InputError(
-            f"{folder} was trained on {trained.data}, which is not there. Say with --data where it is now."
-        )
-    corpus = open_corpus(data or trained.data)
-    if corpus.vocabulary.hash != trained.vocabulary.hash:
-        raise InputError(
-            f"{corpus.folder}: this data has another vocabulary than the one {folder} was trained with, so its "
-            "token ids mean other words. Give --data the folder the run was trained on, or train on this one."
-        )
+    trained, corpus = open_with_data(folder, checkpoint, data)
     tokens = corpus.split(split)
     with Bar(f"eval {folder.name} {split}", len(tokens)) as bar:
         found = evaluate(
@@ -88,13 +78,7 @@ def score_text(folder: Path, text: Path, *, top: int = 20, checkpoint: str = "be
         raise InputError(f"top is {top}; expected the number of surprising tokens to list, 0 or more.")
     trained = open_run(folder, checkpoint)
     vocabulary = trained.vocabulary
-    if not text.is_file():
-        raise InputError(f"{text}: there is no such file. Give a plain text file in UTF-8.")
-    with open(text, "rb") as file:
-        lines = list(tokenize_lines(read_lines(file, str(text)), vocabulary.tokenizer))
-    words = [word for line in lines if line for word in [*line, EOS]]
-    if not words:
-        raise InputError(f"{text}: the file holds no text. Give a plain text file with at least one word.")
+    words = read_words(text, vocabulary)
     ids = vocabulary.encode(words)
     with Bar(f"score {text.name}", len(ids)) as bar:
         nll = token_nll(trained.model, ids, eos_id=vocabulary.eos_id, progress=bar.update)
@@ -119,3 +103,39 @@ def score_text(folder: Path, text: Path, *, top: int = 20, checkpoint: str = "be
         "surprising": surprising,
         **provenance(),
     }
+
+
+def open_with_data(folder: Path, checkpoint: str, data: str | None) -> tuple[Trained, Corpus]:
+    """A trained run and the corpus it was trained on, which may lie elsewhere by now.
+
+    Raises:
+        InputError: as ``evaluate_run``.
+    """
+    trained = open_run(folder, checkpoint)
+    if data is None and not Path(trained.data).is_dir():
+        raise InputError(
+            f"{folder} was trained on {trained.data}, which is not there. Say with --data where it is now."
+        )
+    corpus = open_corpus(data or trained.data)
+    if corpus.vocabulary.hash != trained.vocabulary.hash:
+        raise InputError(
+            f"{corpus.folder}: this data has another vocabulary than the one {folder} was trained with, so its "
+            "token ids mean other words. Give --data the folder the run was trained on, or train on this one."
+        )
+    return trained, corpus
+
+
+def read_words(text: Path, vocabulary: Vocabulary) -> list[str]:
+    """The words of a UTF-8 file as the vocabulary's corpus was cut, each line that is not blank ended by ``<eos>``.
+
+    Raises:
+        InputError: the file is missing, not UTF-8, or holds no text.
+    """
+    if not text.is_file():
+        raise InputError(f"{text}: there is no such file. Give a plain text file in UTF-8.")
+    with open(text, "rb") as file:
+        lines = list(tokenize_lines(read_lines(file, str(text)), vocabulary.tokenizer))
+    words = [word for line in lines if line for word in [*line, EOS]]
+    if not words:
+        raise InputError(f"{text}: the file holds no text. Give a plain text file with at least one word.")
+    return words
