@@ -17,8 +17,8 @@ class Sights:
     Bucket k = 0 holds first sights; bucket k = 1, 2, 4, 8, ... those of classes seen k to 2k - 1 times. The tokens
     of one step all count as before it, so a class that comes twice in the step of its first sight has two tokens
     in bucket 0: the model could not have learnt between them. Runs that read the same batches have the same tokens
-    in each bucket, so that their curves can be held against each other token by token. Our decision: the issue is not
-    in the paper, whose Figure 5 shows it for all classes at once.
+    in each bucket, so that their curves can be held against each other token by token. Our
+    decision: the measure is not the paper's, whose Figure 5 shows all classes at once.
 
     Args:
         num_classes: V.

@@ -294,4 +294,4 @@ class HebbianSoftmax(Softmax):
 
     def extra_repr(self) -> str:
         """The sizes and the rule, for ``print``."""
-        return f"{super().extra_repr()}, T={self.T}, gamma={self.gamma}"
+        return f"{super().extra_repr()}, T={self.T}, gamma={self.gamma}, rule={self.rule}"
