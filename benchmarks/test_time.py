@@ -1,11 +1,11 @@
 """Writing at test time, and an open vocabulary: what they give trained runs, and how fast they are.
 
 For each run: rule, rate and the limit on training's count are chosen on the first tokens of the validation split;
-with these the split is read once, with and without forgetting at the documents' borders. Then books whose words
+with these the test split is read once, with and without forgetting at the documents' borders. Then books whose words
 the run's vocabulary lacks: the offset of the new classes' bias is chosen on the first book, and the others are read
 once with the best.
 
-    python benchmarks/test_time.py runs/softmax runs/hebbian --split test
+    python benchmarks/test_time.py runs/softmax runs/hebbian
     python benchmarks/test_time.py runs/books --books ../shared/data/gutenberg/mirror-valid.tar.xz --count 4
 """
 
@@ -26,7 +26,8 @@ from engram.data.vocabulary import EOS
 from engram.open_vocabulary import number, open_results
 from engram.runs import Trained, open_run
 
-OFFSETS = (0.0, 2.0, 4.0, 6.0)
+OFFSETS = (0.0, 2.0, 4.0, 6.0, 8.0)
+OPEN = ("unwritten", "written", "all_written")  # each is read at the offset that is best for itself
 
 
 def books(archive: Path, count: int) -> dict[str, list[str]]:
@@ -51,24 +52,31 @@ def open_books(
     moments = measure_moments(trained.model, part, eos_id=vocabulary.eos_id)
     ids = {name: number(words[:tokens], vocabulary) for name, words in texts.items()}
     first, *others = ids
-    tuned = {
-        offset: open_results(trained, ids[first], writing, moments=moments, offset=offset)["variants"]
-        for offset in OFFSETS
-    }
-    best = min(OFFSETS, key=lambda offset: _variant(tuned[offset], "written")["all"])
+
+    def read(name: str, offset: float) -> dict[str, Any]:
+        return open_results(trained, ids[name], writing, moments=moments, offset=offset)
+
+    tuned = {offset: read(first, offset) for offset in OFFSETS}
+    best = {v: min(OFFSETS, key=lambda offset: _variant(tuned[offset], v)["all"]) for v in OPEN}
+
+    def at_their_best(name: str) -> dict[str, Any]:
+        found = {offset: read(name, offset) for offset in sorted(set(best.values()))}
+        any_one = next(iter(found.values()))
+        closed = [row for row in any_one["variants"] if row["name"] not in best]
+        rows = [_variant(found[offset], variant) | {"offset": offset} for variant, offset in best.items()]
+        return any_one | {"variants": closed + rows}
+
+    offsets = {str(offset): found["variants"] for offset, found in tuned.items()}
     return {
         "chosen_on": first,
-        "offsets": {str(offset): _variant(variants, "written") for offset, variants in tuned.items()},
+        "offsets": offsets,
         "offset": best,
-        "books": {
-            name: open_results(trained, ids[name], writing, moments=moments, offset=best)
-            for name in (others or [first])
-        },
+        "books": {name: at_their_best(name) for name in others},
     }
 
 
-def _variant(variants: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    return next(variant for variant in variants if variant["name"] == name)
+def _variant(found: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(variant for variant in found["variants"] if variant["name"] == name)
 
 
 def print_split(found: dict[str, Any]) -> None:
@@ -103,7 +111,6 @@ def _three(nll: float | None) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("--split", choices=("valid", "test"), default="valid")
     parser.add_argument("--data", type=Path, help="the data folder, if it was moved since training")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     parser.add_argument("--tune-tokens", type=int, default=20_000)
@@ -112,16 +119,18 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=50_000, help="of each book at most")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/test_time.json"))
     options = parser.parse_args()
+    if options.books and options.count < 2:
+        parser.error("--count: 2 or more, the first book is the one chosen on")
     texts = {} if options.books is None else books(options.books, options.count)
     data = None if options.data is None else str(options.data)
     where: dict[str, Any] = {"checkpoint": options.checkpoint, "data": data}
     result: dict[str, Any] = {}
     for run in options.runs:
-        one = adapt_run(run, options.split, None, tune_tokens=options.tune_tokens, **where)
+        one = adapt_run(run, "test", None, tune_tokens=options.tune_tokens, **where)
         found = {"forgetting": one} if one["writing"]["documents"] else {"one_stream": one}
         settings = {name: value for name, value in one["writing"].items() if name != "documents"}
         if one["writing"]["documents"]:
-            found["one_stream"] = adapt_run(run, options.split, Writing(**settings), forget=False, **where)
+            found["one_stream"] = adapt_run(run, "test", None, forget=False, tune_tokens=options.tune_tokens, **where)
         for part in found.values():
             print_split(part)
         result[str(run)] = found

@@ -29,6 +29,8 @@ def tilt(folder: Path, streams: int) -> list[dict[str, float]]:
     """Perplexity overall and below 100 at each shift, on the validation split."""
     trained = open_run(folder)
     corpus, vocabulary, bias = open_corpus(trained.data), trained.vocabulary, trained.model.head.bias
+    if bias is None:
+        sys.exit(f"{folder} has no bias to tilt")
     rare_V = torch.from_numpy((vocabulary.counts > 0) & (vocabulary.counts < EDGES[1]))
     own_V, found = bias.detach().clone(), []
     for shift in SHIFTS:
@@ -71,9 +73,10 @@ def plot(curves: dict[str, list[dict[str, float]]]) -> Plot:
 def main(arguments: Any) -> None:
     """Measure every run and write both files."""
     torch.set_num_threads(1)
-    curves = {
-        run.parent.name if run.name.isdigit() else run.name: tilt(run, arguments.streams) for run in arguments.runs
-    }
+    names = [run.parent.name if run.name.isdigit() else run.name for run in arguments.runs]
+    if len(set(names)) < len(names):
+        sys.exit(f"two runs have one name: {names}; give one seed of each variant")
+    curves = {name: tilt(run, arguments.streams) for name, run in zip(names, arguments.runs, strict=True)}
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_json(arguments.out / "tilt.json", {"streams": arguments.streams, **provenance(), "runs": curves})
     with matplotlib.rc_context(STYLE):

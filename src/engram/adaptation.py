@@ -71,7 +71,8 @@ class Memory:
     """The rows of an output layer, and what a text writes into them. The layer itself stays as it is.
 
     Args:
-        head: the output layer: ``weight`` [C, D], ``bias`` [C] or None.
+        weight: [C, D] rows of the output layer.
+        bias: [C] or None.
         counts: [C] occurrences in training.
         writing: how to write.
         moments: of the activations; for rules that need them.

@@ -36,8 +36,7 @@ class _AdoptedHead(HebbianSoftmax):
 
     @moments.setter
     def moments(self, value: Tensor) -> None:
-        if getattr(self._linear, "engram_moments", None) is None:  # else attached before: it goes on from there
-            self._linear.register_buffer("engram_moments", value)
+        self._linear.register_buffer("engram_moments", value)
 
     def _take_over(self, linear: nn.Linear) -> "_AdoptedHead":
         # Not a submodule: the parameters and the buffer stay the model's alone.
@@ -185,8 +184,10 @@ def attach(
     if shift < 0:
         raise InputError(f"shift is {shift}; expected 0 or more: logits at position t predict label t + shift.")
     linear = _output_layer(model_or_linear)
-    before = getattr(linear, "engram_counts", None)
+    before, moments = (getattr(linear, name, None) for name in ("engram_counts", "engram_moments"))
     head = _AdoptedHead.from_linear(linear, before if counts is None else counts, T=T, gamma=gamma, rule=rule)
+    if moments is not None and head._parts.needs_moments:
+        head.moments = moments
     hooks: list[Any] = [head.attach(optimizer, group=group)]
     capture = _Capture(head, shift)
     hooks.append(linear.register_forward_hook(capture.after_linear, with_kwargs=True))

@@ -60,7 +60,16 @@ def adapt(
         raise InputError("--open needs --text FILE: a data folder has <unk> where a word was new, not the word.")
     if tune_tokens < 1:
         raise InputError(f"tune-tokens is {tune_tokens}; expected 1 or more.")
-    writing = None if tune else Writing(rule=rule, gamma=gamma, T=T, max_count=max_count, block=block)
+    given = Writing(rule=rule, gamma=gamma, T=T, max_count=max_count, block=block)
+    if tune and given != DEFAULT:
+        raise InputError("--tune chooses rule, gamma and max-count; leave out those, T and block.")
+    if tune and text is None and split == "valid":
+        raise InputError(
+            "--tune chooses on the validation split and cannot report it: add --split test or --text FILE."
+        )
+    if offset and not open:
+        raise InputError("--offset is about the new classes of --open; add that, or leave it out.")
+    writing = None if tune else given
     where: dict[str, Any] = {"checkpoint": checkpoint, "data": None if data is None else str(data)}
     where["tune_tokens"] = tune_tokens
     if open and text is not None:

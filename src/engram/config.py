@@ -48,15 +48,11 @@ class Config:
         "scaled",
         "direction",
         "centered",
-        "relative",
         "whitened",
         "additive",
         "shrinkage",
-        "paper-calibrated",
-        "centered-calibrated",
-        "whitened-calibrated",
     ] = "paper"
-    """hebbian: what the write does to a row (docs/when.md); the default is the paper's"""
+    """hebbian: what the write does to a row (docs/rule.md); the default is the paper's"""
     prior_count: float = 10.0
     """hebbian, rule shrinkage: how many examples the prior is worth"""
     write_embedding: bool = True
@@ -133,9 +129,10 @@ class Config:
         self._require("gamma", 0 <= self.gamma <= 1, "in [0, 1]")
         self._require("lr", self.lr > 0, "above 0")
         self._require("prior_count", self.prior_count > 0, "above 0")
+        spared = self.tied and not self.write_embedding
+        self._require("weight_decay", not (spared and self.weight_decay), "0 where write_embedding is false")
         self._require("bias_start", self.bias or self.bias_start == "zero", "zero, or bias to be true")
-        moves_bias = self.rule == "shrinkage" or self.rule.endswith("-calibrated")
-        self._require("rule", self.bias or not moves_bias, "bias to be true, for this rule moves it")
+        self._require("rule", self.bias or self.rule != "shrinkage", "bias to be true, for this rule moves it")
         self._require("seed", 0 <= self.seed < 2**63, "from 0 to 2^63 - 1")
         self._require("accumulate", self.batch % self.accumulate == 0, f"a divisor of batch = {self.batch}")
 

@@ -188,6 +188,8 @@ def linear_cross_entropy(
     _check_shapes(hidden, weight, target)
     if bias is not None and bias.shape != weight.shape[:1]:
         raise InputError(f"bias is {list(bias.shape)}; expected [{weight.shape[0]}], one value for each row of weight.")
+    if nll_out is not None and nll_out.shape != target.shape:
+        raise InputError(f"nll_out is {list(nll_out.shape)}; expected {list(target.shape)}, one value for each target.")
     device = hidden.device.type
     if compute_dtype is None:
         own = torch.promote_types(hidden.dtype, weight.dtype)

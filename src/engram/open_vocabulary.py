@@ -16,6 +16,7 @@ others. Our decisions:
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,7 @@ from engram.activations import Segment, read_segments
 from engram.adaptation import Memory, Writing, read_text
 from engram.adaptation_tables import mean_of, sights_before
 from engram.data.vocabulary import Vocabulary
+from engram.errors import InputError
 from engram.evaluation import _check, _evaluating, token_nll
 from engram.heads.rules import Moments
 from engram.models.lstm import LanguageModel
@@ -66,6 +68,8 @@ def newborn(model: LanguageModel, counts: np.ndarray, offset: float = 0.0) -> Ne
         counts: [V] occurrences in training.
         offset: added to the bias, in nats: a word that a text has had is likelier there than its like in training.
     """
+    if not math.isfinite(offset):
+        raise InputError(f"offset is {offset}; expected a finite number of nats.")
     seen = np.flatnonzero(counts)
     rarest = seen[np.argsort(counts[seen], kind="stable")][: max(1, round(len(seen) * RAREST))]
     chosen = torch.from_numpy(rarest).to(model.head.weight.device)
@@ -179,8 +183,9 @@ def open_results(
     """The variants of an open vocabulary on one text, all on the same events.
 
     ``closed``: every new word is ``<unk>``, whose mass is shared by those met so far; ``closed_by_count``: shared by
-    their sights so far; ``unwritten``: new rows of random direction; ``written``: new rows are written, the others
-    not; ``all_written``: the words of the vocabulary are written too, as ``writing`` says.
+    their sights so far; ``closed_written``: that, with the words of the vocabulary written; ``unwritten``: new rows
+    of random direction; ``written``: new rows are written, the others not; ``all_written``: the words of the
+    vocabulary are written too, as ``writing`` says (to be held against ``closed_written``).
 
     Returns:
         tokens, new (words, tokens, of them first sights), the settings, and ``variants``: a row each, ``{"name",
@@ -195,9 +200,11 @@ def open_results(
     known: dict[str, Any] = {"counts": vocabulary.counts, "unk_id": vocabulary.unk_id, "eos_id": eos_id}
     known |= {"moments": moments, "segments": segments}
     unk_N = token_nll(model, inputs, eos_id=eos_id)
+    memory = Memory(model.head.weight, model.head.bias, vocabulary.counts, writing, moments)
     nll = {
         "closed": closed_nll(unk_N, ids, V),
         "closed_by_count": closed_nll(unk_N, ids, V, by_count=True),
+        "closed_written": closed_nll(read_text(memory, segments, inputs), ids, V, by_count=True),
         "unwritten": open_nll(model, ids, alone, dataclasses.replace(start, written=False), **known),
         "written": open_nll(model, ids, alone, start, **known),
         "all_written": open_nll(model, ids, writing, start, **known),

@@ -37,7 +37,7 @@ class Sights:
         # frexp is exact: seen = mantissa * 2^exponent with the mantissa in [1/2, 1), and 0 has the exponent 0.
         bucket_N = torch.frexp(seen_N.double())[1].long()
         self._tokens_K += torch.bincount(bucket_N, minlength=BUCKETS)
-        self._sums_K += torch.bincount(bucket_N, weights=nll.flatten().double().cpu(), minlength=BUCKETS)
+        self._sums_K += torch.bincount(bucket_N, weights=nll.flatten().cpu().double(), minlength=BUCKETS)
         self._fresh_V += torch.bincount(y_N, minlength=len(self.seen_V))
 
     def step(self) -> None:

@@ -98,7 +98,7 @@ def load_study(path: str | Path) -> Study:
     regimes = _named(path, "regimes", values.get("regimes", {"default": {}}))
     variants = _named(path, "variants", values.get("variants"))
     baseline, split = values.get("baseline"), values.get("split", "valid")
-    if baseline not in variants:
+    if baseline not in list(variants):
         raise InputError(f"{path}: baseline is {baseline!r}; expected one of the variants, {', '.join(variants)}.")
     if split not in SPLITS:
         raise InputError(f"{path}: split is {split!r}; expected one of {', '.join(SPLITS)}.")

@@ -2,13 +2,18 @@
 
 import fcntl
 import json
+import os
 import signal
+import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from command import assert_refused, call, start
+
+from engram import study_job
 
 BASE = {"embedding": 8, "hidden": 8, "batch": 4, "length": 10, "lr": 0.01, "dropout": 0.2, "eval_every": 10}
 
@@ -28,6 +33,59 @@ def wait_for(condition, process=None) -> None:
         time.sleep(0.02)
 
 
+class Forked:
+    """A job as a fork of this process in place of a fresh Python, whose imports take longer than its work."""
+
+    def __init__(self, command, *, stdout, stderr, **_) -> None:
+        end, self._lives = os.pipe()
+        self.returncode, self.pid = None, os.fork()
+        if not self.pid:
+            code = 2
+            try:
+                for one, number in ((end, 0), (stdout.fileno(), 1), (stderr.fileno(), 2)):
+                    os.dup2(one, number)
+                os.close(self._lives)
+                sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+                code = study_job.work(json.loads(command[-1]))
+            except Exception as error:  # as the module's last lines
+                print(f"engram: {error}", file=sys.stderr)
+            finally:
+                os._exit(code)
+        os.close(end)
+
+    def poll(self) -> int | None:
+        return self._wait(os.WNOHANG)
+
+    def wait(self) -> int | None:
+        return self._wait(0)
+
+    def _wait(self, how: int) -> int | None:
+        if self.returncode is None and (ended := os.waitpid(self.pid, how))[0]:
+            self.returncode = os.waitstatus_to_exitcode(ended[1])
+            os.close(self._lives)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    monkeypatch.setattr("engram.study_run.subprocess", SimpleNamespace(Popen=Forked, PIPE=None))
+
+
+def end_when(condition) -> None:
+    """SIGTERM to this process, from a fork of it, once the condition holds."""
+    study = os.getpid()
+    if not os.fork():
+        try:
+            wait_for(condition)
+            os.kill(study, signal.SIGTERM)
+        finally:
+            os._exit(0)
+
+
 def is_free(out: Path) -> bool:
     """Whether neither the study nor one of its jobs lives: they all hold its lock."""
     with open(out / ".lock") as lock:
@@ -42,26 +100,26 @@ def lines(path: Path) -> int:
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
-def test_killed_and_ended_it_goes_on_to_the_same_numbers(data, tmp_path, capfd):
+def test_killed_and_ended_it_goes_on_to_the_same_numbers(data, tmp_path, capfd, monkeypatch):
     variants = {"softmax": {"head": "softmax"}, "hebbian": {"head": "hebbian"}}
-    recipe, out = write_recipe(tmp_path, data, variants, steps=600, checkpoint_every=5), tmp_path / "out"
+    recipe, out = write_recipe(tmp_path, data, variants, steps=400, checkpoint_every=5), tmp_path / "out"
     runs = [out / f"runs/text/default/{name}/0" for name in variants]
 
-    process = start("study", recipe, "--out", out, "--workers=1")
-    wait_for(lambda: lines(runs[0] / "metrics.jsonl") > 1, process)
+    process = start("study", recipe, "--out", out, "--workers=2")
+    wait_for(lambda: min(lines(run / "metrics.jsonl") for run in runs) > 1, process)
     assert_refused(call(capfd, "study", recipe, "--out", out), "a study is at work")
     process.kill()
     process.communicate()
-    wait_for(lambda: is_free(out))  # its job ends by itself, and saves
-    assert (runs[0] / "checkpoints/last.pt").exists()
-    assert "SIGTERM: ending after this step" in (runs[0] / "log.txt").read_text()
+    wait_for(lambda: is_free(out))  # its jobs end by themselves, and save
+    for run in runs:
+        assert (run / "checkpoints/last.pt").exists()
+        assert "SIGTERM: ending after this step" in (run / "log.txt").read_text()
 
-    before = lines(runs[0] / "metrics.jsonl")
-    process = start("study", recipe, "--out", out, "--workers=2", "--json")
-    wait_for(lambda: lines(runs[0] / "metrics.jsonl") > before and lines(runs[1] / "metrics.jsonl") > 1, process)
-    process.send_signal(signal.SIGTERM)
-    found, err = process.communicate(timeout=100)
-    assert process.returncode == 143, err
+    monkeypatch.setattr("engram.study_run.subprocess", SimpleNamespace(Popen=Forked, PIPE=None))
+    before = [lines(run / "metrics.jsonl") for run in runs]
+    end_when(lambda: any(lines(run / "metrics.jsonl") > n for run, n in zip(runs, before, strict=True)))
+    code, found, err = call(capfd, "study", recipe, "--out", out, "--workers=2", "--json")
+    assert code == 143, err
     assert is_free(out)
     assert json.loads(found)["interrupted"] == "SIGTERM"
     assert "waiting" in {job["state"] for job in json.loads(found)["jobs"]}
@@ -74,9 +132,9 @@ def test_killed_and_ended_it_goes_on_to_the_same_numbers(data, tmp_path, capfd):
         assert "resumed at step" in (run / "log.txt").read_text()
         undisturbed = tmp_path / job["variant"]
         flags = [f"--{name.replace('_', '-')}={value}" for name, value in BASE.items()]
-        flags += ["--steps=600", f"--head={job['variant']}", "--json"]
+        flags += ["--steps=400", f"--head={job['variant']}", "--json"]
         expected = json.loads(call(capfd, "train", data, "--out", undisturbed, *flags)[1])
-        assert job["tokens"] == expected["tokens"] == 600 * 40
+        assert job["tokens"] == expected["tokens"] == 400 * 40
         assert (job["perplexity"], job["bands"]) == (expected["result"]["perplexity"], expected["result"]["bands"])
         metrics = [json.loads(line) for line in (undisturbed / "metrics.jsonl").read_text().splitlines()]
         eighth = [one["tokens"] for line in metrics for one in line["sights"] if one["seen"] == 8]
@@ -84,7 +142,7 @@ def test_killed_and_ended_it_goes_on_to_the_same_numbers(data, tmp_path, capfd):
     assert (out / "study.png").exists()
 
 
-def test_neither_divergence_nor_failure_stops_the_others(data, tmp_path, capfd):
+def test_neither_divergence_nor_failure_stops_the_others(data, tmp_path, capfd, forked):
     boom = {"optimizer": "sgd", "lr": 1e30, "clip": 0.0}
     recipe = write_recipe(tmp_path, data, {"boom": boom, "broken": {"T": 7}, "softmax": {"head": "softmax"}})
     out = tmp_path / "out"
@@ -120,7 +178,7 @@ def test_a_dry_run_lists_and_does_nothing(data, tmp_path, capfd):
     recipe = write_recipe(tmp_path, data, {"a": {"T": 7}, "b": {}})
     code, text, _ = call(capfd, "study", recipe, "--out", tmp_path / "out", "--dry-run")
     assert code == 0
-    assert text.splitlines()[:2] == ["text default a: seeds 0: T=7", "text default b: seeds 0: T=500"]
+    assert text.splitlines()[:2] == ["text default a: seeds 0: T=7", "text default b: seeds 0: T=100"]
     assert "2 jobs, 2 to run" in text
     assert not (tmp_path / "out").exists()
 

@@ -85,9 +85,9 @@ def ddp_accumulating(rank, ranks):
     return ddp(rank, ranks, micros=2)
 
 
-def ddp_whitened(rank, ranks):
+def ddp_shrinkage(rank, ranks):
     """A rule with running moments, which travel with the class sums."""
-    return ddp(rank, ranks, micros=2, rule="whitened-calibrated")
+    return ddp(rank, ranks, micros=2, rule="shrinkage")
 
 
 def last_rank_is_silent(rank, ranks):
@@ -193,7 +193,7 @@ def counted(y):
 EVERYWHERE = (
     ddp,
     ddp_accumulating,
-    ddp_whitened,
+    ddp_shrinkage,
     last_rank_is_silent,
     overflow_on_one_rank,
     alone,

@@ -19,7 +19,7 @@ def ranks(request, tmp_path_factory):
     [
         ("ddp", lambda n: jobs.one_process(n)),
         ("ddp_accumulating", lambda n: jobs.one_process(n, micros=2)),
-        ("ddp_whitened", lambda n: jobs.one_process(n, micros=2, rule="whitened-calibrated")),
+        ("ddp_shrinkage", lambda n: jobs.one_process(n, micros=2, rule="shrinkage")),
         ("last_rank_is_silent", lambda n: jobs.one_process(n - 1)),
     ],
 )

@@ -7,10 +7,13 @@ from xml.etree import ElementTree
 
 import matplotlib.image
 import pytest
+import tyro
 from report_runs import BANDS, HEBBIAN, SOFTMAX, make_result, make_run, text_of
 
+from engram.cli import Flags
 from engram.config import Config
 from engram.errors import InputError
+from engram.recipes import recipe
 from engram.report import comparison_table, markdown_table, write_report
 from engram.report.tables import verdict
 
@@ -102,7 +105,10 @@ def test_report_of_one_run_lies_in_its_folder(tmp_path):
     assert {file.stem for file in (tmp_path / "hebbian" / "plots").iterdir()} == {
         "validation", "loss", "bands", "classes",
     }  # fmt: skip
-    assert f"engram train data/stdlib --out {tmp_path / 'hebbian'} --layer-norm --T 50" in page
+    command = re.search(r"engram train data/stdlib --out \S+ (.*)", page).group(1)
+    assert command == "--layer-norm --no-bias --bias-start zero --T 50 --gamma 0.01 --rule paper"
+    again = tyro.cli(Flags, args=command.split(), default=Flags(**recipe("small").to_dict()))
+    assert again.to_dict() == Config(T=50, layer_norm=True).to_dict()
     for known in ("engram eval runs/hebbian --split test", "2.13.0+cpu", "1f0c2ab4d5e6", "best, step 1,650", "2 cores"):
         assert known in page
     for setting in Config().to_dict():

@@ -4,11 +4,13 @@ import json
 import math
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engram import HebbianSoftmax, Softmax
+from engram import HebbianSoftmax, InputError, Softmax
+from engram.functional import linear_cross_entropy
 from engram.sights import Sights
 
 
@@ -91,9 +93,17 @@ def test_the_values_behind_the_mean_cost_nothing_and_leave_the_loss_alone():
         target[0, :4] = -100
         loss, nll = head.loss_and_nll(hidden, target)
         assert not nll.requires_grad
+        assert nll.dtype == dtype
         assert torch.equal(loss, head.loss(hidden, target))
-        torch.testing.assert_close(nll.to(dtype), head.nll(hidden, target).detach(), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(nll, head.nll(hidden, target).detach())
         loss.backward()
         plain = torch.nn.functional.cross_entropy(head(hidden).flatten(0, 1), target.flatten())
         expected = torch.autograd.grad(plain, hidden)[0]
         torch.testing.assert_close(hidden.grad, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_the_place_for_the_values_must_fit():
+    with pytest.raises(InputError, match=r"nll_out is \[3, 2\]; expected \[2\]"):
+        linear_cross_entropy(
+            torch.zeros(2, 5), torch.zeros(4, 5), torch.zeros(2, dtype=torch.int64), nll_out=torch.zeros(3, 2)
+        )

@@ -8,9 +8,10 @@ import pytest
 import yaml
 from training_runs import make_corpus
 
-from engram.config import Config, save_config
+from engram.config import save_config
 from engram.errors import InputError
 from engram.files import write_json
+from engram.recipes import recipe
 from engram.report.study import COLUMNS, OVERALL, RARE, format_difference, groups, markdown, write_study
 from engram.runs import append_metrics
 from engram.study import check_jobs, is_finished, load_study, make_jobs, record
@@ -20,7 +21,10 @@ RECIPE = {
     "data": {"one": "data/one", "two": "data/two"},
     "base": {"recipe": "demo", "embedding": 8, "lr": 0.01},
     "regimes": {"default": {}, "wide": {"embedding": 16, "lr": 0.02}},
-    "variants": {"plain": {"head": "softmax", "bias": True}, "other": {"head": "hebbian", "lr": 0.03}},
+    "variants": {
+        "plain": {"head": "softmax", "bias": True},
+        "other": {"head": "hebbian", "bias": False, "bias_start": "zero", "lr": 0.03},
+    },
     "baseline": "plain",
     "seeds": [3, 1],
 }
@@ -49,8 +53,7 @@ def test_the_jobs_of_a_recipe(tmp_path):
     assert len({job.folder for job in jobs}) == 16
     by_name = {(job.regime, job.variant): job.config for job in jobs if job.seed == 1}
     assert by_name["default", "plain"].to_dict() == {
-        **Config().to_dict(),
-        **{"steps": 900, "eval_every": 100, "checkpoint_every": 100},  # of the recipe demo
+        **recipe("demo").to_dict(),
         **{"embedding": 8, "lr": 0.01, "head": "softmax", "bias": True, "seed": 1},
     }
     # Variants go over regimes, and regimes over the base.
@@ -61,7 +64,7 @@ def test_the_jobs_of_a_recipe(tmp_path):
 
 def test_what_may_be_left_out(tmp_path):
     study = load_study(write_recipe(tmp_path, base="missing", regimes="missing", variants={"plain": None}))
-    assert study.settings == {("default", "plain"): Config()}
+    assert study.settings == {("default", "plain"): recipe("small")}
 
 
 @pytest.mark.parametrize(
@@ -85,6 +88,7 @@ def test_what_may_be_left_out(tmp_path):
         ({"base": {"seed": 4}}, "base sets seed"),
         ({"baseline": "softmax"}, "baseline is 'softmax'; expected one of the variants, plain, other"),
         ({"baseline": "missing"}, "baseline is None"),
+        ({"baseline": ["plain"]}, r"baseline is \['plain'\]"),
         ({"seeds": []}, r"seeds is \[\]"),
         ({"seeds": [1, 1]}, r"seeds is \[1, 1\]"),
         ({"seeds": 3}, "seeds is 3"),
@@ -182,8 +186,8 @@ def test_listing(jobs, tmp_path):
     found = list_study(tmp_path / "recipe.yaml", tmp_path / "out")
     assert (found["jobs"], found["waiting"]) == (2, 2)
     assert [group["settings"] for group in found["groups"]] == [
-        {"head": "softmax", "bias": True, "lr": 0.01},
-        {"head": "hebbian", "bias": False, "lr": 0.03},
+        {"head": "softmax", "bias": True, "bias_start": "unigram", "lr": 0.01},
+        {"head": "hebbian", "bias": False, "bias_start": "zero", "lr": 0.03},
     ]
     assert not (tmp_path / "out").exists()
 
@@ -200,9 +204,19 @@ def make_study(seeds=(0, 1, 2, 3, 4), lacking=(("other", 1), ("plain", 4)), dive
             if state == "done":
                 job["perplexity"] = rng.uniform(90, 110)
                 job["bands"] = [{"name": name, "perplexity": rng.uniform(900, 1100)} for name in (">10K", "<100")]
-                job["sights"] = [{"seen": k, "nll": rng.uniform(5, 9)} for k in (0, 1, 2, 4)]
+                job["sights"] = [{"seen": k, "tokens": 5, "nll": rng.uniform(5, 9)} for k in (0, 1, 2, 4)]
             jobs.append(job)
     return {"recipe": {"baseline": "plain", "seeds": list(seeds)}, "git_commit": "abc", "machine": "m", "jobs": jobs}
+
+
+def test_a_sight_of_other_targets_is_not_paired():
+    study = make_study(lacking=())
+    group = groups(study)[0]
+    sight = COLUMNS[2]
+    assert len(group.differences("other", sight)) == 5
+    changed = next(job for job in study["jobs"] if job["variant"] == "other")
+    next(one for one in changed["sights"] if one["seen"] == 1)["tokens"] += 1
+    assert len(groups(study)[0].differences("other", sight)) == 4
 
 
 def plain_differences(study, variant, value, percent):

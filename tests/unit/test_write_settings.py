@@ -79,6 +79,7 @@ def test_a_resumed_run_is_as_undisturbed(rule, corpus, tmp_path):
         ({"rule": "hebb"}, r"rule is 'hebb'; expected one of paper, scaled"),
         ({"prior_count": 0.0}, "prior_count is 0.0; expected above 0"),
         ({"write_after": -1}, "write_after is -1; expected 0 or more"),
+        ({"write_embedding": False, "weight_decay": 0.1}, "weight_decay is 0.1; expected 0 where write_embedding"),
         ({"rule": "shrinkage"}, "rule is 'shrinkage'.*bias to be true"),
     ],
 )

@@ -22,6 +22,12 @@ def state_errors(
             f"leaves them to the gradient, the occurrences in training + 1 is what the rule would have counted, "
             f"and ones let the next sight of a class overwrite its row."
         )
+    name = f"{prefix}written"
+    if f"{prefix}weight" in state_dict and (name in state_dict) != head._record:
+        found.append(
+            f'"{name}" is in the state or the head has record=True, and not both: a tied embedding would change by all '
+            f"that was written. Make the head with record={name in state_dict}."
+        )
     if version > newest:
         found.append(f"the state is of layout {version}, of a newer engram; this one reads up to {newest}. Update it.")
     return found

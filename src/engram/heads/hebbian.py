@@ -31,8 +31,8 @@ class HebbianSoftmax(Softmax):
     is silent: counts start at 1, so that the first sight of a class writes its row outright; the activation is the
     very tensor given to ``loss``, dropout and all.
 
-    Other rules of the write are chosen by name; each keeps T, gamma and the counts, and ``docs/when.md`` has their
-    equations and how they fared.
+    Other rules of the write are chosen by name; each keeps T and the counts. ``docs/rule.md`` has their equations,
+    ``docs/when.md`` how they fared.
 
     Args:
         in_features: D.
@@ -61,7 +61,7 @@ class HebbianSoftmax(Softmax):
     counts: Tensor
     moments: Tensor
     written: Tensor
-    _version = 1  # of the layout of state_dict: weight [V, D], bias [V] or absent, counts [V] int64
+    _version = 1  # of the layout of state_dict: what Attributes lists
 
     def __init__(
         self,
@@ -133,10 +133,11 @@ class HebbianSoftmax(Softmax):
             InputError: (a ``ValueError``) counts of another shape or below 0, or see the class.
         """
         V, D = linear.weight.shape
-        head = cls(D, V, T, gamma, linear.bias is not None, device="meta", **options)
-        head = head._take_over(linear)
+        head = cls(D, V, T, gamma, linear.bias is not None, device="meta", **options)._take_over(linear)
         if head._parts.needs_moments:
             head.moments = head._no_moments()
+        if head._record:
+            head.written = torch.zeros_like(linear.weight.detach())
         given = torch.as_tensor(1 if counts is None else counts, dtype=torch.int64, device=linear.weight.device)
         if given.shape not in ((), (linear.out_features,)) or bool((given < 0).any()):
             raise InputError(
@@ -259,13 +260,15 @@ class HebbianSoftmax(Softmax):
     def _write(self, sums: Sums) -> None:
         moments = None
         if self._parts.needs_moments:
+            self.moments = self.moments.to(sums[1].dtype)  # .half() of a model reaches its buffers
             moments = Moments(self.moments)
             sums = moments.take_in_(sums)
         classes_U, sums_UD, occurrences_U = sums
         before_UD = self.weight[classes_U] if self._record else None
         means = classes_U, sums_UD / occurrences_U[:, None], occurrences_U
         settings = {"T": self.T, "gamma": self.gamma, "prior_count": self.prior_count}
-        write_(self._parts, self.weight, self.bias, self.counts, means, moments, **settings)
+        with torch.autocast(self.weight.device.type, enabled=False):
+            write_(self._parts, self.weight, self.bias, self.counts, means, moments, **settings)
         if before_UD is not None:
             self.written[classes_U] += self.weight[classes_U] - before_UD
 

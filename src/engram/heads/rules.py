@@ -18,19 +18,18 @@ from engram.heads._exchange import Sums
 RATE = 0.01
 # Added to the covariance's diagonal, as a share of its mean, so that it can be inverted from the first step on.
 RIDGE = 0.01
+# In units of the last place: differences of running means that are as small as this are rounding.
+ROUNDING = 32
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How a row moves. The parts are applied in this order; all False is the paper's rule."""
+    """How a row moves; all False is the paper's rule."""
 
     centered: bool = False
     r"""write :math:`\overline{h} - m`: what sets the class's activations apart from all others"""
     whitened: bool = False
     r"""write :math:`\Sigma^{-1}(\overline{h} - m)`: as centered, with common directions counted for less"""
-    relative: bool = False
-    r"""move :math:`\theta - \overline\theta`, what the row is beside the mean row of all classes: what all rows
-    share changes no probability, so a write should neither depend on it nor wipe it out"""
     scaled: bool = False
     """stretch what is written to the length of the row"""
     additive: bool = False
@@ -53,13 +52,9 @@ RULES = {
     "scaled": Rule(scaled=True),
     "direction": Rule(scaled=True, kept=True),
     "centered": Rule(centered=True, scaled=True, kept=True),
-    "relative": Rule(centered=True, relative=True, scaled=True, kept=True),
     "whitened": Rule(whitened=True, scaled=True, kept=True),
     "additive": Rule(additive=True),
     "shrinkage": Rule(whitened=True, shrinking=True, calibrated=True),
-    "paper-calibrated": Rule(calibrated=True),
-    "centered-calibrated": Rule(centered=True, scaled=True, kept=True, calibrated=True),
-    "whitened-calibrated": Rule(whitened=True, scaled=True, kept=True, calibrated=True),
 }
 
 
@@ -111,8 +106,9 @@ class Moments:
         """[D, D], with a ridge on its diagonal."""
         mean_D = self.mean()
         covariance_DD = self._buffer[1:, 1:] / self._buffer[0, 0] - torch.outer(mean_D, mean_D)
-        diagonal_D = covariance_DD.diagonal()
-        diagonal_D += RIDGE * diagonal_D.mean() + torch.finfo(diagonal_D.dtype).tiny
+        diagonal_D, info = covariance_DD.diagonal(), torch.finfo(covariance_DD.dtype)
+        # Of one activation alone the difference is rounding, and may have no inverse.
+        diagonal_D += (RIDGE * diagonal_D.mean()).clamp(min=ROUNDING * info.eps * mean_D.square().mean()) + info.tiny
         return covariance_DD
 
 
@@ -141,6 +137,9 @@ def move_rows(
     x_UD, rate_U1, length_U1 = means_UD, rate_U[:, None], rows_UD.norm(dim=1, keepdim=True)
     if moments is not None and (rule.centered or rule.whitened):
         x_UD = means_UD - moments.mean()
+        # Where a mean is m itself, as in a layer's first write of one class, what is left is rounding: no direction.
+        rounding_U1 = ROUNDING * torch.finfo(x_UD.dtype).eps * means_UD.norm(dim=1, keepdim=True)
+        x_UD = x_UD.masked_fill(x_UD.norm(dim=1, keepdim=True) <= rounding_U1, 0)
         if rule.whitened:
             x_UD = torch.linalg.solve(moments.covariance(), x_UD.t()).t()
     if rule.scaled:
@@ -158,8 +157,7 @@ def move_rows(
 
 def _stretched(x_UD: Tensor, length_U1: Tensor, otherwise_UD: Tensor) -> Tensor:
     own_U1 = x_UD.norm(dim=1, keepdim=True)
-    stretched_UD = x_UD * (length_U1 / own_U1)
-    return torch.where(stretched_UD.isfinite().all(1, keepdim=True), stretched_UD, otherwise_UD)
+    return torch.where(own_U1 < torch.finfo(x_UD.dtype).tiny, otherwise_UD, x_UD * (length_U1 / own_U1))
 
 
 @torch.no_grad()
@@ -196,9 +194,7 @@ def write_(
         rate_U = n_U / (prior_count + before_U - 1 + n_U)
     else:
         rate_U = hebbian_rate(before_U, T=T, gamma=gamma, dtype=means_UD.dtype)
-    shared_D = weight.mean(0, dtype=means_UD.dtype) if rule.relative else means_UD.new_zeros(means_UD.shape[1])
-    rows_UD, change_U = move_rows(rule, rows_UD - shared_D, means_UD, rate_U, moments)
-    rows_UD += shared_D
+    rows_UD, change_U = move_rows(rule, rows_UD, means_UD, rate_U, moments)
     weight[classes_U] = rows_UD.to(weight.dtype)
     if bias is not None and change_U is not None:
         bias[classes_U] += change_U.to(bias.dtype)

@@ -68,7 +68,7 @@ class Softmax(nn.Module):
             nn.init.zeros_(self.bias)
 
     def start_bias(self, counts: Tensor) -> None:
-        r"""Start the bias at the log frequency of each class, :math:`b_i = \log (n_i + 1) / \sum_j (n_j + 1)`.
+        r"""Start the bias at the log frequency of each class, :math:`b_i = \log \frac{n_i + 1}{\sum_j (n_j + 1)}`.
 
         A new layer then gives every class its share whatever the activation, and the gradient need not spend its
         first thousands of steps on learning which classes are rare. The 1 is our decision: a class never seen keeps a
@@ -86,7 +86,7 @@ class Softmax(nn.Module):
             raise InputError(
                 f"counts is {list(counts.shape)}; expected [{self.num_classes}] occurrences, each 0 or more."
             )
-        smoothed_V = counts.to(self.bias.device, torch.float64) + 1
+        smoothed_V = counts.cpu().double() + 1
         with torch.no_grad():
             self.bias.copy_((smoothed_V / smoothed_V.sum()).log())
 
@@ -127,7 +127,8 @@ class Softmax(nn.Module):
 
     def loss_and_nll(self, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """``loss``, and the NLL of each token [...] that it is the mean of, outside the graph, at no extra cost."""
-        nll = torch.empty(target.shape, device=target.device)
+        dtype = torch.promote_types(self.weight.dtype, torch.float32)
+        nll = torch.empty(target.shape, dtype=dtype, device=target.device)
         return self._nll(hidden, target, "mean", nll), nll
 
     def nll(self, hidden: Tensor, target: Tensor) -> Tensor:

@@ -110,7 +110,7 @@ class LanguageModel(nn.Module):
             The state is part of the graph: detach it where no gradient should flow into earlier sequences.
         """
         y_BSH = F.embedding(tokens_BS, self.embedding_weight)
-        if (written_VD := getattr(self.head, "written", None)) is not None:
+        if self.embedding is None and (written_VD := getattr(self.head, "written", None)) is not None:
             y_BSH = y_BSH - F.embedding(tokens_BS, written_VD)
         y_BSH = self.dropout(y_BSH)
         if self.projection is not None:

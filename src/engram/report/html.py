@@ -19,6 +19,7 @@ from engram import __version__
 from engram.config import Config
 from engram.errors import InputError
 from engram.files import atomic_write
+from engram.recipes import recipe
 from engram.report.elements import div, figures, section, text_table
 from engram.report.figures import Plot
 from engram.report.plots import make_plots, make_sight_plots
@@ -36,7 +37,7 @@ from engram.report.tables import (
     verdict,
 )
 
-HEAD_SETTINGS = {"head", "T", "gamma"}
+HEAD_SETTINGS = {"head", "T", "gamma", "rule", "prior_count", "write_embedding", "write_after"}
 
 
 def write_report(runs: Sequence[Path], out: Path | None = None, force: bool = False) -> Path:
@@ -227,7 +228,7 @@ def _setting(value: Any) -> str:
 def _commands(run: Run) -> list[str]:
     """The command that trains the run, naming each setting that is not the default, and the one that evaluated it."""
     words = ["engram", "train", run.data, "--out", str(run.folder)]
-    default = Config()
+    default = recipe("small")  # what engram train starts from
     for field in dataclasses.fields(Config):
         value, flag = getattr(run.config, field.name), field.name.replace("_", "-")
         if value != getattr(default, field.name):

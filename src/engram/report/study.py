@@ -23,6 +23,8 @@ class Measure:
     label: str
     read: Callable[[Record], float | None]
     percent: bool
+    targets: Callable[[Record], int] = lambda job: 0
+    """how many targets it is the mean of: differences are taken only where both have as many"""
 
 
 def _overall(job: Record) -> float | None:
@@ -40,7 +42,10 @@ def sight(seen: int) -> Measure:
     def read(job: Record) -> float | None:
         return next((one["nll"] for one in job["sights"] if one["seen"] == seen), None)
 
-    return Measure(f"NLL at sight {seen}", read, percent=False)
+    def targets(job: Record) -> int:
+        return next((one["tokens"] for one in job["sights"] if one["seen"] == seen), 0)
+
+    return Measure(f"NLL at sight {seen}", read, percent=False, targets=targets)
 
 
 OVERALL = Measure("perplexity", _overall, percent=True)
@@ -70,7 +75,9 @@ class Group:
         .. math:: 100 \, (x_s / b_s - 1) \text{ percent, or } x_s - b_s \text{ nats}
         """
         own, base = self.values(variant, measure), self.values(self.baseline, measure)
-        pairs = [(own[seed], base[seed]) for seed in own if seed in base]
+        jobs, others = self.jobs[variant], self.jobs[self.baseline]
+        alike = [s for s in own if s in base and measure.targets(jobs[s]) == measure.targets(others[s])]
+        pairs = [(own[seed], base[seed]) for seed in alike]
         return [relative(x, b) if measure.percent else x - b for x, b in pairs]
 
     def sights(self) -> list[int]:
