@@ -70,14 +70,15 @@ def _points(axes: Axes, group: Group, measure: Measure, lines: Mapping[str, Line
         axes.annotate(text, (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=6.5)
     axes.set_yticks(range(len(variants)), variants if named else [""] * len(variants))
     axes.set_ylim(len(variants) - 0.4, -0.6)
-    _scale(axes, "x", [value for values in found.values() for value in values])
+    sizes = [abs(value) for values in found.values() for value in values]
+    note = _scale(axes, "x", max(sizes), statistics.median(sizes))
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.grid(axis="x")
-    axes.set_xlabel(f"difference to {group.baseline}, percent")
+    axes.set_xlabel(f"difference to {group.baseline}, percent{note}")
 
 
 def _sights(axes: Axes, group: Group, lines: Mapping[str, Line]) -> None:
-    drawn: list[float] = []
+    peaks: list[float] = []
     seen = group.sights()
     for variant in _compared(group):
         curve = [(at, spread(group.differences(variant, sight(k)))) for at, k in enumerate(seen)]
@@ -90,26 +91,29 @@ def _sights(axes: Axes, group: Group, lines: Mapping[str, Line]) -> None:
         axes.plot(x, mean, color=line.color, linestyle=line.dashes, marker="o", markersize=2.5, label=variant)
         low, high = [m - b for m, b in zip(mean, band, strict=True)], [m + b for m, b in zip(mean, band, strict=True)]
         axes.fill_between(x, low, high, color=line.color, alpha=0.15, linewidth=0)
-        drawn += mean
+        peaks.append(max(map(abs, mean)))
     axes.axhline(0, color=INK, linewidth=0.8)
-    axes.set_ylabel(f"difference to {group.baseline}, nats")
     axes.set_xlabel("times seen before (each to twice as many)")
     labels = [f"{k}" if k < 1000 else f"{k / 1024:.0f}K" for k in seen]
     every = 2 if len(seen) > 9 else 1
     axes.set_xticks(range(len(seen))[::every], labels[::every])
     axes.grid(axis="y")
-    if drawn:
-        _scale(axes, "y", drawn)
+    if peaks:
+        # The usual size would be that of the many buckets where nothing happens: what counts is the smallest peak.
+        note = _scale(axes, "y", max(peaks), min(peaks))
+        axes.set_ylabel(f"difference to {group.baseline}, nats{note}")
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=6.5, handlelength=2.4)
     else:
         axes.text(0.5, 0.5, "no sights were recorded", transform=axes.transAxes, ha="center", color=MUTED)
 
 
-def _scale(axes: Axes, which: str, values: Sequence[float]) -> None:
-    """A plain axis; where a few values lie far beyond most, one that is logarithmic outside of these."""
-    sizes = [abs(value) for value in values]
-    largest, usual = max(sizes, default=0.0), statistics.median(sizes) if sizes else 0.0
-    axis = axes.xaxis if which == "x" else axes.yaxis
+def _scale(axes: Axes, which: str, largest: float, usual: float) -> str:
+    """A plain axis; where the largest value lies far beyond the usual, one that is logarithmic outside of that.
+
+    Returns:
+        What the axis's label has to say of it.
+    """
+    note, axis = "", axes.xaxis if which == "x" else axes.yaxis
     if largest <= FAR * usual or not usual:
         axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     else:
@@ -121,4 +125,6 @@ def _scale(axes: Axes, which: str, values: Sequence[float]) -> None:
         axis.set_major_locator(FixedLocator([side * x for side in (-1, 1) for x in (0, linear / 2, linear, *beyond)]))
         axis.set_minor_locator(NullLocator())
         axes.autoscale_view()  # its margins in the new scale
+        note = f" (log past {linear:g})"
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+,.10g}".replace("-", "−") if value else "0"))
+    return note
