@@ -164,9 +164,10 @@ def markdown(study: Mapping[str, Any]) -> str:
         ", ".join(sorted({str(job["git_commit"]) for job in study["jobs"] if job["state"] == "done"})) or "none yet"
     )
     told = (
-        f"Perplexity of the {split} split, overall and on words seen 1 to 99 times in training; NLL in nats, during "
-        "training, of words seen k to 2k - 1 times before. Mean ± sample standard deviation over seeds; in brackets "
-        f"the difference to {study['recipe']['baseline']}, seed by seed. Commit {commits}; {study['machine']}."
+        f"Perplexity of the {split} split after the last step, overall and on words seen 1 to 99 times in training; "
+        "NLL in nats, during training, of words seen k to 2k - 1 times before. Mean ± sample standard deviation over "
+        f"seeds; in brackets the difference to {study['recipe']['baseline']}, seed by seed. Commit {commits}; "
+        f"{study['machine']}."
     )
     return "\n".join([*parts, told, ""])
 
