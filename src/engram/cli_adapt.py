@@ -103,10 +103,12 @@ def show_adapted(found: dict[str, Any]) -> None:
 def show_open(found: dict[str, Any]) -> None:
     """NLL of new words by sight, and of all others, under each treatment."""
     new = found["new"]
-    table = Table(title=f"{new['types']:,} new words, {new['tokens']:,} of {found['tokens']:,} tokens; NLL in nats")
+    table = Table(
+        title=f"{new['types']:,} new words, {new['tokens']:,} of {found['tokens']:,} tokens; NLL in nats, by sight"
+    )
     names = list(new["sights"])
-    table.add_column("")
-    for name in ["all", "known", *(f"sight {name} ({new['sights'][name]:,})" for name in names)]:
+    table.add_column("", no_wrap=True)
+    for name in ["all", "known", *(f"{name} ({new['sights'][name]:,})" for name in names)]:
         table.add_column(name, justify="right")
     for row in found["variants"]:
         values = [row["all"], row["known"], *(row["new"][name] for name in names)]

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from engram import HebbianSoftmax
 from engram.functional import hebbian_update_, linear_cross_entropy
+from engram.heads.rules import RULES
 
 pytestmark = [
     pytest.mark.gpu,
@@ -49,6 +50,20 @@ def test_write_equals_the_cpu(n, v):
     hebbian_update_(weight, counts, hidden, target, T=6, gamma=0.2)
     torch.testing.assert_close(on_gpu[0].cpu(), weight, rtol=1e-5, atol=1e-5)
     assert torch.equal(on_gpu[1].cpu(), counts)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_writes_as_on_the_cpu(rule):
+    torch.manual_seed(0)
+    heads = [HebbianSoftmax(33, 501, T=4, gamma=0.1, rule=rule, record=True, dtype=torch.float64)]
+    heads.append(HebbianSoftmax(33, 501, T=4, gamma=0.1, rule=rule, record=True, dtype=torch.float64, device="cuda"))
+    heads[1].load_state_dict(heads[0].state_dict())
+    for _ in range(5):
+        hidden, target = torch.randn(200, 33, dtype=torch.float64), torch.randint(501, (200,))
+        for head in heads:
+            head.write(hidden.to(head.weight), target.to(head.weight.device))
+    for name, value in heads[0].state_dict().items():
+        torch.testing.assert_close(heads[1].state_dict()[name].cpu(), value, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("fused", [False, True])
