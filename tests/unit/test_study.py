@@ -1,11 +1,11 @@
 """The recipe of a study, its jobs, and the arithmetic of its table. That it runs is tested in tests/cli."""
 
 import math
-import random
 
 import matplotlib.image
 import pytest
 import yaml
+from study_runs import make_study, plain_differences
 from training_runs import make_corpus
 
 from engram.config import save_config
@@ -192,23 +192,6 @@ def test_listing(jobs, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def make_study(seeds=(0, 1, 2, 3, 4), lacking=(("other", 1), ("plain", 4)), diverged=("bad",)):
-    """Random numbers; ``lacking`` are not done yet."""
-    rng = random.Random(0)
-    jobs = []
-    for seed in seeds:
-        for variant in ("plain", "other", "bad"):
-            about = {"data": "song", "regime": "default", "variant": variant, "seed": seed, "git_commit": "abc"}
-            state = "waiting" if (variant, seed) in lacking else "diverged" if variant in diverged else "done"
-            job = {**about, "state": state, "tokens": 99, "perplexity": None, "bands": [], "sights": []}
-            if state == "done":
-                job["perplexity"] = rng.uniform(90, 110)
-                job["bands"] = [{"name": name, "perplexity": rng.uniform(900, 1100)} for name in (">10K", "<100")]
-                job["sights"] = [{"seen": k, "tokens": 5, "nll": rng.uniform(5, 9)} for k in (0, 1, 2, 4)]
-            jobs.append(job)
-    return {"recipe": {"baseline": "plain", "seeds": list(seeds)}, "git_commit": "abc", "machine": "m", "jobs": jobs}
-
-
 def test_a_sight_of_other_targets_is_not_paired():
     study = make_study(lacking=())
     group = groups(study)[0]
@@ -217,20 +200,6 @@ def test_a_sight_of_other_targets_is_not_paired():
     changed = next(job for job in study["jobs"] if job["variant"] == "other")
     next(one for one in changed["sights"] if one["seen"] == 1)["tokens"] += 1
     assert len(groups(study)[0].differences("other", sight)) == 4
-
-
-def plain_differences(study, variant, value, percent):
-    """Mean and sample deviation of the differences, by a loop over all pairs of jobs."""
-    found = []
-    for job in study["jobs"]:
-        for base in study["jobs"]:
-            alike = base["seed"] == job["seed"] and base["variant"] == "plain" and job["variant"] == variant
-            if alike and job["state"] == base["state"] == "done":
-                x, b = value(job), value(base)
-                found.append((x - b) / b * 100 if percent else x - b)
-    mean = sum(found) / len(found)
-    deviation = math.sqrt(sum((x - mean) ** 2 for x in found) / (len(found) - 1))
-    return len(found), mean, deviation
 
 
 @pytest.mark.parametrize(
