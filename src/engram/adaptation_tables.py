@@ -8,18 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from engram.evaluation import BANDS, EDGES, _exp, _finite
+from engram.evaluation import _exp, _finite, by_band
 
 
 def summary(nll_N: np.ndarray, count_N: np.ndarray) -> dict[str, Any]:
     """Mean NLL and perplexity of all tokens [N], and of the bands of their training counts [N], as ``evaluate``'s."""
-    band_N, bands = np.digitize(count_N, EDGES), []
-    for band in reversed(range(len(BANDS))):
-        mean = mean_of(nll_N, band_N == band)
-        perplexity = None if mean is None else _finite(_exp(mean))
-        bands.append({"name": BANDS[band], "tokens": int((band_N == band).sum()), "perplexity": perplexity})
-    nll = mean_of(nll_N, np.ones(len(nll_N), dtype=bool))
-    return {"nll": nll, "perplexity": None if nll is None else _finite(_exp(nll)), "bands": bands}
+    nll, bands = by_band(nll_N, count_N)
+    bands = [band | {"perplexity": _finite(band["perplexity"])} for band in bands]
+    return {"nll": _finite(nll), "perplexity": _finite(_exp(nll)), "bands": bands}
 
 
 def sight_table(

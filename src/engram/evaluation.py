@@ -85,15 +85,20 @@ def evaluate(
             "Give the counts of the vocabulary that the model was trained with."
         )
     nll_N = token_nll(model, tokens, eos_id=eos_id, streams=streams, segment=segment, progress=progress)
-    band_N = np.digitize(counts[tokens], EDGES)
+    nll, bands = by_band(nll_N, counts[tokens])
+    return Evaluation(len(nll_N), nll, _exp(nll), bands, streams, time.perf_counter() - start)
+
+
+def by_band(nll_N: np.ndarray, count_N: np.ndarray) -> tuple[float, list[dict[str, Any]]]:
+    """The mean NLL of tokens [N] whose words training had count [N] times, and ``Evaluation.bands`` of them."""
+    band_N = np.digitize(count_N, EDGES)
     sizes = np.bincount(band_N, minlength=len(BANDS))
     sums = np.bincount(band_N, weights=nll_N, minlength=len(BANDS))  # float64
     bands = [
         {"name": name, "tokens": int(size), "perplexity": _exp(total / size) if size else None}
         for name, size, total in reversed(list(zip(BANDS, sizes, sums, strict=True)))
     ]
-    nll = float(sums.sum()) / len(nll_N)
-    return Evaluation(len(nll_N), nll, _exp(nll), bands, streams, time.perf_counter() - start)
+    return float(sums.sum()) / len(nll_N), bands
 
 
 def token_nll(
