@@ -20,11 +20,12 @@ from common import save
 from engram.activations import measure_moments
 from engram.adaptation import Writing
 from engram.adapted_results import MOMENTS_OF, adapt_run
-from engram.data import open_corpus
+from engram.data import Corpus
 from engram.data.gutenberg import process_text
 from engram.data.vocabulary import EOS
 from engram.open_vocabulary import number, open_results
-from engram.runs import Trained, open_run
+from engram.results import open_with_data
+from engram.runs import Trained
 
 OFFSETS = (0.0, 2.0, 4.0, 6.0, 8.0)
 OPEN = ("unwritten", "written", "all_written")  # each is read at the offset that is best for itself
@@ -45,9 +46,9 @@ def books(archive: Path, count: int) -> dict[str, list[str]]:
 
 
 def open_books(
-    trained: Trained, texts: dict[str, list[str]], writing: Writing, data: Path | None, tokens: int
+    trained: Trained, corpus: Corpus, texts: dict[str, list[str]], writing: Writing, tokens: int
 ) -> dict[str, Any]:
-    vocabulary, corpus = trained.vocabulary, open_corpus(data or trained.data)
+    vocabulary = trained.vocabulary
     part = np.asarray(corpus.split("train")[:MOMENTS_OF])
     moments = measure_moments(trained.model, part, eos_id=vocabulary.eos_id)
     ids = {name: number(words[:tokens], vocabulary) for name, words in texts.items()}
@@ -135,8 +136,8 @@ def main() -> None:
             print_split(part)
         result[str(run)] = found
         if texts:
-            trained = open_run(run, options.checkpoint)
-            opened = open_books(trained, texts, Writing(**settings), options.data, options.tokens)
+            trained, corpus = open_with_data(run, **where)
+            opened = open_books(trained, corpus, texts, Writing(**settings), options.tokens)
             print_open(opened)
             result[str(run)]["open"] = opened
     save(options.out, {"runs": result})
