@@ -5,5 +5,16 @@ from engram._version import __version__
 from engram.adopt import attach
 from engram.errors import InputError
 from engram.heads import HebbianSoftmax, Softmax
+from engram.memory import MbPA, NeuralCache, score_stream
 
-__all__ = ["HebbianSoftmax", "InputError", "Softmax", "__version__", "attach", "functional"]
+__all__ = [
+    "HebbianSoftmax",
+    "InputError",
+    "MbPA",
+    "NeuralCache",
+    "Softmax",
+    "__version__",
+    "attach",
+    "functional",
+    "score_stream",
+]

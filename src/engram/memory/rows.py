@@ -1,0 +1,111 @@
+"""The output rows as MbPA sees them: logits and log-sum-exp by tiles, and rows that learn for a single prediction.
+
+Shape suffixes: N activations, D features, V classes, C those of a tile, K neighbours.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engram.errors import InputError
+from engram.functional import linear_cross_entropy
+from engram.memory.store import slices, sum_dtype
+
+LOG2_E = 1 / math.log(2)
+_HELD = {"cpu": 2**26, "cuda": 2**29}  # values of the neighbours' distributions that a step may hold at once
+
+
+class Rows:
+    """``weight`` and ``bias`` of an output layer, in the dtype that sums are held in.
+
+    Raises:
+        InputError: the layer has no ``weight`` of this width on this device.
+    """
+
+    def __init__(self, head: Any, hidden: Tensor) -> None:
+        weight, bias = getattr(head, "weight", None), getattr(head, "bias", None)
+        if not isinstance(weight, Tensor) or weight.ndim != 2:
+            raise InputError(f"{type(head).__name__} has no weight [num_classes, features]; give an output layer.")
+        if weight.shape[1] != hidden.shape[-1] or weight.device != hidden.device:
+            raise InputError(
+                f"hidden is {hidden.shape[-1]} wide on {hidden.device}, but the layer's weight is "
+                f"{list(weight.shape)} on {weight.device}; give the activations that this layer is fed with."
+            )
+        device, self._given = hidden.device.type, weight
+        own = sum_dtype(hidden)
+        autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        self.dtype: torch.dtype = getattr(head, "compute_dtype", None) or autocast or own
+        """dtype of the large products; sums and exponentials stay in that of the activations, float32 at least"""
+        self.weight_VD = weight.detach().to(own)
+        self.bias_V = weight.new_zeros(len(weight), dtype=own) if bias is None else bias.detach().to(own)
+        self._bias2_V = self.bias_V * LOG2_E
+
+    def state(self) -> tuple[int, ...]:
+        """Changes whenever an optimizer, a write or a loaded checkpoint changes the weight."""
+        weight = self._given
+        return weight.data_ptr(), len(weight), -1 if weight.is_inference() else weight._version
+
+    def logits2(self, h2_ND: Tensor, c: slice) -> Tensor:
+        """Logits [N, C] to base 2 of activations that were multiplied by log2(e)."""
+        if self.dtype == h2_ND.dtype:
+            return torch.addmm(self._bias2_V[c], h2_ND, self.weight_VD[c].t())
+        product = h2_ND.to(self.dtype) @ self.weight_VD[c].to(self.dtype).t()
+        return product.to(h2_ND.dtype).add_(self._bias2_V[c])
+
+    def lse(self, h_ND: Tensor) -> Tensor:
+        """log sum_v exp(logit), [N] in nats."""
+        if not len(h_ND):
+            return h_ND.new_empty(0)
+        first_N = torch.zeros(len(h_ND), dtype=torch.int64, device=h_ND.device)
+        # The NLL of any one class and its logit add up to it, and the NLL never holds [N, V].
+        nll_N = linear_cross_entropy(
+            h_ND, self.weight_VD, first_N, self.bias_V, reduction="none", compute_dtype=self.dtype
+        )
+        return nll_N + h_ND @ self.weight_VD[0] + self.bias_V[0]
+
+
+def adapted_alone(
+    rows: Rows, h_D: Tensor, y: int, near: Sequence[Tensor], w_K: Tensor, lr: float, beta: float, steps: int
+) -> Tensor:
+    r"""NLL of one prediction under rows that took several steps on its neighbours, exact.
+
+    .. math:: \theta' \leftarrow \theta' - \alpha \nabla \sum_k w_k \mathrm{nll}(h_k, y_k; \theta')
+              - \beta (\theta' - \theta)
+
+    The first step costs 4 K V D operations, each further one 6 K V D, the last 2 K V D fewer: of it only the logits
+    at the prediction are formed, and no rows.
+
+    Args:
+        h_D: [D] the activation. y: its label.
+        near: activations [K, D], labels [K] and log-sum-exp [K] of the neighbours.
+        w_K: [K] their weights.
+        lr, beta, steps: alpha, beta and the number of steps.
+    """
+    h_KD, y_K, lse_K = near
+    theta_VD, base_VD = rows.weight_VD.clone(), rows.weight_VD
+    dot_K = w_K * (h_KD @ h_D)
+    tiles = list(slices(len(base_VD), max(256, _HELD[_device(h_D)] // max(1, len(y_K)))))
+    z_V = rows.bias_V.clone()
+    for step in range(steps):
+        held = [torch.addmm(rows.bias_V[c], h_KD, theta_VD[c].t()) for c in tiles[:1] if len(tiles) == 1]
+        if step:
+            made = held or (torch.addmm(rows.bias_V[c], h_KD, theta_VD[c].t()) for c in tiles)
+            lse_K = torch.stack([z_KC.logsumexp(1) for z_KC in made]).logsumexp(0)
+        for c in tiles:
+            z_KC = held[0] if held else torch.addmm(rows.bias_V[c], h_KD, theta_VD[c].t())
+            p_KC = z_KC.sub_(lse_K[:, None]).exp_()
+            inside_K = ((y_K >= c.start) & (y_K < c.stop)).nonzero()[:, 0]
+            p_KC[inside_K, y_K[inside_K] - c.start] -= 1
+            theta_VD[c].lerp_(base_VD[c], beta)
+            if step == steps - 1:
+                z_V[c] += theta_VD[c] @ h_D - lr * (dot_K @ p_KC)
+            else:
+                theta_VD[c].addmm_(p_KC.mul_(w_K[:, None]).t(), h_KD, alpha=-lr)
+    return z_V.logsumexp(0) - z_V[y]
+
+
+def _device(tensor: Tensor) -> str:
+    return "cpu" if tensor.device.type == "cpu" else "cuda"
