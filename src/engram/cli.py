@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
@@ -15,6 +15,7 @@ from engram._version import __version__
 from engram.cli_adapt import adapt
 from engram.cli_data import Json, data
 from engram.cli_study import study
+from engram.cli_sweep import sweep
 from engram.config import Config, load_config
 from engram.errors import InputError
 from engram.progress import say
@@ -107,24 +108,40 @@ def train_command(default: Config) -> Callable[..., int]:
 def evaluate(
     run: Positional[Path],
     split: Literal["valid", "test"] = "valid",
+    memory: str | None = None,
+    tuned: Path | None = None,
     checkpoint: Checkpoint = "best",
     data: Path | None = None,
     json: Json = False,
 ) -> int:
     """Perplexity of a trained run, overall and by training frequency; writes its result.json and report.html.
 
+    With --memory also under memories of the text just read. Interrupted, the same command goes on.
+
     Args:
         run: folder of the run.
         split: which text.
+        memory: cache, mbpa or cache,mbpa: neural cache, MbPA, or both; by default none.
+        tuned: settings of the memories that engram sweep memory chose, RUN/memory/sweep.json; by default the paper's.
         checkpoint: which weights.
         data: the data folder, if it was moved since training.
 
     Example: engram eval runs/hebbian --split test
+
+    Example: engram eval runs/hebbian --split test --memory cache,mbpa --tuned runs/hebbian/memory/sweep.json
     """
     from engram.report import write_report
     from engram.results import evaluate_run
 
-    result = evaluate_run(run, split, checkpoint=checkpoint, data=None if data is None else str(data))
+    where: dict[str, Any] = {"checkpoint": checkpoint, "data": None if data is None else str(data)}
+    if memory is not None:
+        from engram.memory_results import evaluate_with_memory
+
+        result = evaluate_with_memory(run, split, memory, tuned=tuned, **where)
+    elif tuned is not None:
+        raise InputError(f"--tuned {tuned} holds settings of memories: say which with --memory cache,mbpa.")
+    else:
+        result = evaluate_run(run, split, **where)
     write_report([run])
     return screen.show(result, json, screen.result)
 
@@ -191,7 +208,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         app = tyro.extras.SubcommandApp()
         train = train_command(_default(arguments))
         commands: dict[str, Callable[..., int]] = {"demo": demo, "data": data, "train": train, "eval": evaluate}
-        commands |= {"score": score, "report": report, "study": study, "adapt": adapt}
+        commands |= {"score": score, "report": report, "study": study, "adapt": adapt, "sweep": sweep}
         for name, command in commands.items():
             app.command(name=name)(command)
         return int(app.cli(prog="engram", description=DESCRIPTION, args=arguments))

@@ -42,15 +42,22 @@ def evaluate_run(folder: Path, split: str, *, checkpoint: str = "best", data: st
             eos_id=trained.vocabulary.eos_id,
             progress=bar.update,
         )
+    return write_result(folder, trained, corpus, split, found.to_dict(), None)
+
+
+def write_result(
+    folder: Path, trained: Trained, corpus: Corpus, split: str, found: dict[str, Any], memory: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Write ``result.json`` of an evaluation: its numbers, the memory used, and where they come from."""
     result = {
         "run": folder.resolve().name,
         "dataset": corpus.name,
         "split": split,
-        **found.to_dict(),
+        **found,
         "vocabulary": len(trained.vocabulary),
         "vocabulary_hash": trained.vocabulary.hash,
         "checkpoint": {"name": trained.checkpoint, "step": trained.step},
-        "memory": None,
+        "memory": memory,
         "config": trained.config.to_dict(),
         **provenance(),
     }

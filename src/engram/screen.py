@@ -114,7 +114,13 @@ def result(found: Found) -> None:
     """One evaluation."""
     from engram.report import comparison_table
 
-    console.print(comparison_table({found["run"]: found}))
+    if found["memory"]:
+        from engram.report.memory import memory_table, told
+
+        console.print(memory_table(found))
+        console.print(told(found["memory"]), soft_wrap=True, markup=False)
+    else:
+        console.print(comparison_table({found["run"]: found}))
 
 
 def trained(found: Found) -> None:

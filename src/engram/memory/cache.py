@@ -16,6 +16,9 @@ from engram.memory.store import Memory, Store, check_rate, slices
 LOG2_E, LN_2 = 1 / math.log(2), math.log(2)
 # Scores of a block: on a CPU they should stay near the cache, and still be a matrix product worth its name.
 _SCORES = {"cpu": 2**20, "cuda": 2**26}
+# Scores whose size stays below this, to base 2, are summed as they are: 2^100 times 2^27 pairs is still a float32, and
+# so is 2^-100. Lengths of activations say beforehand whether they do.
+_NO_SHIFT = 100
 
 
 class CacheGrid(Memory):
@@ -32,6 +35,7 @@ class CacheGrid(Memory):
         super().__init__(min(sizes), block)  # an error names the size that is too small
         self.size = max(sizes)
         self.thetas, self.sizes = tuple(thetas), tuple(sizes)
+        self._ascending, self._top = sorted(set(sizes)), max(thetas) or 1.0
 
     def nll(self, hidden: Tensor, target: Tensor) -> Tensor:
         """As :meth:`NeuralCache.nll`: [T, S, N], or [T, S, B, N] for B streams."""
@@ -52,53 +56,65 @@ class CacheGrid(Memory):
 
     def _score(self, store: Store, h_ND: Tensor, y_N: Tensor) -> Tensor:
         start = store.append(h_ND, y_N)
-        keys, labels = store.columns
-        nll_TSN = h_ND.new_empty(len(self.thetas), len(self.sizes), len(y_N))
+        keys, seen = store.columns[0], slice(store.window(start).start, store.end)
         most = min(self.size, store.end)
         block = min(self.block or max(16, min(1024, _SCORES[kind(h_ND)] // most)), len(y_N))
-        equal = _Equal(labels[store.window(start).start : store.end], len(y_N), self.size)
+        equal = _Equal(store.columns[1][seen], len(y_N), self.size)
         scratch = h_ND.new_empty(2, block * (most + block))
-        scale = (max(self.thetas) or 1.0) * LOG2_E
+        h2_ND = h_ND * (self._top * LOG2_E)
+        small = bool(h2_ND.norm(dim=1).max() * keys[seen].norm(dim=1).max() < _NO_SHIFT)
+        nll_TSN = h_ND.new_empty(len(self.thetas), len(self.sizes), len(y_N))
         for q in slices(len(y_N), block):
-            scores_QM = banded(h_ND[q] * scale, keys, start + q.start, self.size, scratch[0])
-            nll_TSN[..., q] = self._log_sums(scores_QM, equal.pairs(q, scores_QM.shape[1]), scratch[1])
+            scores_QM = banded(h2_ND[q], keys, start + q.start, self.size, scratch[0])
+            Q, M = scores_QM.shape
+            query_P, column_P = equal.pairs(q, M)
+            # The view's columns in the block's own: a gather by one index is the faster one.
+            score_P = scratch[0].index_select(0, query_P * (M + Q) + column_P)
+            right_TSQ = self._right(score_P, query_P, M - column_P, Q, M)
+            all_TSQ = self._all(scores_QM, scratch[1], small)
+            nll_TSN[..., q] = torch.where(right_TSQ == -math.inf, math.inf, all_TSQ - right_TSQ) * LN_2
         return nll_TSN
 
-    def _log_sums(self, scores_QM: Tensor, pairs: tuple[Tensor, Tensor], scratch: Tensor) -> Tensor:
-        """log of all over log of the right ones, [T, S, Q] in nats; ``scores_QM`` is used up."""
-        (Q, M), top, last = scores_QM.shape, max(self.thetas) or 1.0, len(self.thetas) - 1
-        edges = [min(size, M) for size in sorted(set(self.sizes))]
-        query_P, column_P = pairs
-        score_P = scores_QM[query_P, column_P]
-        # A pair counts for every size that reaches back to it: it goes to the smallest, and the sums are added up.
-        bounds = torch.tensor(edges, device=scores_QM.device)
-        slot_P = query_P + Q * torch.bucketize(M - column_P, bounds).clamp(max=len(edges) - 1)
-        right = [_log_sum_by_slot(score_P * (theta / top), slot_P, len(edges) * Q) for theta in self.thetas]
-        every: list[list[Tensor]] = [[] for _ in self.thetas]
-        for near, far in zip([0, *edges], edges, strict=False):
-            part_QS = scores_QM[:, M - far : M - near]
-            if near == far:
-                for row in every:
+    def _right(self, score_P: Tensor, query_P: Tensor, age_P: Tensor, Q: int, M: int) -> Tensor:
+        """log2 of the sum over the pairs with the query's label, [T, S, Q]."""
+        S, slot_P = len(self._ascending), query_P
+        if S > 1:  # a pair goes to the smallest size that reaches back to it; the sums are added up below
+            slot_P = query_P + Q * torch.bucketize(age_P, torch.tensor(self._ascending, device=age_P.device))
+        sums = [_log_sum_by_slot(score_P * (theta / self._top), slot_P, S * Q) for theta in self.thetas]
+        return torch.stack([self._up_to(sum_SQ.view(S, Q)) for sum_SQ in sums])
+
+    def _all(self, scores_QM: Tensor, scratch: Tensor, small: bool) -> Tensor:
+        """log2 of the sum over all pairs, [T, S, Q]; ``scores_QM`` is used up."""
+        (Q, M), near = scores_QM.shape, 0
+        sums: list[list[Tensor]] = [[] for _ in self.thetas]
+        for size in self._ascending:
+            far = min(size, M)
+            part_QP, near = scores_QM[:, M - far : M - near], far
+            if not part_QP.shape[1]:
+                for row in sums:
                     row.append(scores_QM.new_full((Q,), -math.inf))
                 continue
-            max_Q1 = part_QS.amax(1, keepdim=True).clamp(min=torch.finfo(scores_QM.dtype).min)
+            lowest = torch.finfo(scores_QM.dtype).min
+            max_Q1 = None if small else part_QP.amax(1, keepdim=True).clamp_(min=lowest)
             for t, theta in enumerate(self.thetas):
-                e_QS = part_QS if t == last else scratch[: part_QS.numel()].view(part_QS.shape)
-                torch.sub(part_QS, max_Q1, out=e_QS)
-                if theta != top:
-                    e_QS.mul_(theta / top)
-                if theta == 0:
-                    e_QS.nan_to_num_(nan=-math.inf)  # where there is no pair: -inf times 0
-                sum_Q = e_QS.exp2_().sum(1)
-                every[t].append(max_Q1[:, 0] * (theta / top) + sum_Q.log2())
-        place = [sorted(set(self.sizes)).index(size) for size in self.sizes]
-        found = []
-        for t in range(len(self.thetas)):
-            all_SQ = _running(torch.stack(every[t]))
-            right_SQ = _running(right[t].view(len(edges), Q))
-            nll_SQ = torch.where(right_SQ == -math.inf, math.inf, all_SQ - right_SQ) * LN_2
-            found.append(nll_SQ[place])
-        return torch.stack(found)
+                e_QP, ratio = part_QP, theta / self._top
+                if t < len(self.thetas) - 1:
+                    e_QP = scratch[: part_QP.numel()].view(part_QP.shape).copy_(part_QP)
+                if max_Q1 is not None:
+                    e_QP.sub_(max_Q1)
+                if ratio != 1:
+                    e_QP.mul_(ratio)
+                if ratio == 0:
+                    e_QP.nan_to_num_(nan=-math.inf)  # where there is no pair: -inf times 0
+                sum_Q = e_QP.exp2_().sum(1).log2_()
+                sums[t].append(sum_Q if max_Q1 is None else sum_Q.add_(max_Q1[:, 0], alpha=ratio))
+        return torch.stack([self._up_to(torch.stack(rows)) for rows in sums])
+
+    def _up_to(self, log_SQ: Tensor) -> Tensor:
+        """From log2 of the sums between one size and the next to those of each size, in the order of ``sizes``."""
+        for s in range(1, len(log_SQ)):
+            log_SQ[s] = torch.logaddexp2(log_SQ[s - 1], log_SQ[s])
+        return log_SQ[[self._ascending.index(size) for size in self.sizes]]
 
 
 class NeuralCache(CacheGrid):
@@ -160,10 +176,9 @@ class _Equal:
         """Rows and columns [P] in the scores [Q, width] of these queries, where a label is the right one."""
         count_Q = self.count_N[q]
         query_P = torch.repeat_interleave(count_Q)
-        before_Q = count_Q.cumsum(0) - count_Q
-        nth_P = torch.arange(len(query_P), device=query_P.device) - before_Q[query_P]
-        position_P = self.order_M[self.first_N[q][query_P] + nth_P]
-        return query_P, position_P - (self.before + q.start + query_P - width)
+        offset_Q = self.first_N[q] - (count_Q.cumsum(0) - count_Q)
+        rank_P = offset_Q.index_select(0, query_P).add_(torch.arange(len(query_P), device=query_P.device))
+        return query_P, self.order_M.index_select(0, rank_P).sub_(query_P).sub_(self.before + q.start - width)
 
 
 def banded(h_QD: Tensor, keys: Tensor, start: int, size: int, scratch: Tensor) -> Tensor:
@@ -184,15 +199,8 @@ def banded(h_QD: Tensor, keys: Tensor, start: int, size: int, scratch: Tensor) -
 def _log_sum_by_slot(score_P: Tensor, slot_P: Tensor, slots: int) -> Tensor:
     """log2 of the sum of 2^score in each slot; -inf in one without a score."""
     max_S = score_P.new_full((slots,), -math.inf).scatter_reduce_(0, slot_P, score_P, "amax")
-    sum_S = score_P.new_zeros(slots).index_add_(0, slot_P, (score_P - max_S[slot_P]).exp2_())
+    sum_S = score_P.new_zeros(slots).index_add_(0, slot_P, (score_P - max_S.index_select(0, slot_P)).exp2_())
     return max_S + sum_S.log2_()
-
-
-def _running(log_SQ: Tensor) -> Tensor:
-    """log2 of the sums of 2^x over the rows up to each."""
-    for s in range(1, len(log_SQ)):
-        log_SQ[s] = torch.logaddexp2(log_SQ[s - 1], log_SQ[s])
-    return log_SQ
 
 
 def kind(tensor: Tensor) -> str:

@@ -4,7 +4,6 @@ Everything that comes from files passes ``html.escape`` on its way into the page
 """
 
 import dataclasses
-import json
 import math
 import shlex
 from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +21,7 @@ from engram.files import atomic_write
 from engram.recipes import recipe
 from engram.report.elements import div, figures, section, text_table
 from engram.report.figures import Plot
+from engram.report.memory import memory_notes, memory_section, told
 from engram.report.plots import make_plots, make_sight_plots
 from engram.report.runs import Run, load_runs, unlike
 from engram.report.sights import SightCurves, compare_sights, sight_table
@@ -65,9 +65,10 @@ def write_report(runs: Sequence[Path], out: Path | None = None, force: bool = Fa
         raise InputError(f"{folder}: this is a file; expected a folder for report.html and plots/. Name another.")
     sights = compare_sights(loaded)
     plots, sight_plots = make_plots(loaded), make_sight_plots(loaded, sights)
-    for plot in plots + sight_plots:
+    memory, memory_plots = memory_section(loaded)
+    for plot in plots + sight_plots + memory_plots:
         plot.save_png(folder / "plots")
-    sections = [_perplexities(loaded), section("Figures", figures(plots)), _sights(sights, sight_plots)]
+    sections = [_perplexities(loaded), section("Figures", figures(plots)), memory, _sights(sights, sight_plots)]
     page = Template(files("engram.report").joinpath("page.html").read_text(encoding="utf-8")).substitute(
         title=escape(_title(loaded)),
         verdict=escape(_verdict(loaded)),
@@ -118,6 +119,7 @@ def _notes(runs: Sequence[Run]) -> list[str]:
     notes = [
         f"Compared by force: {difference}. Token counts below are the first run's." for difference in unlike(results)
     ]
+    notes += memory_notes(results)
     if len(runs) > 1:
         differing = _differing(runs)
         other = [name for name in differing if name not in HEAD_SETTINGS]
@@ -267,11 +269,6 @@ def _of_result(name: str) -> Callable[[Run], str]:
     return tell
 
 
-def _memory(run: Run) -> str:
-    memory = (run.result or {}).get("memory")
-    return json.dumps(memory) if memory else "none"
-
-
 def _checkpoint(run: Run) -> str:
     checkpoint = (run.result or {}).get("checkpoint")
     return f"{checkpoint.get('name')}, step {checkpoint.get('step'):,}" if isinstance(checkpoint, dict) else DASH
@@ -290,7 +287,7 @@ ORIGIN: dict[str, Callable[[Run], str]] = {
     "trained": _trained,
     "checkpoint": _checkpoint,
     "evaluated": _evaluated,
-    "memory": _memory,
+    "memory": lambda run: told((run.result or {}).get("memory")),
     "machine": _of_result("machine"),
     "git commit": _of_result("git_commit"),
     "engram": _of_result("engram_version"),
