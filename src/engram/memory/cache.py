@@ -58,7 +58,8 @@ class CacheGrid(Memory):
         start = store.append(h_ND, y_N)
         keys, seen = store.columns[0], slice(store.window(start).start, store.end)
         most = min(self.size, store.end)
-        block = min(self.block or max(16, min(1024, _SCORES[kind(h_ND)] // most)), len(y_N))
+        # A block of Q sees M + Q - 1 pairs where each query needs M: a short window wants few queries.
+        block = min(self.block or max(16, min(_SCORES[kind(h_ND)] // most, max(64, most // 8))), len(y_N))
         equal = _Equal(store.columns[1][seen], len(y_N), self.size)
         scratch = h_ND.new_empty(2, block * (most + block))
         h2_ND = h_ND * (self._top * LOG2_E)

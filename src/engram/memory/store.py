@@ -134,7 +134,7 @@ class Memory:
             out_N = found if hidden.ndim == 2 else found[..., b, :]
             place_N = (y_BN[b] != IGNORE_INDEX).nonzero()[:, 0]
             for part in slices(len(place_N), CHUNK):
-                at = place_N[part]
+                at = part if len(place_N) == len(y_BN[b]) else place_N[part]  # a slice spares the copies
                 out_N[..., at] = score(store, h_BND[b, at].to(found.dtype), y_BN[b, at])
         return found
 
