@@ -34,6 +34,7 @@ gpu:
 	mkdir -p $(OUT)
 	PYTHONPATH=src $(GPU_PYTHON) -m pytest tests/gpu
 	PYTHONPATH=src $(GPU_PYTHON) benchmarks/gpu.py --out $(OUT)/gpu.json
+	PYTHONPATH=src $(GPU_PYTHON) benchmarks/gpu_memory.py --out $(OUT)/gpu_memory.json
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -11,6 +11,8 @@ Run alone on the machine:
 """
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,12 +46,12 @@ def bench_cache(rounds: int) -> list[dict[str, Any]]:
         keys, out = h[:window].t(), torch.empty(1024, window)
 
         def scores(keys: Tensor = keys, out: Tensor = out) -> None:
-            for block in queries.split(len(out)):
-                torch.mm(block, keys, out=out)
+            for first in range(0, len(queries), len(out)):
+                torch.mm(queries[first : first + len(out)], keys, out=out)
 
-        variants = {"torch.mm": scores, "cache": lambda cache=cache: cache.nll(queries, labels)}
+        variants: dict[str, Callable[[], object]] = {"torch.mm": scores, "cache": partial(cache.nll, queries, labels)}
         if window == WINDOW:
-            variants["grid of 105"] = lambda grid=grid: grid.nll(queries, labels)
+            variants["grid of 105"] = partial(grid.nll, queries, labels)
         seconds = paired(variants, rounds)
         row: dict[str, Any] = {"window": window, "tokens": len(labels)}
         row["cache_over_mm"] = ratios(seconds, "cache", "torch.mm")
@@ -69,13 +71,17 @@ def bench_mbpa(rounds: int, tokens: int = 1024) -> dict[str, Any]:
     full.remember(head, h[:WINDOW], y[:WINDOW])
     weight, keys, change = head.weight.detach(), h[: WINDOW + tokens - 1], torch.rand(tokens, WINDOW + tokens - 1)
     columns = 2048
-    p, out, z = torch.rand(len(keys), columns), torch.empty(tokens, columns), torch.empty(tokens, columns)
+    p, out, z = (torch.rand(rows, columns) for rows in (len(keys), tokens, tokens))
 
     def products() -> None:
-        for rows in weight.split(columns):
-            torch.mm(keys, rows.t(), out=p[:, : len(rows)] if len(rows) < columns else p)
-            torch.mm(change, p[:, : len(rows)], out=out[:, : len(rows)] if len(rows) < columns else out)
-            torch.mm(queries, rows.t(), out=z[:, : len(rows)] if len(rows) < columns else z)
+        for first in range(0, V - columns + 1, columns):
+            rows = weight[first : first + columns].t()
+            torch.mm(keys, rows, out=p)
+            torch.mm(change, p, out=out)
+            torch.mm(queries, rows, out=z)
+        rest = weight[V - V % columns :].t()
+        torch.mm(change, torch.mm(keys, rest))
+        torch.mm(queries, rest)
 
     def autograd(few: int = 4) -> None:
         for t in range(few):
@@ -88,9 +94,8 @@ def bench_mbpa(rounds: int, tokens: int = 1024) -> dict[str, Any]:
             with torch.no_grad():
                 F.cross_entropy(F.linear(queries[t], rows - 0.3 * gradient, head.bias), labels[t])
 
-    seconds = paired(
-        {"products": products, "mbpa": lambda: full.nll(head, queries, labels), "autograd": autograd}, rounds
-    )
+    mbpa = partial(full.nll, head, queries, labels)
+    seconds = paired({"products": products, "mbpa": mbpa, "autograd": autograd}, rounds)
     per_token = {"mbpa": [s / tokens for s in seconds["mbpa"]], "autograd": [s / 4 for s in seconds["autograd"]]}
     row = {
         "tokens": tokens,
