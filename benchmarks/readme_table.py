@@ -1,4 +1,4 @@
-"""Puts the result tables into README.md and docs/when.md, from the files in benchmarks/results.
+"""Puts the result tables into README.md, docs/when.md and docs/memory.md, from the files in benchmarks/results.
 
 python benchmarks/readme_table.py
 """
@@ -10,13 +10,19 @@ from typing import Any
 from engram.files import atomic_write
 from engram.report import markdown_table
 from engram.report.study import markdown
+from engram.report.tables import format_perplexity, format_relative, relative
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- results: made by benchmarks/readme_table.py -->", "<!-- end of results -->"
 BEGIN_STUDY, END_STUDY = "<!-- study tables: made by benchmarks/readme_table.py -->", "<!-- end of study tables -->"
+BEGIN_MEMORY, END_MEMORY = "<!-- memory table: made by benchmarks/readme_table.py -->", "<!-- end of memory table -->"
+BEGIN_SPEED, END_SPEED = "<!-- memory speed: made by benchmarks/readme_table.py -->", "<!-- end of memory speed -->"
 STUDIES = ("gutenberg-25", "wikitext-2")
 DEMO = ("softmax", "centered", "hebbian")
+
+
+PAGES = [ROOT / "README.md", ROOT / "docs" / "when.md", ROOT / "docs" / "memory.md"]
 
 
 def studies() -> str:
@@ -32,13 +38,61 @@ def table() -> str:
     return f"{studies()}\n{title}\n\n{markdown_table(demo).strip()}\n"
 
 
+def memories() -> str:
+    """Model, + cache, + MbPA and + both by band, a table for each split."""
+    tables = []
+    for split in ("valid", "test"):
+        found = _read(RESULTS / "memory" / f"wikitext-2-{split}.json")
+        variants = found["memory"]["variants"]
+        lines = [f"| {split}, {found['tokens']:,} tokens | tokens | {' | '.join(v['name'] for v in variants)} |"]
+        lines.append(f"|---|---:|{'---:|' * len(variants)}")
+        bands = [{"name": "all words", "tokens": found["tokens"]}, *found["bands"]]
+        for i, band in enumerate(bands):
+            values = [v["perplexity"] if i == 0 else v["bands"][i - 1]["perplexity"] for v in variants]
+            if band["tokens"]:
+                cells = [_with_difference(value, values[0]) for value in values]
+                name = str(band["name"]).replace("<", "\\<")
+                lines.append(f"| {name} | {band['tokens']:,} | {' | '.join(cells)} |")
+        tables.append("\n".join(lines))
+    settings = {name: found["memory"][name] for name in ("cache", "mbpa")}
+    words = "; ".join(f"{name} " + ", ".join(f"{k} {v}" for k, v in one.items()) for name, one in settings.items())
+    tables.append(f"Perplexity. {words}. Commit {found['git_commit']}; {found['machine']}.")
+    return "\n\n".join(tables) + "\n"
+
+
+def _with_difference(value: float, model: float) -> str:
+    text = format_perplexity(value)
+    return text if value == model else f"{text} ({format_relative(relative(value, model))})"
+
+
+def speed() -> str:
+    """What the memories cost beside their bare products."""
+    found = _read(RESULTS / "memory.json")
+    cache = {row["window"]: row for row in found["cache"]}
+    mbpa, grid = found["mbpa"], cache[10_000]["grid_over_cache"]["median"]
+    short, long = (cache[window]["cache_over_mm"]["median"] for window in (2000, 10_000))
+    lines = [
+        f"Measured side by side at V = {found['V']:,}, D = {found['D']} (`benchmarks/memory.py`, medians):",
+        "",
+        f"- the cache takes {short:.2f} times as long as `torch.mm` of the same scores with a window of 2,000, "
+        f"{long:.2f} times with 10,000;",
+        f"- all 105 points of the paper's cache grid take {grid:.2f} times as long as one evaluation;",
+        f"- one step of MbPA (K = {mbpa['K']:,}, window {mbpa['window']:,}) runs at "
+        f"{mbpa['products_over_mbpa']['median']:.0%} of the rate of its bare products, and "
+        f"{mbpa['autograd_over_mbpa']['median']:.0f} times as fast as autograd token by token;",
+        f"- over 200,000 tokens the cache needs {found['cache_peak_bytes_200k'] / 1e6:.0f} MB beyond the stream.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def with_table(page: str) -> str:
-    """A page, README.md or docs/when.md, with what stands between its marks made anew."""
-    for begin, end, make in ((BEGIN, END, table), (BEGIN_STUDY, END_STUDY, studies)):
+    """A page with what stands between its marks made anew."""
+    parts = ((BEGIN, END, table), (BEGIN_STUDY, END_STUDY, studies))
+    for begin, end, make in (*parts, (BEGIN_MEMORY, END_MEMORY, memories), (BEGIN_SPEED, END_SPEED, speed)):
         if begin in page:
             before, rest = page.split(begin)
             page = f"{before}{begin}\n{make()}{end}{rest.split(end)[1]}"
@@ -46,7 +100,7 @@ def with_table(page: str) -> str:
 
 
 if __name__ == "__main__":
-    for path in (ROOT / "README.md", ROOT / "docs" / "when.md"):
+    for path in PAGES:
         text = with_table(path.read_text(encoding="utf-8"))
         with atomic_write(path) as file:
             file.write(text)
