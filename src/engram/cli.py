@@ -50,12 +50,12 @@ def demo(out: Path = Path("runs/demo"), json: Json = False, seed: int = 0, steps
 
     Takes about five minutes on two cores and needs no network. Interrupted, the same command goes on.
 
+    Example: engram demo --out runs/demo
+
     Args:
         out: folder for the data, the runs and the report.
         seed: all of them start from it.
         steps: training steps of each.
-
-    Example: engram demo --out runs/demo
     """
     from engram.demo import run_demo
 
@@ -79,13 +79,13 @@ def train_command(default: Config) -> Callable[..., int]:
 
         Ctrl-C saves and ends; --resume goes on. At the end the best checkpoint is evaluated on the validation split.
 
+        Example: engram train data/wikitext-2 --out runs/hebbian --head hebbian --precision bf16
+
         Args:
             data: data folder, made by engram data.
             out: folder of the run.
             recipe: named settings to start from: small, demo or paper; flags change single ones.
             resume: go on with the run in --out, from its last checkpoint, with its own settings.
-
-        Example: engram train data/wikitext-2 --out runs/hebbian --head hebbian --precision bf16
         """
         from engram.data import open_corpus
         from engram.optimisation import cpu_multiplies_bf16
@@ -118,6 +118,10 @@ def evaluate(
 
     With --memory also under memories of the text just read. Interrupted, the same command goes on.
 
+    Example: engram eval runs/hebbian --split test
+
+    Example: engram eval runs/hebbian --split test --memory cache,mbpa --tuned runs/hebbian/memory/sweep.json
+
     Args:
         run: folder of the run.
         split: which text.
@@ -125,10 +129,6 @@ def evaluate(
         tuned: settings of the memories that engram sweep memory chose, RUN/memory/sweep.json; by default the paper's.
         checkpoint: which weights.
         data: the data folder, if it was moved since training.
-
-    Example: engram eval runs/hebbian --split test
-
-    Example: engram eval runs/hebbian --split test --memory cache,mbpa --tuned runs/hebbian/memory/sweep.json
     """
     from engram.report import write_report
     from engram.results import evaluate_run
@@ -151,13 +151,13 @@ def score(
 ) -> int:
     """Perplexity of your own text under a trained run, and the tokens that surprised the model most.
 
+    Example: engram score runs/hebbian letter.txt
+
     Args:
         run: folder of the run.
         file: a plain text file in UTF-8.
         top: how many tokens to list.
         checkpoint: which weights.
-
-    Example: engram score runs/hebbian letter.txt
     """
     from engram.results import score_text
 
@@ -167,12 +167,12 @@ def score(
 def report(runs: Positional[tuple[Path, ...]], out: Path | None = None, force: bool = False, json: Json = False) -> int:
     """One self-contained HTML page for a run, or to compare several that were evaluated on the same split.
 
+    Example: engram report runs/softmax runs/hebbian --out runs/comparison
+
     Args:
         runs: folders of runs; the first is what the others are held against.
         out: folder for the page and its plots; for one run, by default, its own.
         force: compare perplexities of different vocabularies or texts all the same; the page says so.
-
-    Example: engram report runs/softmax runs/hebbian --out runs/comparison
     """
     from engram.report import write_report
 

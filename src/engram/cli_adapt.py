@@ -35,6 +35,8 @@ def adapt(
 ) -> int:
     """Let a trained model write into its output rows what it reads, against the same model that does not.
 
+    Example: engram adapt runs/softmax --tune --split test
+
     Args:
         run: folder of the run.
         split: which text of its corpus.
@@ -51,8 +53,6 @@ def adapt(
         tune_tokens: tokens of validation that --tune reads.
         checkpoint: which weights.
         data: the data folder, if it was moved since training.
-
-    Example: engram adapt runs/softmax --tune --split test
     """
     from engram.adapted_results import adapt_run, open_text
 

@@ -19,13 +19,13 @@ def study(
 
     Uses all cores, a run on each. Interrupted or killed, the same command goes on; so does one with a longer recipe.
 
+    Example: engram study benchmarks/study/rules.yaml --out runs/rules
+
     Args:
         recipe: a file in YAML: data, base, regimes, variants, baseline, seeds and split.
         out: folder for the runs, study.json, table.md and study.png; by default runs/ and the recipe's name.
         workers: runs at a time; by default one a core.
         dry_run: list the jobs and the settings they differ in, and run nothing.
-
-    Example: engram study benchmarks/study/rules.yaml --out runs/rules
     """
     from engram.study_run import list_study, run_study
 
