@@ -23,7 +23,7 @@ from engram.errors import InputError
 from engram.memory.cache import kind
 from engram.memory.neighbours import kernel, nearest
 from engram.memory.rows import LOG2_E, Rows, adapted_alone
-from engram.memory.store import Memory, Store, check_rate, slices
+from engram.memory.store import Memory, Store, check_rate, check_whole, slices
 
 _QUERIES = 1024  # of a block: the distributions are made anew for each block, so more queries share them
 _TILE = {"cpu": 2**24, "cuda": 2**28}  # values of a tile of distributions
@@ -50,13 +50,12 @@ class MbPAGrid(Memory):
             raise InputError(f"ks is {list(ks)} and lrs {list(lrs)}; expected one or more of each.")
         for name, values in (("k", ks), ("steps", [steps])):
             for value in values:
-                if value < 1:
-                    raise InputError(f"{name} is {value}; expected 1 or more.")
+                check_whole(name, value)
         for lr in lrs:
             check_rate("lr", lr)
         check_rate("beta", beta)
         self.ks, self.lrs, self.beta, self.steps = tuple(ks), tuple(lrs), beta, steps
-        self._rows_then: tuple[int, ...] | None = None
+        self._rows_then: Tensor | None = None
 
     def nll(self, head: Any, hidden: Tensor, target: Tensor) -> Tensor:
         """As :meth:`MbPA.nll`: [G, L, N], or [G, L, B, N] for B streams."""
@@ -92,7 +91,7 @@ class MbPAGrid(Memory):
     def _follow(self, rows: Rows) -> None:
         """What is held of the distributions at the pairs is made anew when the head has changed since."""
         now = rows.state()
-        if now != self._rows_then:
+        if self._rows_then is None or not torch.equal(now, self._rows_then):
             for store in self._stores:
                 if store.columns:
                     h_MD, _, lse_M = (column[: store.end] for column in store.columns)

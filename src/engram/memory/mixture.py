@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from engram.errors import InputError
-from engram.functional import linear_cross_entropy
+from engram.functional import IGNORE_INDEX, linear_cross_entropy
 from engram.memory.cache import NeuralCache
 from engram.memory.mbpa import MbPA
 from engram.memory.rows import Rows
@@ -67,7 +67,7 @@ def score_stream(
             (torch.where(first, nll, memory_nll), weight)
             for first, memory_nll, weight in zip(fresh, found, weights, strict=True)
         ]
-        return mix(nll, parts) if parts else nll
+        return torch.where(target == IGNORE_INDEX, nll, mix(nll, parts)) if parts else nll
 
 
 def mix(nll: Tensor, parts: Sequence[tuple[Tensor, float]]) -> Tensor:
@@ -93,7 +93,7 @@ def mix(nll: Tensor, parts: Sequence[tuple[Tensor, float]]) -> Tensor:
 
 def _first(empty: Tensor, target: Tensor) -> Tensor:
     """Bool [...]: the first token that counts of each stream whose memory is empty."""
-    counts = target != -100
+    counts = target != IGNORE_INDEX
     return counts & (counts.cumsum(-1) == 1) & empty[..., None]
 
 

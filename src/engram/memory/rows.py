@@ -34,7 +34,7 @@ class Rows:
                 f"hidden is {hidden.shape[-1]} wide on {hidden.device}, but the layer's weight is "
                 f"{list(weight.shape)} on {weight.device}; give the activations that this layer is fed with."
             )
-        device, self._given = hidden.device.type, weight
+        device = hidden.device.type
         own = sum_dtype(hidden)
         autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         self.dtype: torch.dtype = getattr(head, "compute_dtype", None) or autocast or own
@@ -43,10 +43,10 @@ class Rows:
         self.bias_V = weight.new_zeros(len(weight), dtype=own) if bias is None else bias.detach().to(own)
         self._bias2_V = self.bias_V * LOG2_E
 
-    def state(self) -> tuple[int, ...]:
-        """Changes whenever an optimizer, a write or a loaded checkpoint changes the weight."""
-        weight = self._given
-        return weight.data_ptr(), len(weight), -1 if weight.is_inference() else weight._version
+    def state(self) -> Tensor:
+        """The logits [V] at an activation of our own: they change when an optimizer, a write or a checkpoint does."""
+        probe_D = torch.randn(self.weight_VD.shape[1], generator=torch.Generator().manual_seed(0))
+        return torch.addmv(self.bias_V, self.weight_VD, probe_D.to(self.weight_VD))
 
     def logits2(self, h2_ND: Tensor, c: slice) -> Tensor:
         """Logits [N, C] to base 2 of activations that were multiplied by log2(e)."""
@@ -59,12 +59,14 @@ class Rows:
         """log sum_v exp(logit), [N] in nats."""
         if not len(h_ND):
             return h_ND.new_empty(0)
-        first_N = torch.zeros(len(h_ND), dtype=torch.int64, device=h_ND.device)
-        # The NLL of any one class and its logit add up to it, and the NLL never holds [N, V].
+        # The NLL of any one class and its logit add up to it, and the NLL never holds [N, V]. Of a class whose bias
+        # rules it out both would be infinite.
+        one = int(self.bias_V.argmax())
+        one_N = torch.full((len(h_ND),), one, device=h_ND.device)
         nll_N = linear_cross_entropy(
-            h_ND, self.weight_VD, first_N, self.bias_V, reduction="none", compute_dtype=self.dtype
+            h_ND, self.weight_VD, one_N, self.bias_V, reduction="none", compute_dtype=self.dtype
         )
-        return nll_N + h_ND @ self.weight_VD[0] + self.bias_V[0]
+        return nll_N + h_ND @ self.weight_VD[one] + self.bias_V[one]
 
 
 def adapted_alone(

@@ -61,8 +61,8 @@ class Memory:
 
     def __init__(self, size: int, block: int | None) -> None:
         for name, value in (("size", size), ("block", block)):
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}; expected 1 or more.")
+            if value is not None:
+                check_whole(name, value)
         self.size, self.block = size, block
         self._stores: list[Store] = []
 
@@ -93,7 +93,7 @@ class Memory:
             )
         if target.device != hidden.device:
             raise InputError(f"hidden is on {hidden.device} and target on {target.device}; expected one device.")
-        check_finite(hidden)
+        check_finite(hidden.detach())
         kept = target[target != IGNORE_INDEX]
         if kept.numel() and (int(kept.min()) < 0 or (num_classes is not None and int(kept.max()) >= num_classes)):
             label = int(kept.min()) if int(kept.min()) < 0 else int(kept.max())
@@ -129,7 +129,7 @@ class Memory:
         """``score(store, hidden [N, D], target [N]) -> [*lead, N]`` of each stream's chunks, 0 for ignored tokens."""
         self._stores = self._stores or [Store(self.size) for _ in range(len(hidden) if hidden.ndim == 3 else 1)]
         found = hidden.new_zeros(*lead, *target.shape, dtype=sum_dtype(hidden))
-        h_BND, y_BN = hidden.reshape(-1, *hidden.shape[-2:]), target.reshape(-1, target.shape[-1])
+        h_BND, y_BN = (hidden, target) if hidden.ndim == 3 else (hidden[None], target[None])
         for b, store in enumerate(self._stores):
             out_N = found if hidden.ndim == 2 else found[..., b, :]
             place_N = (y_BN[b] != IGNORE_INDEX).nonzero()[:, 0]
@@ -162,7 +162,13 @@ def check_finite(hidden: Tensor) -> None:
         )
 
 
+def check_whole(name: str, value: float) -> None:
+    """Raise InputError unless ``value`` is a whole number, 1 or more."""
+    if not 1 <= value < math.inf or value % 1:
+        raise InputError(f"{name} is {value}; expected a whole number, 1 or more.")
+
+
 def check_rate(name: str, value: float) -> None:
     """Raise InputError unless ``value`` is a finite number, 0 or more."""
-    if not 0 <= value < float("inf"):
+    if not 0 <= value < math.inf:
         raise InputError(f"{name} is {value}; expected a finite number, 0 or more.")
