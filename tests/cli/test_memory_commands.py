@@ -61,7 +61,7 @@ def test_sweep_and_its_file(run, capfd, tmp_path):
     axes["weight"] = [0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35]
     points = [tuple(row[name] for name in axes) for row in found["cache"]["grid"]]
     assert points == list(itertools.product(*axes.values()))
-    axes = {"k": {512, 1024}, "lr": {0.03, 0.1, 0.3, 1.0}, "mbpa_weight": {0, 0.02, 0.04, 0.06, 0.08, 0.1}}
+    axes = {"k": {512, 1024}, "lr": {0.1, 0.3, 1.0, 3.0}, "mbpa_weight": {0, 0.02, 0.04, 0.06, 0.08, 0.1}}
     assert {name: {row[name] for row in found["mbpa"]["grid"]} for name in axes} == axes
     assert len(found["mbpa"]["grid"]) == 2 * 4 * 6 * 8
     assert len(found["mbpa"]["two_steps"]["grid"]) == 2 * 4

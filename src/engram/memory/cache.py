@@ -56,32 +56,33 @@ class CacheGrid(Memory):
 
     def _score(self, store: Store, h_ND: Tensor, y_N: Tensor) -> Tensor:
         start = store.append(h_ND, y_N)
-        keys, seen = store.columns[0], slice(store.window(start).start, store.end)
-        most = min(self.size, store.end)
+        seen, most = slice(store.window(start).start, store.end), min(self.size, store.end)
+        keys_DW = store.columns[0][seen].t()
         # A block of Q sees M + Q - 1 pairs where each query needs M: a short window wants few queries.
-        block = min(self.block or max(16, min(_SCORES[kind(h_ND)] // most, max(64, most // 8))), len(y_N))
+        block = min(self.block or max(16, min(_SCORES[kind(h_ND)] // most, max(64, most // 16))), len(y_N))
         equal = _Equal(store.columns[1][seen], len(y_N), self.size)
         scratch = h_ND.new_empty(2, block * (most + block))
         h2_ND = h_ND * (self._top * LOG2_E)
-        small = bool(h2_ND.norm(dim=1).max() * keys[seen].norm(dim=1).max() < _NO_SHIFT)
-        nll_TSN = h_ND.new_empty(len(self.thetas), len(self.sizes), len(y_N))
+        small = bool(h2_ND.norm(dim=1).max() * keys_DW.norm(dim=0).max() < _NO_SHIFT)
+        if len(y_N) > block:  # several products with much the same keys: they are turned once, not in each
+            keys_DW = keys_DW.contiguous()
+        all_TSN, right_TSN = h_ND.new_empty(2, len(self.thetas), len(self.sizes), len(y_N))
         for q in slices(len(y_N), block):
-            scores_QM = banded(h2_ND[q], keys, start + q.start, self.size, scratch[0])
+            scores_QM = banded(h2_ND[q], keys_DW, start - seen.start + q.start, self.size, scratch[0])
             Q, M = scores_QM.shape
             query_P, column_P = equal.pairs(q, M)
             # The view's columns in the block's own: a gather by one index is the faster one.
             score_P = scratch[0].index_select(0, query_P * (M + Q) + column_P)
-            right_TSQ = self._right(score_P, query_P, M - column_P, Q, M)
-            all_TSQ = self._all(scores_QM, scratch[1], small)
-            nll_TSN[..., q] = torch.where(right_TSQ == -math.inf, math.inf, all_TSQ - right_TSQ) * LN_2
-        return nll_TSN
+            right_TSN[..., q] = self._right(score_P, query_P, M - column_P, Q, small)
+            all_TSN[..., q] = self._all(scores_QM, scratch[1], small)
+        return torch.where(right_TSN == -math.inf, math.inf, all_TSN - right_TSN) * LN_2
 
-    def _right(self, score_P: Tensor, query_P: Tensor, age_P: Tensor, Q: int, M: int) -> Tensor:
+    def _right(self, score_P: Tensor, query_P: Tensor, age_P: Tensor, Q: int, small: bool) -> Tensor:
         """log2 of the sum over the pairs with the query's label, [T, S, Q]."""
         S, slot_P = len(self._ascending), query_P
         if S > 1:  # a pair goes to the smallest size that reaches back to it; the sums are added up below
             slot_P = query_P + Q * torch.bucketize(age_P, torch.tensor(self._ascending, device=age_P.device))
-        sums = [_log_sum_by_slot(score_P * (theta / self._top), slot_P, S * Q) for theta in self.thetas]
+        sums = [_log_sum_by_slot(score_P * (theta / self._top), slot_P, S * Q, small) for theta in self.thetas]
         return torch.stack([self._up_to(sum_SQ.view(S, Q)) for sum_SQ in sums])
 
     def _all(self, scores_QM: Tensor, scratch: Tensor, small: bool) -> Tensor:
@@ -113,6 +114,8 @@ class CacheGrid(Memory):
 
     def _up_to(self, log_SQ: Tensor) -> Tensor:
         """From log2 of the sums between one size and the next to those of each size, in the order of ``sizes``."""
+        if len(self.sizes) == 1:
+            return log_SQ
         for s in range(1, len(log_SQ)):
             log_SQ[s] = torch.logaddexp2(log_SQ[s - 1], log_SQ[s])
         return log_SQ[[self._ascending.index(size) for size in self.sizes]]
@@ -182,10 +185,10 @@ class _Equal:
         return query_P, self.order_M.index_select(0, rank_P).sub_(query_P).sub_(self.before + q.start - width)
 
 
-def banded(h_QD: Tensor, keys: Tensor, start: int, size: int, scratch: Tensor) -> Tensor:
+def banded(h_QD: Tensor, keys_DW: Tensor, start: int, size: int, scratch: Tensor) -> Tensor:
     """The scores of queries with the pairs before each, [Q, M], the nearest last; -inf where there is none.
 
-    The query at row q stands at position ``start + q`` of ``keys`` and sees the M before it: in the scores [Q, W] of
+    The query at row q stands at column ``start + q`` of ``keys`` and sees the M before it: in the scores [Q, W] of
     all that the block sees, its own begin one further each row, so a view with a row's stride of W + 1 holds them.
     """
     Q = len(h_QD)
@@ -193,12 +196,14 @@ def banded(h_QD: Tensor, keys: Tensor, start: int, size: int, scratch: Tensor) -
     W, missing = M + Q - 1, max(0, M - start)
     scores_QW = scratch[: Q * W].view(Q, W)
     scores_QW[:, :missing] = -math.inf
-    torch.mm(h_QD, keys[start - M + missing : start + Q - 1].t(), out=scores_QW[:, missing:])
+    torch.mm(h_QD, keys_DW[:, start - M + missing : start + Q - 1], out=scores_QW[:, missing:])
     return scores_QW.as_strided((Q, M), (W + 1, 1))
 
 
-def _log_sum_by_slot(score_P: Tensor, slot_P: Tensor, slots: int) -> Tensor:
+def _log_sum_by_slot(score_P: Tensor, slot_P: Tensor, slots: int, small: bool) -> Tensor:
     """log2 of the sum of 2^score in each slot; -inf in one without a score."""
+    if small:
+        return score_P.new_zeros(slots).index_add_(0, slot_P, score_P.exp2_()).log2_()
     max_S = score_P.new_full((slots,), -math.inf).scatter_reduce_(0, slot_P, score_P, "amax")
     sum_S = score_P.new_zeros(slots).index_add_(0, slot_P, (score_P - max_S.index_select(0, slot_P)).exp2_())
     return max_S + sum_S.log2_()

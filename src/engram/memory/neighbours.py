@@ -34,7 +34,7 @@ def nearest(h_QD: Tensor, keys: Tensor, start: int, M: int, k: int) -> tuple[Ten
     """
     Q, D = h_QD.shape
     K, X, missing = min(k, M), min(k + _MARGIN, M), max(0, M - start)
-    scores_QM = banded(h_QD, keys, start, M, h_QD.new_empty(Q * (M + Q)))
+    scores_QM = banded(h_QD, keys.t(), start, M, h_QD.new_empty(Q * (M + Q)))
     origin_Q = torch.arange(start - M, start - M + Q, device=h_QD.device)
     every_M = torch.arange(M - 1, -1, -1, device=h_QD.device)
     if X == M:
