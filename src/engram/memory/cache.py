@@ -16,6 +16,7 @@ from engram.memory.store import Memory, Store, check_rate, slices
 LOG2_E, LN_2 = 1 / math.log(2), math.log(2)
 # Scores of a block: on a CPU they should stay near the cache, and still be a matrix product worth its name.
 _SCORES = {"cpu": 2**20, "cuda": 2**26}
+_PAIRS = 2**20  # pairs with the right label that are worked on at once
 # Scores whose size stays below this, to base 2, are summed as they are: 2^100 times 2^27 pairs is still a float32, and
 # so is 2^-100. Lengths of activations say beforehand whether they do.
 _NO_SHIFT = 100
@@ -59,7 +60,7 @@ class CacheGrid(Memory):
         seen, most = slice(store.window(start).start, store.end), min(self.size, store.end)
         keys_DW = store.columns[0][seen].t()
         # A block of Q sees M + Q - 1 pairs where each query needs M: a short window wants few queries.
-        block = min(self.block or max(16, min(_SCORES[kind(h_ND)] // most, max(64, most // 16))), len(y_N))
+        block = min(self.block or max(16, min(_SCORES[kind(h_ND)] // most, max(64, most // 8))), len(y_N))
         equal = _Equal(store.columns[1][seen], len(y_N), self.size)
         scratch = h_ND.new_empty(2, block * (most + block))
         h2_ND = h_ND * (self._top * LOG2_E)
@@ -67,14 +68,20 @@ class CacheGrid(Memory):
         if len(y_N) > block:  # several products with much the same keys: they are turned once, not in each
             keys_DW = keys_DW.contiguous()
         all_TSN, right_TSN = h_ND.new_empty(2, len(self.thetas), len(self.sizes), len(y_N))
-        for q in slices(len(y_N), block):
-            scores_QM = banded(h2_ND[q], keys_DW, start - seen.start + q.start, self.size, scratch[0])
-            Q, M = scores_QM.shape
-            query_P, column_P = equal.pairs(q, M)
-            # The view's columns in the block's own: a gather by one index is the faster one.
-            score_P = scratch[0].index_select(0, query_P * (M + Q) + column_P)
-            right_TSN[..., q] = self._right(score_P, query_P, M - column_P, Q, small)
-            all_TSN[..., q] = self._all(scores_QM, scratch[1], small)
+        for blocks in equal.groups(block):
+            group, done = slice(blocks[0][0].start, blocks[-1][0].stop), 0
+            query_P, position_P = equal.pairs(group)
+            score_P = h_ND.new_empty(len(query_P))
+            for q, pairs in blocks:
+                first = equal.before + q.start
+                scores_QM = banded(h2_ND[q], keys_DW, first, self.size, scratch[0])
+                (Q, M), p, done = scores_QM.shape, slice(done, done + pairs), done + pairs
+                # Where the pairs stand in the block's own scores: a gather by one index is the faster one.
+                place_P = (query_P[p] - q.start).mul_(M + Q - 1).add_(position_P[p]).add_(M - first)
+                torch.index_select(scratch[0], 0, place_P, out=score_P[p])
+                all_TSN[..., q] = self._all(scores_QM, scratch[1], small)
+            age_P = query_P + equal.before - position_P
+            right_TSN[..., group] = self._right(score_P, query_P - group.start, age_P, group.stop - group.start, small)
         return torch.where(right_TSN == -math.inf, math.inf, all_TSN - right_TSN) * LN_2
 
     def _right(self, score_P: Tensor, query_P: Tensor, age_P: Tensor, Q: int, small: bool) -> Tensor:
@@ -176,13 +183,26 @@ class _Equal:
         first_N = torch.searchsorted(key_M[self.order_M], labels_M[self.before :] * total + oldest_N)
         self.first_N, self.count_N = first_N, rank_M[self.before :] - first_N
 
-    def pairs(self, q: slice, width: int) -> tuple[Tensor, Tensor]:
-        """Rows and columns [P] in the scores [Q, width] of these queries, where a label is the right one."""
-        count_Q = self.count_N[q]
+    def groups(self, block: int) -> list[list[tuple[slice, int]]]:
+        """Blocks of queries and how many pairs each has, together up to ``_PAIRS``: few large operations are faster."""
+        blocks = list(slices(len(self.count_N), block))
+        ends = self.count_N.cumsum(0)[[q.stop - 1 for q in blocks]].tolist()
+        groups: list[list[tuple[slice, int]]] = []
+        begin = 0
+        for q, before, end in zip(blocks, [0, *ends], ends, strict=False):
+            if not groups or end - begin > _PAIRS:
+                groups.append([])
+                begin = before
+            groups[-1].append((q, end - before))
+        return groups
+
+    def pairs(self, group: slice) -> tuple[Tensor, Tensor]:
+        """All pairs of these queries with a seen one of the same label: query and position [P], by query."""
+        count_Q = self.count_N[group]
         query_P = torch.repeat_interleave(count_Q)
-        offset_Q = self.first_N[q] - (count_Q.cumsum(0) - count_Q)
+        offset_Q = self.first_N[group] - (count_Q.cumsum(0) - count_Q)
         rank_P = offset_Q.index_select(0, query_P).add_(torch.arange(len(query_P), device=query_P.device))
-        return query_P, self.order_M.index_select(0, rank_P).sub_(query_P).sub_(self.before + q.start - width)
+        return query_P.add_(group.start), self.order_M.index_select(0, rank_P)
 
 
 def banded(h_QD: Tensor, keys_DW: Tensor, start: int, size: int, scratch: Tensor) -> Tensor:

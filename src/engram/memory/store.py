@@ -40,9 +40,10 @@ class Store:
             self.columns = [row.new_empty(0, *row.shape[1:]) for row in rows]
         n, kept = len(rows[0]), len(self)
         if self.end + n > len(self.columns[0]):
-            room = max(len(self.columns[0]), 2 * (kept + n))
+            room = 2 * (kept + n)
             for i, column in enumerate(self.columns):
-                moved = column.new_empty(room, *column.shape[1:])
+                # Where the room is enough, more than ``kept`` rows lie before those that are kept: no overlap.
+                moved = column if len(column) >= room else column.new_empty(room, *column.shape[1:])
                 moved[:kept] = column[self.end - kept : self.end]
                 self.columns[i] = moved
             self.end = kept
