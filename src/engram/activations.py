@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engram.evaluation import BLOCK, _check, _evaluating
+from engram.evaluation import BLOCK, check_tokens, evaluating
 from engram.heads.rules import Moments
 from engram.models.lstm import LanguageModel
 
@@ -52,11 +52,11 @@ def measure_moments(model: LanguageModel, tokens: np.ndarray, *, eos_id: int) ->
     Raises:
         InputError: see ``adapted_nll``.
     """
-    _check(tokens, len(model.embedding_weight), 1, None)
+    check_tokens(tokens, len(model.embedding_weight), 1, None)
     weight = model.head.weight
     D = weight.shape[1]
     moments = torch.zeros(1 + D, 1 + D, dtype=torch.float64, device=weight.device)  # the mean of (1, h)(1, h)^T
-    with _evaluating(model), torch.inference_mode():
+    with evaluating(model), torch.inference_mode():
         for segment in read_segments(model, tokens, eos_id=eos_id):
             one_S1 = segment.hidden.new_ones(len(segment.hidden), 1)
             h_SD = torch.cat([one_S1, segment.hidden], 1).double()

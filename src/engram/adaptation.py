@@ -30,7 +30,7 @@ from torch import Tensor
 
 from engram.activations import Segment, read_segments
 from engram.errors import InputError
-from engram.evaluation import _check, _evaluating
+from engram.evaluation import check_tokens, evaluating
 from engram.functional import check_rule, class_means, hebbian_rate, linear_cross_entropy
 from engram.heads.rules import Moments, find_rule, move_rows
 from engram.models.lstm import LanguageModel
@@ -241,9 +241,9 @@ def adapted_nll(
     Raises:
         InputError: tokens, counts or settings are not as above.
     """
-    _check(tokens, len(model.embedding_weight), 1, None)
+    check_tokens(tokens, len(model.embedding_weight), 1, None)
     memory = Memory(model.head.weight, model.head.bias, counts, writing, moments)
-    with _evaluating(model), torch.inference_mode():
+    with evaluating(model), torch.inference_mode():
         segments = read_segments(model, tokens, eos_id=eos_id, block=writing.block, starts=starts)
         return read_text(memory, segments, tokens, progress=progress)
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from engram.evaluation import _exp, _finite, by_band
+from engram.evaluation import by_band, exp_or_inf, finite_or_none
 
 
 def summary(nll_N: np.ndarray, count_N: np.ndarray) -> dict[str, Any]:
     """Mean NLL and perplexity of all tokens [N], and of the bands of their training counts [N], as ``evaluate``'s."""
     nll, bands = by_band(nll_N, count_N)
-    bands = [band | {"perplexity": _finite(band["perplexity"])} for band in bands]
-    return {"nll": _finite(nll), "perplexity": _finite(_exp(nll)), "bands": bands}
+    bands = [band | {"perplexity": finite_or_none(band["perplexity"])} for band in bands]
+    return {"nll": finite_or_none(nll), "perplexity": finite_or_none(exp_or_inf(nll)), "bands": bands}
 
 
 def sight_table(
@@ -37,7 +37,7 @@ def sight_table(
 
 def mean_of(nll_N: np.ndarray, these_N: np.ndarray) -> float | None:
     """Mean, summed in float64, of the chosen tokens; None of no tokens, or where it is not finite."""
-    return _finite(float(nll_N[these_N].mean(dtype=np.float64))) if these_N.any() else None
+    return finite_or_none(float(nll_N[these_N].mean(dtype=np.float64))) if these_N.any() else None
 
 
 def sights_before(ids: np.ndarray, starts: Iterable[int] = ()) -> np.ndarray:

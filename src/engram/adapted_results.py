@@ -16,7 +16,7 @@ from engram.adaptation import Memory, Writing, adapted_nll, read_text
 from engram.adaptation_tables import mean_of, sight_table, summary
 from engram.data import Corpus
 from engram.errors import InputError
-from engram.evaluation import _evaluating, token_nll
+from engram.evaluation import evaluating, token_nll
 from engram.heads.rules import Moments
 from engram.models.lstm import LanguageModel
 from engram.open_vocabulary import number, open_results
@@ -149,7 +149,7 @@ def tune(
     def found(nll_N: np.ndarray) -> dict[str, float | None]:
         return {"nll": mean_of(nll_N, np.ones_like(rare_N)), "rare": mean_of(nll_N, rare_N)}
 
-    with _evaluating(model), torch.inference_mode():
+    with evaluating(model), torch.inference_mode():
         segments = list(read_segments(model, tokens, eos_id=eos_id, block=grid[0].block, starts=starts))
         for done, writing in enumerate(grid, start=1):
             memory = Memory(head.weight, head.bias, counts, writing, moments)

@@ -17,7 +17,7 @@ def sweep(
     run: Positional[Path],
     split_tokens: int | None = None,
     mbpa: bool = True,
-    mbpa_first: int = 10_000,
+    mbpa_first: int | None = None,
     mbpa_tokens: int = 5000,
     two_step_tokens: int = 500,
     checkpoint: Literal["best", "last"] = "best",
@@ -35,7 +35,8 @@ def sweep(
         run: folder of the run.
         split_tokens: tokens of validation to use; by default all.
         mbpa: choose for MbPA too.
-        mbpa_first: tokens that fill the memories before MbPA is measured.
+        mbpa_first: tokens that fill the memories before MbPA is measured; by default 10,000, or half of a shorter
+            text.
         mbpa_tokens: tokens that MbPA is measured on.
         two_step_tokens: the first of these, on which two steps are held against one; each takes seconds with a
             vocabulary of 30,000; 0 for none.
@@ -73,7 +74,9 @@ def show_sweep(found: dict[str, Any], run: Path) -> None:
         columns = {"k": "neighbours", "lr": "rate", "cache_weight": "cache", "mbpa_weight": "MbPA"}
         paper = {"k": MBPA["k"], "lr": MBPA["lr"], "cache_weight": WEIGHTS["both"][0], "mbpa_weight": WEIGHTS["mbpa"]}
         where = f"{mbpa['tokens']:,} tokens after {mbpa['first']:,}"
-        _table(f"MbPA and the cache chosen, weights of both, {where}", columns, mbpa, paper)
+        same = {**found["chosen"]["cache"]} == CACHE
+        mark = "paper" if same else "paper's but theta, size"
+        _table(f"MbPA and the cache chosen, weights of both, {where}", columns, mbpa, paper, mark)
         if mbpa["two_steps"]:
             _steps(mbpa["two_steps"])
     chosen, weights = found["chosen"], found["chosen"]["weights"]
@@ -91,17 +94,25 @@ def _told(settings: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value:,}" for name, value in settings.items())
 
 
-def _table(title: str, columns: dict[str, str], grid: dict[str, Any], paper: dict[str, Any]) -> None:
+def _table(
+    title: str, columns: dict[str, str], grid: dict[str, Any], paper: dict[str, Any], paper_mark: str = "paper"
+) -> None:
     """The best points of a grid and the paper's, below the model alone."""
     table = _new_table(title, [*columns.values(), "perplexity", "to model", ""])
     model = grid["model"]["perplexity"]
     table.add_row("model", *[""] * (len(columns) - 1), *_values(model, model), "", end_section=True)
-    ranked = sorted((row for row in grid["grid"] if row["nll"] is not None), key=lambda row: row["nll"])
+    # Without MbPA its k and rate decide nothing: of such rows one for each weight of the cache is enough.
+    distinct = {
+        tuple(row[key] for key in columns if row.get("mbpa_weight") != 0 or key == "cache_weight"): row
+        for row in reversed(grid["grid"])
+        if row["nll"] is not None
+    }
+    ranked = sorted(distinct.values(), key=lambda row: row["nll"])
     theirs = [row for row in ranked if all(row[key] == paper[key] for key in columns)]
     without = [row for row in ranked if row.get("mbpa_weight") == 0][:1]
     for row in ranked:
         if row in ranked[:SHOWN] or row in without or row in theirs:
-            mark = "paper" if row in theirs else "no MbPA" if row in without else ""
+            mark = paper_mark if row in theirs else "no MbPA" if row in without else ""
             idle = ("k", "lr") if row in without else ()  # they decide nothing there
             cells = ["" if key in idle else f"{row[key]:,}" for key in columns]
             table.add_row(*cells, *_values(row["perplexity"], model), mark)

@@ -46,8 +46,8 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that are valid JSON: a number that is not finite becomes None."""
-        bands = [band | {"perplexity": _finite(band["perplexity"])} for band in self.bands]
-        changed = {"nll": _finite(self.nll), "perplexity": _finite(self.perplexity), "bands": bands}
+        bands = [band | {"perplexity": finite_or_none(band["perplexity"])} for band in self.bands]
+        changed = {"nll": finite_or_none(self.nll), "perplexity": finite_or_none(self.perplexity), "bands": bands}
         return dataclasses.asdict(self) | changed
 
 
@@ -86,7 +86,7 @@ def evaluate(
         )
     nll_N = token_nll(model, tokens, eos_id=eos_id, streams=streams, segment=segment, progress=progress)
     nll, bands = by_band(nll_N, counts[tokens])
-    return Evaluation(len(nll_N), nll, _exp(nll), bands, streams, time.perf_counter() - start)
+    return Evaluation(len(nll_N), nll, exp_or_inf(nll), bands, streams, time.perf_counter() - start)
 
 
 def by_band(nll_N: np.ndarray, count_N: np.ndarray) -> tuple[float, list[dict[str, Any]]]:
@@ -95,7 +95,7 @@ def by_band(nll_N: np.ndarray, count_N: np.ndarray) -> tuple[float, list[dict[st
     sizes = np.bincount(band_N, minlength=len(BANDS))
     sums = np.bincount(band_N, weights=nll_N, minlength=len(BANDS))  # float64
     bands = [
-        {"name": name, "tokens": int(size), "perplexity": _exp(total / size) if size else None}
+        {"name": name, "tokens": int(size), "perplexity": exp_or_inf(total / size) if size else None}
         for name, size, total in reversed(list(zip(BANDS, sizes, sums, strict=True)))
     ]
     return float(sums.sum()) / len(nll_N), bands
@@ -131,7 +131,7 @@ def token_nll(
     Raises:
         InputError: no tokens, an id outside the vocabulary, ``streams`` or ``segment`` below 1 or too many streams.
     """
-    _check(tokens, len(model.embedding_weight), streams, segment)
+    check_tokens(tokens, len(model.embedding_weight), streams, segment)
     segment = segment or max(1, BLOCK // streams)
     edges = np.array([len(tokens) * stream // streams for stream in range(streams + 1)])
     starts_B1, ends_B1 = edges[:-1, None], edges[1:, None]
@@ -139,7 +139,7 @@ def token_nll(
     nll_N = np.empty(len(tokens), dtype=np.float32)
     state: State | None = None
     done, longest = 0, int((ends_B1 - starts_B1).max())
-    with _evaluating(model), torch.inference_mode():
+    with evaluating(model), torch.inference_mode():
         for first in range(0, longest, segment):
             index_BS = starts_B1 + np.arange(first, min(first + segment, longest))
             inside_BS = index_BS < ends_B1
@@ -156,7 +156,8 @@ def token_nll(
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; then each part is in the mode it was in."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -166,7 +167,8 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _check(tokens: np.ndarray, vocabulary: int, streams: int, segment: int | None) -> None:
+def check_tokens(tokens: np.ndarray, vocabulary: int, streams: int, segment: int | None) -> None:
+    """Raise InputError unless ``token_nll`` can read these tokens so."""
     if tokens.ndim != 1 or not len(tokens) or tokens.dtype.kind not in "iu":
         raise InputError(
             f"tokens is {tokens.dtype} of shape {list(tokens.shape)}; expected one or more token ids, integers in one "
@@ -183,9 +185,11 @@ def _check(tokens: np.ndarray, vocabulary: int, streams: int, segment: int | Non
         raise InputError(f"segment is {segment}; expected 1 or more steps.")
 
 
-def _exp(nll: float) -> float:
-    return math.exp(nll) if nll < 709 else nll * math.inf  # an overflow is inf, and NaN stays NaN
+def exp_or_inf(nll: float) -> float:
+    """exp(nll); an overflow is inf, and NaN stays NaN."""
+    return math.exp(nll) if nll < 709 else nll * math.inf
 
 
-def _finite(value: float | None) -> float | None:
+def finite_or_none(value: float | None) -> float | None:
+    """What JSON can hold of a number."""
     return value if value is not None and math.isfinite(value) else None

@@ -18,12 +18,13 @@ from torch import Tensor
 from engram import __version__
 from engram.activations import read_segments
 from engram.errors import InputError
-from engram.evaluation import BLOCK, Evaluation, _check, _evaluating, _exp, by_band
+from engram.evaluation import BLOCK, Evaluation, by_band, check_tokens, evaluating, exp_or_inf
 from engram.files import atomic_write
 from engram.heads import Softmax
 from engram.memory import MbPA, NeuralCache, mix
 from engram.memory_tuning import Settings, Variant, check_tuned, checkpoint_of, choose_settings, read_tuned
 from engram.models.lstm import LanguageModel
+from engram.passage import write_passage
 from engram.progress import Bar, say
 from engram.results import open_with_data, write_result
 from engram.runs import Trained
@@ -102,14 +103,10 @@ def evaluate_with_memory(
         "mbpa": None if settings.mbpa is None else {**settings.mbpa, "weight": whole.mbpa},
         "tuned": None if tuned is None else str(tuned),
     }
-    seconds = time.perf_counter() - began
-    result = write_result(
-        folder, trained, corpus, split, {**table[-1][0], "seconds": seconds},
-        {**told, "variants": [row for _, row in table], "seconds": seconds},
-    )  # fmt: skip
-    from engram.passage import write_passage
-
-    write_passage(folder, trained, tokens, split, {**told, "seconds": seconds}, nll)
+    told["seconds"] = seconds = time.perf_counter() - began
+    write_passage(folder, trained, tokens, split, told, nll)
+    found_here, rows = {**table[-1][0], "seconds": seconds}, [row for _, row in table]
+    result = write_result(folder, trained, corpus, split, found_here, {**told, "variants": rows})
     partial.unlink(missing_ok=True)
     return result
 
@@ -124,7 +121,7 @@ def _row(variant: Variant, nlls: dict[str, np.ndarray], count_N: np.ndarray) -> 
     """A mixture as an evaluation gives it, and as a row of ``memory.variants``."""
     weights = {"cache": variant.cache, "mbpa": variant.mbpa}
     nll, bands = by_band(mixture(nlls["model"], [(nlls[name], w) for name, w in weights.items() if w]), count_N)
-    found = Evaluation(len(count_N), nll, _exp(nll), bands, 1, 0.0).to_dict()
+    found = Evaluation(len(count_N), nll, exp_or_inf(nll), bands, 1, 0.0).to_dict()
     row = {"name": variant.name, **{key: found[key] for key in ("nll", "perplexity", "bands")}}
     return found, row | {"cache_weight": variant.cache, "mbpa_weight": variant.mbpa}
 
@@ -137,7 +134,7 @@ def read_chunks(model: LanguageModel, tokens: np.ndarray, *, eos_id: int) -> Ite
     Raises:
         InputError: no tokens, or an id outside the vocabulary.
     """
-    _check(tokens, len(model.embedding_weight), 1, None)
+    check_tokens(tokens, len(model.embedding_weight), 1, None)
     held: list[Tensor] = []
     first = 0
     for segment in read_segments(model, tokens, eos_id=eos_id):
@@ -222,7 +219,7 @@ def _read(trained: Trained, tokens: np.ndarray, partial: _Partial, title: str) -
     """The NLL [N] of every token under the model and each memory, float32; resumed where ``partial`` ends."""
     model, head, nll = trained.model, trained.model.head, partial.nll
     done, saved = partial.load(), time.monotonic()
-    with Bar(title, len(tokens), start=done) as bar, _evaluating(model), torch.no_grad():
+    with Bar(title, len(tokens), start=done) as bar, evaluating(model), torch.no_grad():
         try:
             for chunk in read_chunks(model, tokens, eos_id=trained.vocabulary.eos_id):
                 stop = chunk.stop

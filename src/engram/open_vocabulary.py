@@ -30,7 +30,7 @@ from engram.adaptation import Memory, Writing, read_text
 from engram.adaptation_tables import mean_of, sights_before
 from engram.data.vocabulary import Vocabulary
 from engram.errors import InputError
-from engram.evaluation import _check, _evaluating, token_nll
+from engram.evaluation import check_tokens, evaluating, token_nll
 from engram.heads.rules import Moments
 from engram.models.lstm import LanguageModel
 from engram.runs import Trained
@@ -120,11 +120,11 @@ def open_nll(
     """
     V = len(model.head.weight)
     inputs = closed(ids, V, unk_id)
-    _check(inputs, V, 1, None)
+    check_tokens(inputs, V, 1, None)
     first_N = first_sights(ids)
     early_N = (ids >= V) & (first_N // writing.block == np.arange(len(ids)) // writing.block)
     memory = _open_memory(model, counts, int(ids.max()) + 1, writing, start, moments)
-    with _evaluating(model), torch.inference_mode():
+    with evaluating(model), torch.inference_mode():
         if segments is None:
             segments = read_segments(model, inputs, eos_id=eos_id, block=writing.block)  # type: ignore[assignment]
         assert segments is not None
@@ -195,7 +195,7 @@ def open_results(
     V, start = len(vocabulary), newborn(model, vocabulary.counts, offset)
     inputs, eos_id = closed(ids, V, vocabulary.unk_id), vocabulary.eos_id
     alone = dataclasses.replace(writing, max_count=0)
-    with _evaluating(model), torch.inference_mode():
+    with evaluating(model), torch.inference_mode():
         segments = list(read_segments(model, inputs, eos_id=eos_id, block=writing.block))
     known: dict[str, Any] = {"counts": vocabulary.counts, "unk_id": vocabulary.unk_id, "eos_id": eos_id}
     known |= {"moments": moments, "segments": segments}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from engram.activations import read_segments
 from engram.errors import InputError
-from engram.evaluation import _check, _evaluating
+from engram.evaluation import check_tokens, evaluating
 from engram.files import write_json
 from engram.memory import mix
 from engram.memory.neighbours import EPS
@@ -63,7 +63,7 @@ def write_passage(
         InputError: no memory has settings, the numbers are not one for each token, or an id is outside the vocabulary.
     """
     used = [name for name in MEMORIES if settings.get(name)]
-    _check(tokens, len(trained.vocabulary), 1, None)
+    check_tokens(tokens, len(trained.vocabulary), 1, None)
     _check_nll(nll, used, len(tokens))
     gain = {name: gains(nll, {name: settings[name]["weight"]}) for name in used}
     if len(used) > 1:
@@ -135,7 +135,7 @@ def _recall(
     used = {name: settings[name] for name in MEMORIES if settings.get(name)}
     start = max(0, first - max(memory["size"] for memory in used.values()))
     parts = []
-    with _evaluating(trained.model), torch.inference_mode():
+    with evaluating(trained.model), torch.inference_mode():
         for segment in read_segments(trained.model, tokens[:stop], eos_id=trained.vocabulary.eos_id):
             if (skip := max(0, start - segment.first)) < len(segment.hidden):
                 parts.append(segment.hidden[skip:].cpu().double())

@@ -15,7 +15,7 @@ import torch
 
 from engram import __version__
 from engram.errors import InputError
-from engram.evaluation import _evaluating, _exp, _finite
+from engram.evaluation import evaluating, exp_or_inf, finite_or_none
 from engram.files import read_json, write_json
 from engram.memory import CacheGrid, MbPAGrid, NeuralCache
 from engram.memory_results import CHUNK, Chunk, check_finite, mixture, model_nll, read_chunks, text_hash
@@ -38,6 +38,7 @@ from engram.provenance import provenance
 from engram.results import open_with_data
 from engram.runs import Trained
 
+FIRST = 10_000  # tokens that fill the memories: the paper's size
 STEP_CHUNK = 8  # tokens between two updates of the bar where MbPA takes two steps: each costs seconds
 
 
@@ -46,7 +47,7 @@ def sweep_memory(
     *,
     split_tokens: int | None = None,
     mbpa: bool = True,
-    mbpa_first: int = 10_000,
+    mbpa_first: int | None = None,
     mbpa_tokens: int = 5000,
     two_step_tokens: int = 500,
     checkpoint: str = "best",
@@ -66,7 +67,8 @@ def sweep_memory(
         folder: the run.
         split_tokens: tokens of validation to use; by default all.
         mbpa: False: the cache alone.
-        mbpa_first: tokens that fill the memories before MbPA is measured, 0 or more.
+        mbpa_first: tokens that fill the memories before MbPA is measured, 0 or more; by default ``FIRST``, or half of a
+            shorter text.
         mbpa_tokens: tokens that MbPA is measured on, 1 or more; fewer where validation ends.
         two_step_tokens: the first of these, that two steps are measured on; 0: none.
         checkpoint, data: as :func:`engram.results.evaluate_run`.
@@ -83,13 +85,15 @@ def sweep_memory(
             raise InputError(f"{name} is {value}; expected {least} or more tokens.")
     trained, corpus = open_with_data(folder, checkpoint, data)
     tokens = np.asarray(corpus.split("valid")[:split_tokens])
+    mbpa_first = min(FIRST, len(tokens) // 2) if mbpa_first is None else mbpa_first
     if mbpa and len(tokens) <= mbpa_first:
         raise InputError(
             f"the text has {len(tokens):,} tokens, and mbpa-first, {mbpa_first:,}, leaves none of them to measure MbPA "
             "on. Lower --mbpa-first, or choose for the cache alone with --no-mbpa."
         )
     known = checkpoint_of(folder, trained)
-    common = {"checkpoint": known["sha256"], "text": text_hash(tokens), "engram": __version__}
+    grids = [[*map(float, values)] for values in (THETAS, SIZES, CACHE_WEIGHTS, KS, LRS, MBPA_WEIGHTS)]
+    common = {"checkpoint": known["sha256"], "text": text_hash(tokens), "engram": __version__, "grids": grids}
     stages = _Stages(folder / "memory" / "sweep.partial.json", common)
     found = {
         "run": folder.resolve().name,
@@ -102,13 +106,13 @@ def sweep_memory(
         **provenance(),
     }
     write_json(folder / "memory" / "sweep.json", found)
-    stages.path.unlink(missing_ok=True)
     from engram.report.memory import sweep_plots
 
     for old in (folder / "memory").glob("memory_*.png"):
         old.unlink()
     for plot in sweep_plots(found):
         plot.save_png(folder / "memory")
+    stages.path.unlink(missing_ok=True)
     return found
 
 
@@ -214,7 +218,7 @@ class _Bench:
     def reading(self, title: str, last: int, total: int) -> Iterator[tuple[Iterator[Chunk], Bar]]:
         """The activations of the first tokens, and a bar for ``total`` of them."""
         model, eos_id = self.trained.model, self.trained.vocabulary.eos_id
-        with Bar(title, total) as bar, _evaluating(model), torch.no_grad():
+        with Bar(title, total) as bar, evaluating(model), torch.no_grad():
             yield read_chunks(model, self.tokens[:last], eos_id=eos_id), bar
 
 
@@ -230,7 +234,7 @@ def weighted(nll_N: np.ndarray, cache_N: np.ndarray, mbpa_N: np.ndarray) -> Rows
 def mean_nll(nll_N: np.ndarray, parts: list[tuple[np.ndarray, float]]) -> dict[str, float | None]:
     """Mean NLL and perplexity of a mixture, None where they are not finite."""
     nll = float(mixture(nll_N, parts).mean(dtype=np.float64))
-    return {"nll": _finite(nll), "perplexity": _finite(_exp(nll))}
+    return {"nll": finite_or_none(nll), "perplexity": finite_or_none(exp_or_inf(nll))}
 
 
 class _Stages:

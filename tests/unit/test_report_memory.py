@@ -73,13 +73,13 @@ def test_a_sweep_of_other_weights_is_not_shown(swept):
     folder, sweep = swept
     evaluate_run(folder, "valid")
     page = write_report([folder]).read_text()
-    assert "memory_cache" in page
+    assert "Ring: the best point" in page
     assert "What the memories change" not in page
     for change in ({"sha256": "0" * 64}, {"step": 59}, {"name": "last"}):
         (folder / "memory/sweep.json").write_text(json.dumps(sweep | {"checkpoint": sweep["checkpoint"] | change}))
         assert fitting_sweep(load_runs([folder])[0]) is None
     page = write_report([folder]).read_text()
-    assert "memory_cache" not in page
+    assert "Ring: the best" not in page
     assert "Memory at test time" not in page
     (folder / "memory/sweep.json").write_text("{}")
     with pytest.raises(InputError, match=r"sweep\.json: these values are missing"):

@@ -44,7 +44,7 @@ def make_passage(count=40, **settings):
 
 def page_of(folder, passage):
     (folder / "passage.json").write_text(json.dumps(passage), encoding="utf-8")
-    return passage_section(folder)
+    return passage_section(folder, {"split": passage.get("split"), "memory": passage.get("settings")})
 
 
 class Reader(HTMLParser):
@@ -171,7 +171,16 @@ def test_a_page_of_250_tokens_stays_small(tmp_path):
 
 
 def test_without_a_passage_there_is_no_section(tmp_path):
-    assert passage_section(tmp_path) == ""
+    assert passage_section(tmp_path, {}) == ""
+
+
+def test_a_passage_of_another_evaluation_is_not_shown(tmp_path):
+    passage = make_passage()
+    assert page_of(tmp_path, passage)
+    memory = {**passage["settings"], "variants": []}
+    assert passage_section(tmp_path, {"split": "test", "memory": memory})
+    assert passage_section(tmp_path, {"split": "valid", "memory": memory}) == ""
+    assert passage_section(tmp_path, {"split": "test", "memory": memory | {"mbpa": None}}) == ""
 
 
 @pytest.mark.parametrize(
@@ -210,7 +219,7 @@ def test_a_damaged_passage_is_named(tmp_path, change, named):
 def test_a_file_that_is_no_passage(tmp_path, content):
     (tmp_path / "passage.json").write_text(content, encoding="utf-8")
     with pytest.raises(InputError, match=r"passage\.json: this .*damaged"):
-        passage_section(tmp_path)
+        passage_section(tmp_path, {})
 
 
 def test_the_page_styles_what_the_passage_is_made_of(tmp_path):

@@ -114,6 +114,8 @@ def test_what_is_left_of_a_short_text_is_used(run, corpus):
     found = sweep_memory(folder, mbpa_first=last, mbpa_tokens=5000, two_step_tokens=0)
     assert (found["mbpa"]["first"], found["mbpa"]["tokens"]) == (last, 30)
     assert found["mbpa"]["two_steps"] is None
+    found = sweep_memory(folder, mbpa_tokens=1, two_step_tokens=0)
+    assert found["mbpa"]["first"] == len(corpus.split("valid")) // 2
     found = sweep_memory(folder, mbpa_first=0, mbpa_tokens=1)
     model = found["mbpa"]["model"]["nll"]
     nll = [row["nll"] for row in found["mbpa"]["grid"]]

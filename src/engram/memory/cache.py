@@ -8,10 +8,11 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from engram.errors import InputError
-from engram.memory.store import Memory, Store, check_rate, slices
+from engram.memory.store import Memory, Store, check_rate, kind, slices
 
 LOG2_E, LN_2 = 1 / math.log(2), math.log(2)
 # Scores of a block: on a CPU they should stay near the cache, and still be a matrix product worth its name.
@@ -134,8 +135,9 @@ class NeuralCache(CacheGrid):
     .. math:: p_\mathrm{cache}(w \mid h_t) \propto \sum_{j = t - n}^{t - 1} 1\{y_j = w\} \exp(\theta\, h_t \cdot h_j)
 
     In blocks of queries: one matrix product gives the scores of a block, each row's own n of them are a view of it,
-    and all is summed in log space, so no temperature or length overflows. Cost: O(N n D) for N tokens; memory: the
-    pairs held and the scores of a block. Source: paper, appendix A.2, whose choice the defaults are.
+    and all is summed in log space: as long as the scores themselves are finite, so is what they give. Cost: O(N n D)
+    for N tokens; memory: up to three times the pairs held, and the scores of a block. Source: paper, appendix A.2,
+    whose choice the defaults are.
 
     Args:
         size: n, how many pairs count, 1 or more.
@@ -148,7 +150,6 @@ class NeuralCache(CacheGrid):
 
     def __init__(self, size: int = 10_000, theta: float = 0.3, *, block: int | None = None) -> None:
         super().__init__([theta], [size], block=block)
-        self.theta = theta
 
     def nll(self, hidden: Tensor, target: Tensor) -> Tensor:
         r""":math:`-\log p_\mathrm{cache}(y_t \mid h_t)` from the pairs before t, which then are remembered too.
@@ -176,11 +177,14 @@ class _Equal:
     def __init__(self, labels_M: Tensor, queries: int, size: int) -> None:
         total, self.before = len(labels_M), len(labels_M) - queries
         self.order_M = torch.argsort(labels_M, stable=True)
-        rank_M = torch.empty_like(self.order_M)
+        rank_M, group_M = torch.empty_like(self.order_M), torch.empty_like(self.order_M)
         rank_M[self.order_M] = torch.arange(total, device=labels_M.device)
-        key_M = labels_M * total + torch.arange(total, device=labels_M.device)
+        sorted_M = labels_M[self.order_M]
+        # The how-manieth label it is, not the label: that times a length stays an int64 whatever labels are.
+        group_M[self.order_M] = F.pad(sorted_M[1:] != sorted_M[:-1], (1, 0)).cumsum(0)
+        key_M = group_M * total + torch.arange(total, device=labels_M.device)
         oldest_N = torch.arange(self.before - size, total - size, device=labels_M.device).clamp(min=0)
-        first_N = torch.searchsorted(key_M[self.order_M], labels_M[self.before :] * total + oldest_N)
+        first_N = torch.searchsorted(key_M[self.order_M], group_M[self.before :] * total + oldest_N)
         self.first_N, self.count_N = first_N, rank_M[self.before :] - first_N
 
     def groups(self, block: int) -> list[list[tuple[slice, int]]]:
@@ -227,8 +231,3 @@ def _log_sum_by_slot(score_P: Tensor, slot_P: Tensor, slots: int, small: bool) -
     max_S = score_P.new_full((slots,), -math.inf).scatter_reduce_(0, slot_P, score_P, "amax")
     sum_S = score_P.new_zeros(slots).index_add_(0, slot_P, (score_P - max_S.index_select(0, slot_P)).exp2_())
     return max_S + sum_S.log2_()
-
-
-def kind(tensor: Tensor) -> str:
-    """Which of our block sizes fits."""
-    return "cpu" if tensor.device.type == "cpu" else "cuda"

@@ -20,10 +20,9 @@ import torch
 from torch import Tensor
 
 from engram.errors import InputError
-from engram.memory.cache import kind
 from engram.memory.neighbours import kernel, nearest
 from engram.memory.rows import LOG2_E, Rows, adapted_alone
-from engram.memory.store import Memory, Store, check_rate, check_whole, slices
+from engram.memory.store import Memory, Store, check_rate, check_whole, kind, slices
 
 _QUERIES = 1024  # of a block: the distributions are made anew for each block, so more queries share them
 _TILE = {"cpu": 2**24, "cuda": 2**28}  # values of a tile of distributions
@@ -94,15 +93,20 @@ class MbPAGrid(Memory):
         if self._rows_then is None or not torch.equal(now, self._rows_then):
             for store in self._stores:
                 if store.columns:
-                    h_MD, _, lse_M = (column[: store.end] for column in store.columns)
+                    h_MD, _, lse_M = (column[store.end - len(store) : store.end] for column in store.columns)
                     lse_M.copy_(rows.lse(h_MD))
         self._rows_then = now
 
     def _one_step(self, store: Store, rows: Rows, h_QD: Tensor, y_Q: Tensor, start: int) -> Tensor:
         Q, M = len(y_Q), min(self.size, start + len(y_Q) - 1)
         keys_WD, labels_W, lse_W = (column[max(0, start - M) : start + Q - 1] for column in store.columns)
+        change_RW = self._changes(store.columns[0], h_QD, start, M)
+        used_W = change_RW.any(0).nonzero()[:, 0]
+        if 2 * len(used_W) < len(keys_WD):  # few queries have few neighbours: the others' distributions are not needed
+            keys_WD, labels_W, lse_W = keys_WD[used_W], labels_W[used_W], lse_W[used_W]
+            change_RW = change_RW[:, used_W]
+        change_RW = change_RW.to(rows.dtype)
         keys2_WD, h2_QD, lse2_W1 = keys_WD * LOG2_E, h_QD * LOG2_E, lse_W[:, None] * LOG2_E
-        change_RW = self._changes(store.columns[0], h_QD, start, M).to(rows.dtype)
         log_sum_GLQ = h_QD.new_full((len(self.ks), len(self.lrs), Q), -math.inf)
         right_GLQ = torch.empty_like(log_sum_GLQ)
         for c in slices(len(rows.weight_VD), max(256, _TILE[kind(h_QD)] // (len(keys_WD) + Q))):
@@ -159,9 +163,10 @@ class MbPA(MbPAGrid):
     defaults are; its secondary sources for the form; epsilon, beta outside alpha, and the more recent of two pairs
     at equal distance are our decisions.
 
-    One step is a few matrix products for a block of queries, about 2 (n + block) V operations a token; memory: the
-    pairs held and a tile of the distributions. Two steps and more cost 4 K V D and 6 K V D a further step, for each
-    token by itself: hundreds of times as much. Under autocast, or with the head's ``compute_dtype``, the large
+    One step is a few matrix products for a block of queries, about 2 (n + block) V operations a token where a call has
+    a block of tokens at least: calls of single tokens share nothing. Memory: up to three times the pairs held, and a
+    tile of the distributions. Two steps and more cost 4 K V D operations a step and more, for each token by itself:
+    hundreds of times as much. Under autocast, or with the head's ``compute_dtype``, the large
     products of one step are made in that dtype.
 
     Args:
@@ -187,7 +192,6 @@ class MbPA(MbPAGrid):
         block: int | None = None,
     ) -> None:
         super().__init__(size, [k], [lr], beta, steps, block=block)
-        self.k, self.lr = k, lr
 
     def nll(self, head: Any, hidden: Tensor, target: Tensor) -> Tensor:
         r""":math:`-\log p_\mathrm{mbpa}(y_t \mid h_t)` from the pairs before t, which then are remembered too.
@@ -212,5 +216,5 @@ class MbPA(MbPAGrid):
 
 def _log2_sum(z: Tensor) -> Tensor:
     """log2 of the sum of 2^z over the last dimension."""
-    top = z.amax(-1, keepdim=True)
+    top = z.amax(-1, keepdim=True).clamp_(min=torch.finfo(z.dtype).min)  # a tile may hold none but classes ruled out
     return top[..., 0] + z.sub_(top).exp2_().sum(-1).log2_()

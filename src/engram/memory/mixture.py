@@ -85,6 +85,11 @@ def mix(nll: Tensor, parts: Sequence[tuple[Tensor, float]]) -> Tensor:
         InputError: (a ``ValueError``) a weight is outside [0, 1], or they sum to more than 1.
     """
     _check_weights({f"weight {i}": weight for i, (_, weight) in enumerate(parts)})
+    for part, _ in parts:
+        if part.shape != nll.shape:
+            raise InputError(
+                f"nll is {list(nll.shape)} and a part {list(part.shape)}; expected the same tokens in both."
+            )
     rest = max(0.0, 1 - sum(weight for _, weight in parts))
     terms = [(nll, rest), *parts]
     logs = [torch.log(nll.new_tensor(weight)) - part for part, weight in terms if weight > 0]

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engram.memory.cache import banded, kind
-from engram.memory.store import slices
+from engram.memory.cache import banded
+from engram.memory.store import kind, slices
 
 EPS = 1e-3  # of the kernel: FACTS, our decision where the paper is silent
 _MARGIN = 64  # candidates beyond the K nearest
@@ -46,7 +46,7 @@ def nearest(h_QD: Tensor, keys: Tensor, start: int, M: int, k: int) -> tuple[Ten
         latest_QX = found.indices.sort(descending=True).values
         place_QK, squared_QK = _directly(h_QD, keys, origin_Q, latest_QX, K)
         square_Q, farthest_Q = h_QD.square().sum(1), found.values.amax(1)
-        rounding_Q = torch.finfo(h_QD.dtype).eps * (D + 4) * (square_Q + square_W.max())
+        rounding_Q = _product_eps(h_QD.dtype) * (D + 4) * (square_Q + square_W.max())
         unsure_Q = squared_QK[:, -1] >= farthest_Q + square_Q - rounding_Q
         row = (unsure_Q & (farthest_Q < math.inf)).nonzero()[:, 0]  # infinite: all of its pairs were candidates
         place_QK[row], squared_QK[row] = _directly(h_QD[row], keys, origin_Q[row], every_M.expand(len(row), M), K)
@@ -72,3 +72,9 @@ def _directly(h_QD: Tensor, keys: Tensor, origin_Q: Tensor, place_QX: Tensor, K:
     if not parts:
         return place_QX[:, :K], h_QD.new_empty(0, K)
     return torch.cat([place for place, _ in parts]), torch.cat([squared for _, squared in parts])
+
+
+def _product_eps(dtype: torch.dtype) -> float:
+    """How coarsely matrix products may round: TensorFloat32 or bfloat16 where the user has allowed them."""
+    allowed = {"high": 2.0**-10, "medium": 2.0**-7} if dtype == torch.float32 else {}
+    return allowed.get(torch.get_float32_matmul_precision(), torch.finfo(dtype).eps)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from engram.errors import InputError
 from engram.functional import linear_cross_entropy
-from engram.memory.store import slices, sum_dtype
+from engram.memory.store import kind, slices, sum_dtype
 
 LOG2_E = 1 / math.log(2)
 _HELD = {"cpu": 2**26, "cuda": 2**29}  # values of the neighbours' distributions that a step may hold at once
@@ -34,11 +34,15 @@ class Rows:
                 f"hidden is {hidden.shape[-1]} wide on {hidden.device}, but the layer's weight is "
                 f"{list(weight.shape)} on {weight.device}; give the activations that this layer is fed with."
             )
+        if bias is not None and bias.shape != weight.shape[:1]:
+            raise InputError(f"bias is {list(bias.shape)}; expected [{len(weight)}], one value for each row of weight.")
         device = hidden.device.type
         own = sum_dtype(hidden)
         autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-        self.dtype: torch.dtype = getattr(head, "compute_dtype", None) or autocast or own
-        """dtype of the large products; sums and exponentials stay in that of the activations, float32 at least"""
+        asked = getattr(head, "compute_dtype", None) or autocast or own
+        self.dtype: torch.dtype = own if asked == torch.float16 else asked
+        """dtype of the large products, float16 excepted: squares of activations leave its range. Sums and exponentials
+        stay in that of the activations, float32 at least."""
         self.weight_VD = weight.detach().to(own)
         self.bias_V = weight.new_zeros(len(weight), dtype=own) if bias is None else bias.detach().to(own)
         self._bias2_V = self.bias_V * LOG2_E
@@ -77,8 +81,8 @@ def adapted_alone(
     .. math:: \theta' \leftarrow \theta' - \alpha \nabla \sum_k w_k \mathrm{nll}(h_k, y_k; \theta')
               - \beta (\theta' - \theta)
 
-    The first step costs 4 K V D operations, each further one 6 K V D, the last 2 K V D fewer: of it only the logits
-    at the prediction are formed, and no rows.
+    Operations: 4 K V D a step, 2 K V D fewer for the last, of which only the logits at the prediction are formed and
+    no rows; and 2 K V D more a step but the first where K V is too large to hold.
 
     Args:
         h_D: [D] the activation. y: its label.
@@ -89,7 +93,7 @@ def adapted_alone(
     h_KD, y_K, lse_K = near
     theta_VD, base_VD = rows.weight_VD.clone(), rows.weight_VD
     dot_K = w_K * (h_KD @ h_D)
-    tiles = list(slices(len(base_VD), max(256, _HELD[_device(h_D)] // max(1, len(y_K)))))
+    tiles = list(slices(len(base_VD), max(256, _HELD[kind(h_D)] // max(1, len(y_K)))))
     z_V = rows.bias_V.clone()
     for step in range(steps):
         held = [torch.addmm(rows.bias_V[c], h_KD, theta_VD[c].t()) for c in tiles[:1] if len(tiles) == 1]
@@ -107,7 +111,3 @@ def adapted_alone(
             else:
                 theta_VD[c].addmm_(p_KC.mul_(w_K[:, None]).t(), h_KD, alpha=-lr)
     return z_V.logsumexp(0) - z_V[y]
-
-
-def _device(tensor: Tensor) -> str:
-    return "cpu" if tensor.device.type == "cpu" else "cuda"

@@ -5,6 +5,7 @@ Shape suffixes: B streams, N tokens of a call, D features, M pairs held; [...] i
 
 import math
 from collections.abc import Callable, Iterator
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -18,9 +19,9 @@ CHUNK = 8192  # tokens of a stream that are taken in at once: this, not the leng
 class Store:
     """The last ``size`` rows of a stream, oldest first, in one piece of memory.
 
-    A ring that never wraps: rows are added behind the last one, and when the room ends those that count move to the
-    front. Any run of consecutive rows is then a view, where a ring would need a copy at each look, and a row is
-    moved once on average.
+    A ring that never wraps: rows are added behind the last one, and when the room, up to three times ``size``, ends,
+    those that count move to the front. Any run of consecutive rows is then a view, where a ring would need a copy at
+    each look, and a row is moved once on average.
     """
 
     def __init__(self, size: int) -> None:
@@ -40,13 +41,13 @@ class Store:
             self.columns = [row.new_empty(0, *row.shape[1:]) for row in rows]
         n, kept = len(rows[0]), len(self)
         if self.end + n > len(self.columns[0]):
-            room = 2 * (kept + n)
-            for i, column in enumerate(self.columns):
-                # Where the room is enough, more than ``kept`` rows lie before those that are kept: no overlap.
-                moved = column if len(column) >= room else column.new_empty(room, *column.shape[1:])
-                moved[:kept] = column[self.end - kept : self.end]
-                self.columns[i] = moved
-            self.end = kept
+            room, last = 2 * kept + n, slice(self.end - kept, self.end)
+            # In the room there is, the rows move without an overlap, so those of old count until ``end`` is set.
+            fits = len(self.columns[0]) >= room
+            moved = self.columns if fits else [c.new_empty(room, *c.shape[1:]) for c in self.columns]
+            for new, old in zip(moved, self.columns, strict=True):
+                new[:kept] = old[last]
+            self.columns, self.end = moved, kept
         for column, row in zip(self.columns, rows, strict=True):
             column[self.end : self.end + n] = row
         self.end += n
@@ -78,7 +79,7 @@ class Memory:
     def empty(self, hidden: Tensor) -> Tensor:
         """Which streams of such a call have no pair yet: bool [B], or [] for a single stream [N, D]."""
         stores = self._stores or [Store(1)] * (len(hidden) if hidden.ndim == 3 else 1)
-        found = torch.tensor([len(store) == 0 for store in stores], device=hidden.device)
+        found = torch.tensor([len(store) == 0 for store in stores], dtype=torch.bool, device=hidden.device)
         return found if hidden.ndim == 3 else found[0]
 
     def check(self, hidden: Tensor, target: Tensor, num_classes: int | None = None) -> None:
@@ -165,7 +166,7 @@ def check_finite(hidden: Tensor) -> None:
 
 def check_whole(name: str, value: float) -> None:
     """Raise InputError unless ``value`` is a whole number, 1 or more."""
-    if not 1 <= value < math.inf or value % 1:
+    if not isinstance(value, Integral) or value < 1:
         raise InputError(f"{name} is {value}; expected a whole number, 1 or more.")
 
 
@@ -173,3 +174,8 @@ def check_rate(name: str, value: float) -> None:
     """Raise InputError unless ``value`` is a finite number, 0 or more."""
     if not 0 <= value < math.inf:
         raise InputError(f"{name} is {value}; expected a finite number, 0 or more.")
+
+
+def kind(tensor: Tensor) -> str:
+    """Which of our block sizes fits."""
+    return "cpu" if tensor.device.type == "cpu" else "cuda"

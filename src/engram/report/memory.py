@@ -51,7 +51,7 @@ def memory_section(runs: Sequence[Run]) -> tuple[str, list[Plot]]:
         return section("Memory at test time", *body), []
     sweep = fitting_sweep(runs[0])
     plots = [] if sweep is None else sweep_plots(sweep)
-    passage = passage_section(runs[0].folder) if results else ""
+    passage = passage_section(runs[0].folder, runs[0].result or {}) if results else ""
     body += ["<h3>How they do on validation</h3>", figures(plots)] if plots else []
     return section("Memory at test time", *body) + passage, plots
 
@@ -226,8 +226,8 @@ def _mbpa_plot(sweep: Mapping[str, Any]) -> Plot:
     axes.set_ylabel("neighbours")
     caption = (
         f"One step, on {mbpa['tokens']:,} tokens of validation after {mbpa['first']:,} that only fill the memories; "
-        f"each at its best weights, that of MbPA above 0. The model alone: "
-        f"{format_perplexity(mbpa['model']['perplexity'])}. Ring: the best point. Cross: the paper's choice."
+        "each at its best weights, that of MbPA above 0. The model alone: "
+        f"{format_perplexity(mbpa['model']['perplexity'])}. Ring: the best. Cross: the paper's neighbours and rate."
     )
     return Plot("memory_mbpa", caption, figure)
 

@@ -25,11 +25,12 @@ NAMES = {"both": "both", "cache": "cache", "mbpa": "MbPA"}
 EOS_SIGN = "¶"
 
 
-def passage_section(folder: Path) -> str:
-    """The passage of a run as a section of its page; nothing if the run has none.
+def passage_section(folder: Path, result: Mapping[str, Any]) -> str:
+    """The passage of a run as a section of its page; nothing if the run has none of this evaluation.
 
     Args:
         folder: a run's folder, which has a ``passage.json`` after an evaluation with a memory.
+        result: the evaluation that the page is about; a passage of another one is not shown.
 
     Raises:
         InputError: ``passage.json`` is damaged.
@@ -39,6 +40,9 @@ def passage_section(folder: Path) -> str:
         return ""
     passage = read_json(path, "a passage and what the memories gained on it")
     views = _check(passage, path)
+    memory = {key: value for key, value in (result.get("memory") or {}).items() if key != "variants"}
+    if (passage["split"], passage["settings"]) != (result.get("split"), memory):
+        return ""
     key = f"passage-{zlib.crc32(str(folder.resolve()).encode()):08x}"  # several runs may stand on one page
     switch = [
         f'<input type=radio name="{key}" id="{key}-{view}" class={view}{" checked" if view == views[0] else ""}>'
