@@ -110,7 +110,7 @@ def test_the_model_alone_is_the_plain_evaluation(memory, run):
 
 def test_the_passage_gets_the_numbers(run, tuned, corpus, monkeypatch):
     given = []
-    monkeypatch.setattr("engram.passage.write_passage", lambda *arguments: given.append(arguments))
+    monkeypatch.setattr("engram.memory_results.write_passage", lambda *arguments: given.append(arguments))
     result = evaluate_with_memory(run, "valid", "cache", tuned=tuned)
     folder, trained, tokens, split, settings, nll = given[0]
     assert (folder, split, trained.step) == (run, "valid", result["checkpoint"]["step"])
