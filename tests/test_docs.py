@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import engram
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -56,3 +58,14 @@ def test_the_start_page_runs():
     names = {"torch": torch, "body": body, "x": torch.randn(2, 3), "y": torch.tensor([1, 7])}
     exec(code.replace("50_000", "20"), names)
     assert names["head"].counts.tolist() == [1, 2, *[1] * 5, 2, *[1] * 12]
+
+
+def test_the_memory_page_runs():
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/memory.md").read_text(encoding="utf-8"), re.DOTALL)
+    head, h, y = torch.nn.Linear(4, 9), torch.randn(2, 30, 4), torch.randint(9, (2, 30))
+    names = {"engram": engram, "head": head, "h": h, "y": y}
+    exec(code, names)
+    model = torch.nn.functional.cross_entropy(head(h).movedim(-1, 1), y, reduction="none")
+    assert names["nll"].shape == y.shape
+    assert torch.allclose(names["nll"][:, 0], model[:, 0], atol=1e-5)
+    assert not torch.allclose(names["nll"][:, 1:], model[:, 1:], atol=1e-2)

@@ -46,7 +46,7 @@ def test_own_text(folder, capsys):
             "20" if before == "--steps" else word for before, word in zip(["", *command], command, strict=False)
         ]
         assert cli.main(arguments[1:]) == 0, command
-    assert {command[1] for command in ran} == {"data", "train", "eval", "report", "score", "adapt"}
+    assert {command[1] for command in ran} == {"data", "train", "eval", "report", "score", "adapt", "sweep"}
     assert (folder / "runs/comparison/report.html").stat().st_size > 10_000
     assert "zebras" in capsys.readouterr().out
 
