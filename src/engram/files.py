@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -66,5 +67,10 @@ def read_json(path: str | Path, what: str) -> Any:
 
 def sha256(path: str | Path) -> str:
     """The SHA-256 of a file, in hex."""
+    return digest(path, "sha256")
+
+
+def digest(path: str | Path, algorithm: str) -> str:
+    """The checksum of a file, in hex, by a name that ``hashlib`` knows."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, partial(hashlib.new, algorithm, usedforsecurity=False)).hexdigest()

@@ -50,6 +50,21 @@ def test_a_download_and_no_second_one(tmp_path: Path, mirror: MirrorServer, time
     assert all(agent.startswith("engram/") for agent in mirror.agents)
 
 
+def test_an_md5_where_there_is_no_other(
+    tmp_path: Path, mirror: MirrorServer, time: FakeTime, capfd: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    md5 = hashlib.md5(BODY).hexdigest()
+    for checksum in (md5, md5.upper()):
+        path = fetch(mirror.url + "a", tmp_path / "a", md5=checksum, polite=time.polite())
+        assert path.read_bytes() == BODY
+    assert mirror.requests == {"a": 1}
+    assert f"the MD5 is not {md5}: fetching the file anew" in capfd.readouterr().err
+    with pytest.raises(InputError, match=rf"the MD5 is {md5}; expected {'0' * 32}.*by hand.*and shake it\.$"):
+        fetch(mirror.url + "a", tmp_path / "b", md5="0" * 32, by_hand="shake it", polite=time.polite())
+    assert not (tmp_path / "b").exists()
+
+
 def test_a_file_with_another_checksum_is_replaced(tmp_path: Path, mirror: MirrorServer, time: FakeTime) -> None:
     (tmp_path / "a").write_bytes(b"old")
     assert fetch(mirror.url + "a", tmp_path / "a", sha256=SHA256, polite=time.polite()).read_bytes() == BODY

@@ -16,8 +16,7 @@ import requests
 
 from engram._version import __version__
 from engram.errors import InputError
-from engram.files import atomic_write
-from engram.files import sha256 as digest
+from engram.files import atomic_write, digest
 from engram.progress import Bar, say
 
 T = TypeVar("T")
@@ -30,6 +29,9 @@ TIMEOUT = 30.0
 
 MAX_RETRY_AFTER = 120.0
 """The longest pause in seconds that a server's Retry-After can ask for; it is then asked again all the same."""
+
+BY_HAND = "use --from FILE with it"
+"""What to do with a file that was downloaded by hand, where a command does not say otherwise."""
 
 _ABSENT = (403, 404, 410)
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
@@ -87,7 +89,15 @@ class _FailureError(Exception):
         self.status, self.passing, self.after = status, passing, after
 
 
-def fetch(urls: str | Sequence[str], to: str | Path, *, sha256: str | None = None, polite: Polite = POLITE) -> Path:
+def fetch(
+    urls: str | Sequence[str],
+    to: str | Path,
+    *,
+    sha256: str | None = None,
+    md5: str | None = None,
+    by_hand: str = BY_HAND,
+    polite: Polite = POLITE,
+) -> Path:
     """The file at ``to``, downloaded if it is not there yet or has another checksum.
 
     Connection errors, timeouts, cut bodies and the statuses 408, 425, 429, 500, 502, 503 and 504 are tried again after
@@ -97,6 +107,8 @@ def fetch(urls: str | Sequence[str], to: str | Path, *, sha256: str | None = Non
         urls: addresses of the same file, http or https, tried in order.
         to: where the file goes; complete or not there at all, never a part.
         sha256: its SHA-256 in hex. A download that does not fit counts as a failed mirror.
+        md5: its MD5, for files whose publisher gives no other checksum; looked at where ``sha256`` is None.
+        by_hand: the end of an error: what to do with a file that was downloaded by hand.
         polite: the bound on the rate of requests.
 
     Raises:
@@ -105,18 +117,19 @@ def fetch(urls: str | Sequence[str], to: str | Path, *, sha256: str | None = Non
         OSError: ``to`` cannot be written.
     """
     to = Path(to)
+    name, algorithm, expected = ("MD5", "md5", md5) if sha256 is None else ("SHA-256", "sha256", sha256)
     if to.is_file():
-        if sha256 is None or digest(to) == sha256.lower():
+        if expected is None or digest(to, algorithm) == expected.lower():
             return to
-        say(f"{to}: the SHA-256 is not {sha256}: fetching the file anew.")
+        say(f"{to}: the {name} is not {expected}: fetching the file anew.")
 
     def attempt(url: str) -> None:
         with atomic_write(to, "wb") as file:
-            found = _download(url, file, polite)
-            if sha256 is not None and found != sha256.lower():
-                raise _FailureError(f"the SHA-256 is {found}; expected {sha256.lower()}")
+            found = _download(url, file, polite, algorithm)
+            if expected is not None and found != expected.lower():
+                raise _FailureError(f"the {name} is {found}; expected {expected.lower()}")
 
-    _first([urls] if isinstance(urls, str) else urls, attempt, polite)
+    _first([urls] if isinstance(urls, str) else urls, attempt, polite, by_hand)
     return to
 
 
@@ -131,7 +144,7 @@ def get(url: str, *, polite: Polite = POLITE) -> bytes:
     return _first([url], attempt, polite)
 
 
-def _first(urls: Sequence[str], attempt: Callable[[str], T], polite: Polite) -> T:
+def _first(urls: Sequence[str], attempt: Callable[[str], T], polite: Polite, by_hand: str = BY_HAND) -> T:
     """What the first address gives that gives anything."""
     failures = {}
     for url in urls:
@@ -144,10 +157,10 @@ def _first(urls: Sequence[str], attempt: Callable[[str], T], polite: Polite) -> 
     told = "; ".join(f"{url}: {failure}" for url, failure in failures.items())
     statuses = [failure.status for failure in failures.values()]
     if all(status in _ABSENT for status in statuses):
-        raise NotFoundError(f"{told}. Look for the file by hand, and use --from FILE with it.", refused=403 in statuses)
+        raise NotFoundError(f"{told}. Look for the file by hand, and {by_hand}.", refused=403 in statuses)
     raise InputError(
         f"{told}. Try again later, or download the file by hand (with a browser, or through the proxy of your network) "
-        "and use --from FILE with it."
+        f"and {by_hand}."
     )
 
 
@@ -162,9 +175,9 @@ def _patiently(url: str, attempt: Callable[[str], T], polite: Polite) -> T:
     return attempt(url)
 
 
-def _download(url: str, file: IO[bytes], polite: Polite) -> str:
-    """One attempt; the SHA-256 of what came."""
-    with _Sink(file, url.rpartition("/")[2]) as sink:
+def _download(url: str, file: IO[bytes], polite: Polite, algorithm: str = "sha256") -> str:
+    """One attempt; the checksum of what came."""
+    with _Sink(file, url.rpartition("/")[2], algorithm) as sink:
         load = pooch.HTTPDownloader(
             chunk_size=1 << 16, timeout=TIMEOUT, headers=_HEADERS, hooks={"response": sink.answered}
         )
@@ -177,7 +190,7 @@ def _download(url: str, file: IO[bytes], polite: Polite) -> str:
             raise _FailureError(_plainly(error), passing=isinstance(error, _PASSING_ERRORS)) from error
         if sink.missing:
             raise _FailureError(f"the body is cut short, {sink.missing:,} bytes are missing", passing=True)
-        return sink.sha256.hexdigest()
+        return sink.digest.hexdigest()
 
 
 def _plainly(error: Exception) -> str:
@@ -193,8 +206,8 @@ def _plainly(error: Exception) -> str:
 class _Sink:
     """Where pooch writes: a file, its checksum, and a bar where it is long."""
 
-    def __init__(self, file: IO[bytes], title: str) -> None:
-        self.sha256 = hashlib.sha256()
+    def __init__(self, file: IO[bytes], title: str, algorithm: str) -> None:
+        self.digest = hashlib.new(algorithm, usedforsecurity=False)
         self._file, self._title, self._done = file, title, 0
         self._responses: list[requests.Response] = []
         self._stack = ExitStack()
@@ -224,7 +237,7 @@ class _Sink:
     def write(self, chunk: bytes) -> None:
         """Pooch's part of the interface, and so is flush."""
         self._file.write(chunk)
-        self.sha256.update(chunk)
+        self.digest.update(chunk)
         self._done += len(chunk)
         if self._bar:
             self._bar.update(self._done >> 20)
