@@ -20,6 +20,8 @@ from engram.files import read_json, sha256, write_json
 from engram.provenance import command_line
 
 SPLITS = ("train", "valid", "test")
+OMNIGLOT = "omniglot"  # the corpus that is no text: its folders are opened by engram.data.omniglot
+IMAGES = "images.npy"
 _BLOCK = 1 << 18  # tokens encoded at a time
 
 Lines = Callable[[], Iterable[str]]
@@ -67,7 +69,8 @@ def open_corpus(folder: str | Path) -> Corpus:
     """Open a data folder.
 
     Raises:
-        InputError: it is no data folder, was not finished, or its vocabulary is damaged or another corpus's.
+        InputError: it is no data folder, was not finished, holds no text, or its vocabulary is damaged or another
+            corpus's.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -80,6 +83,11 @@ def open_corpus(folder: str | Path) -> Corpus:
     meta = read_json(folder / "meta.json", "the description of a data folder")
     if not isinstance(meta, dict) or meta.get("complete") is not True or not isinstance(meta.get("corpus"), str):
         raise InputError(f"{folder}: meta.json does not describe a finished corpus. Run the engram data command again.")
+    if meta["corpus"] == OMNIGLOT:
+        raise InputError(
+            f"{folder}: this data folder holds the drawings of Omniglot, and text is needed here. Use the folder of a "
+            "corpus of text: engram data stdlib, text, wikitext-2, wikitext-103, gutenberg and gigaword make them."
+        )
     vocabulary = Vocabulary.load(folder / "vocabulary.json")
     if vocabulary.hash != meta.get("vocabulary_hash"):
         raise InputError(
@@ -225,7 +233,7 @@ def save_corpus(
 
 def forget_corpus(folder: Path) -> None:
     """End what an older corpus in the folder is (meta.json first), and remove what was made of it."""
-    for stale in ("meta.json", "audit.json", "plots/zipf.png", *(f"{split}.documents.npz" for split in SPLITS)):
+    for stale in ("meta.json", "audit.json", "plots/zipf.png", IMAGES, *(f"{split}.documents.npz" for split in SPLITS)):
         (folder / stale).unlink(missing_ok=True)
 
 
