@@ -139,8 +139,30 @@ class GigaWord:
 
 
 @dataclass(frozen=True)
+class Omniglot:
+    """Omniglot, downloaded, or from its two archives: 1,623 classes of 20 drawings as one array of small images.
+
+    Example: engram data omniglot --out data/omniglot
+
+    Example: engram data omniglot --from omniglot/python --out data/omniglot --size 32
+    """
+
+    out: Path
+    """data folder to write"""
+    source: Annotated[Path | None, arg(name="from", metavar="FOLDER")] = None
+    """the folder with images_background.zip and images_evaluation.zip; without it both are downloaded and checked"""
+    size: int = 28
+    """pixels of an image each way, 8 to 105, averaged over the area of the 105 x 105 drawn"""
+    cache: Path | None = None
+    """folder for the downloads"""
+    json: Json = False
+
+
+@dataclass(frozen=True)
 class Info:
     """Describe a data folder: counts, vocabulary, unknown words, where it comes from; draws its Zipf plot.
+
+    Of Omniglot it tells the classes and drawings.
 
     Example: engram data info data/gutenberg
     """
@@ -177,6 +199,7 @@ Corpora = (
     | Annotated[WikiText103, tyro.conf.subcommand("wikitext-103")]
     | Annotated[Gutenberg, tyro.conf.subcommand("gutenberg")]
     | Annotated[GigaWord, tyro.conf.subcommand("gigaword")]
+    | Annotated[Omniglot, tyro.conf.subcommand("omniglot")]
     | Annotated[Info, tyro.conf.subcommand("info")]
     | Annotated[Audit, tyro.conf.subcommand("audit")]
 )
@@ -185,12 +208,15 @@ Corpora = (
 def data(command: OmitSubcommandPrefixes[OmitArgPrefixes[Corpora]]) -> int:
     """Turn a corpus into a data folder (vocabulary, token files, checksums), describe it, or audit it."""
     if isinstance(command, Info):
-        from engram.data.info import describe_corpus
-
-        return screen.show(describe_corpus(command.folder), command.json, screen.info)
+        return _info(command)
     if isinstance(command, Audit):
         return _audit(command)
     say(f"preparing {command.out}")
+    if isinstance(command, Omniglot):
+        from engram.data import omniglot
+
+        made = omniglot.prepare(command.source, command.out, command.size, command.cache)
+        return screen.show(omniglot.summary(made), command.json, screen.omniglot)
     from engram.data import summary
 
     return screen.show(summary(_preparation(command)()), command.json, screen.corpus)
@@ -211,6 +237,17 @@ def _preparation(command: Any) -> Callable[[], Any]:
     return partial(
         (gutenberg if isinstance(command, Gutenberg) else text).prepare, command.source, command.out, **options
     )
+
+
+def _info(command: Info) -> int:
+    from engram.data.omniglot import holds_omniglot, open_omniglot
+    from engram.data.omniglot import summary as describe_omniglot
+
+    if holds_omniglot(command.folder):
+        return screen.show(describe_omniglot(open_omniglot(command.folder)), command.json, screen.omniglot)
+    from engram.data.info import describe_corpus
+
+    return screen.show(describe_corpus(command.folder), command.json, screen.info)
 
 
 def _audit(command: Audit) -> int:

@@ -47,6 +47,28 @@ def corpus(found: Found) -> None:
         console.print(f"Next: engram train {found['folder']} --out runs/first", soft_wrap=True, markup=False)
 
 
+def omniglot(found: Found) -> None:
+    """The drawings that ``engram data omniglot`` made, or that a folder holds."""
+    size, of_a_class = found["size"], sum(found["drawings_per_class"].values())
+    classes = sum(found["classes"].values())
+    title = f"omniglot: {classes:,} classes of {of_a_class}, {size} x {size} pixels"
+    table = Table(title=title, title_justify="left")
+    for name in ("split", "alphabets", "classes", "drawings"):
+        table.add_column(name, justify="left" if name == "split" else "right")
+    for split, number in found["classes"].items():
+        table.add_row(split, f"{found['alphabets'][split]:,}", f"{number:,}", f"{number * of_a_class:,}")
+    console.print(table)
+    shares = found["drawings_per_class"]
+    console.print(
+        f"{found['folder']}: of each class the first {shares['test']} drawings test, the other {shares['train']} train",
+        soft_wrap=True,
+        markup=False,
+    )
+    for source in found["sources"]:
+        kind = "the official archive" if source["official"] else "not the official archive; its content was checked"
+        console.print(f"from {source['name']}, {kind}", soft_wrap=True, markup=False)
+
+
 def info(found: Found) -> None:
     """What a data folder holds."""
     table = Table(title=f"{found['corpus']}: {found['vocabulary']:,} types", title_justify="left")
