@@ -25,7 +25,7 @@ def commands():
 
 
 def of_a_corpus(command):
-    return any(name in word for word in command for name in ("wikitext", "gutenberg", "gigaword"))
+    return any(name in word for word in command for name in ("wikitext", "gutenberg", "gigaword", "omniglot"))
 
 
 @pytest.fixture
@@ -70,12 +70,13 @@ def test_corpora(folder, shared_data, monkeypatch):
     instead = {
         "wikitext-2-v1.zip": str(shared_data / "wikitext-2" / "wikitext-2.tar.xz"),
         "https://gutenberg.pglaf.org": "mirror",
+        "omniglot/python": str(shared_data / "omniglot"),
         "300": "5",
     }
     ran = [command for command in commands() if of_a_corpus(command)]
     for command in ran:
         assert cli.main([instead.get(word, word) for word in command[1:]]) == 0, command
-    assert len(ran) == 6
+    assert len(ran) == 7
 
 
 def test_every_other_command_is_a_make_target():
