@@ -71,11 +71,14 @@ def speed() -> str:
     cache = {row["window"]: row for row in found["cache"]}
     mbpa, grid = found["mbpa"], cache[10_000]["grid_over_cache"]["median"]
     short, long = (cache[window]["cache_over_mm"]["median"] for window in (2000, 10_000))
+    one_short, one_long = (cache[window]["cache_over_mm_of_one_window"]["median"] for window in (2000, 10_000))
     lines = [
-        f"Measured side by side at V = {found['V']:,}, D = {found['D']} (`benchmarks/memory.py`, medians):",
+        f"Measured side by side at V = {found['V']:,}, D = {found['D']}, {found['threads']} threads "
+        "(`benchmarks/memory.py`, medians):",
         "",
         f"- the cache takes {short:.2f} times as long as `torch.mm` of the same scores with a window of 2,000, "
-        f"{long:.2f} times with 10,000;",
+        f"{long:.2f} times with 10,000 ({one_short:.2f} and {one_long:.2f} times one window's for all tokens, as many "
+        "scores but not the right ones);",
         f"- all 105 points of the paper's cache grid take {grid:.2f} times as long as one evaluation;",
         f"- one step of MbPA (K = {mbpa['K']:,}, window {mbpa['window']:,}) runs at "
         f"{mbpa['products_over_mbpa']['median']:.0%} of the rate of its bare products, and "

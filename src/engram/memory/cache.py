@@ -66,8 +66,6 @@ class CacheGrid(Memory):
         scratch = h_ND.new_empty(2, block * (most + block))
         h2_ND = h_ND * (self._top * LOG2_E)
         small = bool(h2_ND.norm(dim=1).max() * keys_DW.norm(dim=0).max() < _NO_SHIFT)
-        if len(y_N) > block:  # several products with much the same keys: they are turned once, not in each
-            keys_DW = keys_DW.contiguous()
         all_TSN, right_TSN = h_ND.new_empty(2, len(self.thetas), len(self.sizes), len(y_N))
         for blocks in equal.groups(block):
             group, done = slice(blocks[0][0].start, blocks[-1][0].stop), 0
