@@ -55,8 +55,13 @@ def memories() -> str:
                 lines.append(f"| {name} | {band['tokens']:,} | {' | '.join(cells)} |")
         tables.append("\n".join(lines))
     settings = {name: found["memory"][name] for name in ("cache", "mbpa")}
-    words = "; ".join(f"{name} " + ", ".join(f"{k} {v}" for k, v in one.items()) for name, one in settings.items())
-    tables.append(f"Perplexity. {words}. Commit {found['git_commit']}; {found['machine']}.")
+    words = "; ".join(
+        f"{name} " + ", ".join(f"{k} {v}" for k, v in one.items() if k != "weight") for name, one in settings.items()
+    )
+    weights = "; ".join(f"{v['name']} {v['cache_weight']:g} and {v['mbpa_weight']:g}" for v in variants[1:])
+    tables.append(
+        f"Perplexity. {words}. Weights of cache and MbPA: {weights}. Commit {found['git_commit']}; {found['machine']}."
+    )
     return "\n\n".join(tables) + "\n"
 
 
