@@ -1,20 +1,18 @@
 """The settings of a run: one flat frozen dataclass, to and from YAML."""
 
-import dataclasses
-import math
-import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 
 from engram.errors import InputError
 from engram.files import atomic_write
+from engram.settings import RuleName, Settings
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     """Everything that decides a training run but the data. Recipes are instances of it."""
 
     # -- model
@@ -43,15 +41,7 @@ class Config:
     """hebbian: a class is written until it has been seen T times"""
     gamma: float = 0.01
     """hebbian: smallest rate of the write"""
-    rule: Literal[
-        "paper",
-        "scaled",
-        "direction",
-        "centered",
-        "whitened",
-        "additive",
-        "shrinkage",
-    ] = "paper"
+    rule: RuleName = "paper"
     """hebbian: what the write does to a row (docs/rule.md); the default is the paper's"""
     prior_count: float = 10.0
     """hebbian, rule shrinkage: how many examples the prior is worth"""
@@ -104,20 +94,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check every value: names the setting, what was given and what is expected."""
-        hints = typing.get_type_hints(type(self))
-        for field in dataclasses.fields(self):
-            value, hint = getattr(self, field.name), hints[field.name]
-            choices = typing.get_args(hint)
-            if choices and value not in choices:
-                raise InputError(f"{field.name} is {value!r}; expected one of {', '.join(map(str, choices))}.")
-            if hint is bool and not isinstance(value, bool):
-                raise InputError(f"{field.name} is {value!r}; expected true or false.")
-            if hint is int and (isinstance(value, bool) or not isinstance(value, int)):
-                raise InputError(f"{field.name} is {value!r}; expected a whole number.")
-            if hint is float and (isinstance(value, bool) or not isinstance(value, (int, float))):
-                raise InputError(f"{field.name} is {value!r}; expected a number, like 0.001 or 1.0e-3.")
-            if hint is float and not math.isfinite(value):
-                raise InputError(f"{field.name} is {value!r}; expected a finite number.")
+        super().__post_init__()
         for name in ("embedding", "hidden", "batch", "length", "accumulate", "steps", "eval_every", "T"):
             self._require(name, getattr(self, name) >= 1, "1 or more")
         for name in ("momentum", "weight_decay", "clip", "warmup", "minutes", "checkpoint_every", "write_after"):
@@ -135,26 +112,6 @@ class Config:
         self._require("rule", self.bias or self.rule != "shrinkage", "bias to be true, for this rule moves it")
         self._require("seed", 0 <= self.seed < 2**63, "from 0 to 2^63 - 1")
         self._require("accumulate", self.batch % self.accumulate == 0, f"a divisor of batch = {self.batch}")
-
-    def _require(self, name: str, holds: bool, expected: str) -> None:
-        if not holds:
-            raise InputError(f"{name} is {getattr(self, name)!r}; expected {expected}.")
-
-    def replace(self, **changes: Any) -> "Config":
-        """A copy with some settings changed."""
-        return dataclasses.replace(self, **changes)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON or YAML."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any], source: str = "the settings") -> "Config":
-        """The reverse of ``to_dict``; a name it does not know is an error, never ignored."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(map(str, set(values) - known)):
-            raise InputError(f"{source}: unknown setting {', '.join(unknown)}. Known: {', '.join(sorted(known))}.")
-        return cls(**values)
 
 
 def save_config(path: str | Path, data: str, config: Config) -> None:
