@@ -48,10 +48,10 @@ def run_curriculum(
     It ends when the threshold is reached with all classes, after ``max_steps``, with a loss that is not finite, or
     by SIGINT or SIGTERM.
 
-    A check of m drawings costs about as much as 0.007 m steps of a batch of 50: at the defaults a third of a step for
-    each step. A sample's luck counts: of a learner at 60%, 200 drawings have a standard deviation of 3.5%, and one
-    that is checked often between two additions has more chances at luck. ``check_images=0`` is exact, and at 400
-    classes costs ten times as much.
+    A check of 200 drawings costs about as much as a step with a batch of 50, so that checks take about a third as long
+    as training at the defaults, the ones right after additions included. A sample's luck counts: of a learner at 60%,
+    200 drawings have a standard deviation of 3.5%, and one that takes many checks from an addition to the next has
+    more chances at luck. ``check_images=0`` is exact, and at 400 classes costs ten times as much.
 
     Killed in any way it goes on from the last checkpoint in ``out`` when it is called again; on a CPU, bit for bit as
     if nothing had happened (the times apart).
