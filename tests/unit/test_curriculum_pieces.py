@@ -8,8 +8,9 @@ import torch
 from curriculum_runs import DRAWINGS, TINY, prototypes
 
 from engram.curriculum import Curriculum
-from engram.curriculum.draws import TEST_DRAWINGS, Drawings
+from engram.curriculum.draws import Drawings
 from engram.curriculum.measures import PRESENTATIONS, Binding
+from engram.data.omniglot import TEST_DRAWINGS
 from engram.errors import InputError
 
 

@@ -12,10 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from engram.data.omniglot import TEST_DRAWINGS
 from engram.errors import InputError
-
-TEST_DRAWINGS = 5
-"""The first drawings of each class are its test set, the others are trained on."""
 
 Ints = npt.NDArray[np.int64]
 # What a draw is for; part of its seed.
