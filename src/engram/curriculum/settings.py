@@ -106,7 +106,8 @@ class Curriculum(Settings):
         """Whether new classes come at this accuracy.
 
         Appendix B adds classes "when total test *error* exceeds 60%", which would add them to a learner that fails.
-        Our decision is to read it as accuracy; ``reading="error"`` takes it at its word.
+        Our decision is to read it as accuracy; ``reading="error"`` takes it at its word. An untrained learner then gets
+        all the ``additions`` that a check may make, at every check.
         """
         return accuracy >= self.threshold if self.reading == "accuracy" else 1 - accuracy > self.threshold
 
