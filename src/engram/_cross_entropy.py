@@ -15,14 +15,14 @@ Exponentials are taken to the base 2, of logits made from h * log2(e): ``exp2`` 
 ``exp``, whose vendor implementation also slows down tenfold where results underflow, which written rows provoke.
 """
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-LOG2_E, LN_2 = 1 / math.log(2), math.log(2)
+from engram._tiles import LN_2, LOG2_E, kind, slices
+
 # Rows and columns of a tile, and how many logits one pass may hold. On a CPU a tile of two passes has to stay in the
 # cache, and the held logits near it; the GPU's numbers are a first guess, for benchmarks/gpu.py to settle.
 _TILE = {"cpu": (1120, 512), "cuda": (8192, 8192)}
@@ -38,7 +38,7 @@ def nll_sum(
 
     h [N, D], w [V, D], b [V] or None, y [N] in [0, V).
     """
-    device = _known(h_ND)
+    device = kind(h_ND)
     rows = min(_ONE_PASS_TILE[device][0], _HELD[device] // len(w_VD))
     wanted = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (h_ND, w_VD, b_V))
     if wanted and rows >= _FEWEST_ROWS:
@@ -60,14 +60,14 @@ class _OnePass(torch.autograd.Function):
         ctx: Any, h_ND: Tensor, w_VD: Tensor, b_V: Tensor | None, y_N: Tensor, compute_dtype: torch.dtype, rows: int
     ) -> tuple[Tensor, Tensor]:
         logits = _Logits(h_ND, w_VD, b_V, compute_dtype)
-        columns = _ONE_PASS_TILE[_known(h_ND)][1]
+        columns = _ONE_PASS_TILE[kind(h_ND)][1]
         held = h_ND.new_empty(min(rows, len(y_N)) * len(w_VD), dtype=compute_dtype)
         gh_ND, gw_VD = (torch.zeros_like(t, dtype=logits.sum_dtype) for t in (h_ND, w_VD))
         gb_V = None if b_V is None else torch.zeros_like(b_V, dtype=logits.sum_dtype)
         nll_N = gh_ND.new_empty(len(y_N))
-        for n in _slices(len(y_N), rows):
+        for n in slices(len(y_N), rows):
             h_RD, gh_RD = h_ND[n].to(logits.sum_dtype), gh_ND[n]
-            tiles = [(v, logits.make(n, v, held[v.start * len(h_RD) :])) for v in _slices(len(w_VD), columns)]
+            tiles = [(v, logits.make(n, v, held[v.start * len(h_RD) :])) for v in slices(len(w_VD), columns)]
             max_R1 = torch.cat([z_RC.amax(1, keepdim=True) for _, z_RC in tiles], 1).amax(1, keepdim=True)
             max_R1 = max_R1.to(logits.sum_dtype)
             sum_R1 = torch.zeros_like(max_R1)
@@ -163,21 +163,13 @@ class _Logits:
 def _tiles(logits: _Logits) -> Iterator[tuple[slice, slice, Tensor]]:
     """All tiles in ``sum_dtype``, each good until the next: few rows get wide tiles, so that each fills the cache."""
     h_ND, w_VD = logits.h_ND, logits.w_VD
-    rows, columns = _TILE[_known(h_ND)]
+    rows, columns = _TILE[kind(h_ND)]
     rows, size = max(1, min(rows, len(h_ND))), rows * columns
     columns = min(size // rows, len(w_VD))
     buffer = h_ND.new_empty(rows * columns)
-    for n in _slices(len(h_ND), rows):
-        for v in _slices(len(w_VD), columns):
+    for n in slices(len(h_ND), rows):
+        for v in slices(len(w_VD), columns):
             yield n, v, logits.make(n, v, buffer).to(logits.sum_dtype)
-
-
-def _slices(length: int, size: int) -> Iterator[slice]:
-    return (slice(start, min(start + size, length)) for start in range(0, length, size))
-
-
-def _known(tensor: Tensor) -> str:
-    return "cpu" if tensor.device.type == "cpu" else "cuda"
 
 
 def _target_logit(h_ND: Tensor, w_VD: Tensor, b_V: Tensor | None, y_N: Tensor, dtype: torch.dtype) -> Tensor:

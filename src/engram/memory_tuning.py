@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 from engram.errors import InputError
 from engram.files import read_json, sha256
 from engram.memory import MbPA, NeuralCache
+from engram.memory.mixture import CACHE_WEIGHT, MBPA_WEIGHT
 from engram.runs import Trained
 
 CACHE: dict[str, Any] = {"size": 10_000, "theta": 0.3}
 MBPA: dict[str, Any] = {"size": 10_000, "k": 1024, "lr": 0.3, "beta": 0.5, "steps": 1}
-WEIGHTS: dict[str, Any] = {"cache": 0.1, "mbpa": 0.04, "both": [0.1, 0.04]}
+WEIGHTS: dict[str, Any] = {"cache": CACHE_WEIGHT, "mbpa": MBPA_WEIGHT, "both": [CACHE_WEIGHT, MBPA_WEIGHT]}
 CHOICES = {"cache": ("cache",), "mbpa": ("mbpa",), "cache,mbpa": ("cache", "mbpa")}
 WHOLE = ("size", "k", "steps")
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from engram.activations import read_segments
 from engram.errors import InputError
-from engram.evaluation import check_tokens, evaluating
+from engram.evaluation import check_tokens, evaluating, finite_or_none
 from engram.files import write_json
 from engram.memory import mix
 from engram.memory.neighbours import EPS
@@ -84,8 +84,10 @@ def write_passage(
         "tokens": [
             {
                 "word": _words(trained, tokens[t : t + 1]),
-                "model": _finite(nll["model"][t]),
-                **{name: _finite(gain[name][t]) if name in gain else None for name in (*MEMORIES, "both")},
+                "model": finite_or_none(float(nll["model"][t])),
+                **{
+                    name: finite_or_none(float(gain[name][t])) if name in gain else None for name in (*MEMORIES, "both")
+                },
                 **{f"{name}_top": _contexts(trained, tokens[:t], recalled[name][t - first]) for name in used},
             }
             for t in range(first, stop)
@@ -179,10 +181,6 @@ def _check_nll(nll: dict[str, np.ndarray], used: list[str], tokens: int) -> None
             raise InputError(f"The NLLs of {name} are {given}; expected one for each of the split's {tokens:,} tokens.")
 
 
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None  # NaN and inf are no JSON
-
-
 def _mean(values: np.ndarray) -> float | None:
     with np.errstate(invalid="ignore"):
-        return _finite(values.mean(dtype=np.float64))
+        return finite_or_none(float(values.mean(dtype=np.float64)))

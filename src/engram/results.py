@@ -1,6 +1,5 @@
 """Numbers of a trained run: on a split of its corpus, and on the user's own text."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from engram.data.lines import read_lines
 from engram.data.tokenize import tokenize_lines
 from engram.data.vocabulary import EOS, Vocabulary
 from engram.errors import InputError
-from engram.evaluation import evaluate, token_nll
+from engram.evaluation import evaluate, exp_or_inf, finite_or_none, token_nll
 from engram.files import write_json
 from engram.progress import Bar
 from engram.provenance import provenance
@@ -106,7 +105,7 @@ def score_text(folder: Path, text: Path, *, top: int = 20, checkpoint: str = "be
         "tokens": len(ids),
         "unknown": unknown,
         "nll": mean,
-        "perplexity": math.exp(mean) if mean < 709 else None,  # inf is no JSON
+        "perplexity": finite_or_none(exp_or_inf(mean)),
         "surprising": surprising,
         **provenance(),
     }

@@ -155,9 +155,7 @@ def check_folder(out: Path, config: Config, resume: bool) -> None:
 
 def check_same(saved: Config, config: Config, out: Path) -> None:
     """Raise InputError if a run with the settings ``saved`` cannot go on with ``config``; ``out`` names it."""
-    changed = [f for f in saved.to_dict() if f not in MAY_CHANGE and getattr(saved, f) != getattr(config, f)]
-    if changed:
-        what = "; ".join(f"{name} was {getattr(saved, name)}, now {getattr(config, name)}" for name in changed)
+    if what := saved.changes(config, MAY_CHANGE):
         raise InputError(
             f"{out} was trained with other settings: {what}. A resumed run may change only {', '.join(MAY_CHANGE)}. "
             "Leave the others out, and they are taken from the run, or start a new one."

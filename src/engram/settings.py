@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import typing
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -39,6 +40,12 @@ class Settings:
     def replace(self, **changes: Any) -> Self:
         """A copy with some settings changed."""
         return dataclasses.replace(self, **changes)
+
+    def changes(self, now: Self, allowed: Collection[str]) -> str:
+        """What ``now`` has otherwise and may not, as "lr was 0.1, now 0.2; ..."; empty if nothing."""
+        before, after = self.to_dict(), now.to_dict()
+        changed = [name for name in before if name not in allowed and before[name] != after[name]]
+        return "; ".join(f"{name} was {before[name]}, now {after[name]}" for name in changed)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON or YAML."""

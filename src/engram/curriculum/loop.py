@@ -256,9 +256,7 @@ class _Run:
 
 
 def _check_same(saved: Curriculum, settings: Curriculum, path: Path) -> None:
-    before, now = saved.to_dict(), settings.to_dict()
-    if changed := [name for name in before if name not in MAY_CHANGE and before[name] != now[name]]:
-        what = "; ".join(f"{name} was {before[name]}, now {now[name]}" for name in changed)
+    if what := saved.changes(settings, MAY_CHANGE):
         raise InputError(
             f"{path} is of a run with other settings: {what}. A run that goes on may change only "
             f"{', '.join(MAY_CHANGE)}. Put the others back, or give another folder."

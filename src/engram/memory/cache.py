@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engram._tiles import LN_2, LOG2_E, kind, slices
 from engram.errors import InputError
-from engram.memory.store import Memory, Store, check_rate, kind, slices
+from engram.memory.store import Memory, Store, check_rate
 
-LOG2_E, LN_2 = 1 / math.log(2), math.log(2)
 # Scores of a block: on a CPU they should stay near the cache, and still be a matrix product worth its name.
 _SCORES = {"cpu": 2**20, "cuda": 2**26}
 _PAIRS = 2**20  # pairs with the right label that are worked on at once

@@ -19,10 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engram._tiles import LOG2_E, kind, slices
 from engram.errors import InputError
 from engram.memory.neighbours import kernel, nearest
-from engram.memory.rows import LOG2_E, Rows, adapted_alone
-from engram.memory.store import Memory, Store, check_rate, check_whole, kind, slices
+from engram.memory.rows import Rows, adapted_alone
+from engram.memory.store import Memory, Store, check_rate, check_whole
 
 _QUERIES = 1024  # of a block: the distributions are made anew for each block, so more queries share them
 _TILE = {"cpu": 2**24, "cuda": 2**28}  # values of a tile of distributions

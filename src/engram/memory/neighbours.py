@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engram._tiles import kind, slices
 from engram.memory.cache import banded
-from engram.memory.store import kind, slices
 
 EPS = 1e-3  # of the kernel: FACTS, our decision where the paper is silent
 _MARGIN = 64  # candidates beyond the K nearest

@@ -3,18 +3,17 @@
 Shape suffixes: N activations, D features, V classes, C those of a tile, K neighbours.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from engram._tiles import LOG2_E, kind, slices
 from engram.errors import InputError
 from engram.functional import linear_cross_entropy
-from engram.memory.store import kind, slices, sum_dtype
+from engram.memory.store import sum_dtype
 
-LOG2_E = 1 / math.log(2)
 _HELD = {"cpu": 2**26, "cuda": 2**29}  # values of the neighbours' distributions that a step may hold at once
 
 

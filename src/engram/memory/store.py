@@ -4,12 +4,13 @@ Shape suffixes: B streams, N tokens of a call, D features, M pairs held; [...] i
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from numbers import Integral
 
 import torch
 from torch import Tensor
 
+from engram._tiles import slices
 from engram.errors import InputError
 from engram.functional import IGNORE_INDEX
 
@@ -141,11 +142,6 @@ class Memory:
         return found
 
 
-def slices(length: int, size: int) -> Iterator[slice]:
-    """``range(length)`` in parts of ``size``."""
-    return (slice(start, min(start + size, length)) for start in range(0, length, size))
-
-
 def sum_dtype(hidden: Tensor) -> torch.dtype:
     """What is held and summed in: float32, or float64 for such activations."""
     return torch.promote_types(hidden.dtype, torch.float32)
@@ -174,8 +170,3 @@ def check_rate(name: str, value: float) -> None:
     """Raise InputError unless ``value`` is a finite number, 0 or more."""
     if not 0 <= value < math.inf:
         raise InputError(f"{name} is {value}; expected a finite number, 0 or more.")
-
-
-def kind(tensor: Tensor) -> str:
-    """Which of our block sizes fits."""
-    return "cpu" if tensor.device.type == "cpu" else "cuda"
