@@ -77,6 +77,14 @@ def readable(perplexity: float) -> str:
     return f"{perplexity:,.2f}" if perplexity < 1e6 else f"{perplexity:.1e}"
 
 
+def duration(seconds: float) -> str:
+    """``42 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def say(message: str) -> None:
     """One line to standard error, above a running bar."""
     console.print(message, soft_wrap=True, markup=False)

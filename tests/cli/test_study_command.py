@@ -14,6 +14,7 @@ import yaml
 from command import assert_refused, call, start
 
 from engram import study_job
+from engram.processes import run_task
 from engram.results import evaluate_run
 
 BASE = {"embedding": 8, "hidden": 8, "batch": 4, "length": 10, "lr": 0.01, "dropout": 0.2, "eval_every": 10}
@@ -47,9 +48,10 @@ class Forked:
                     os.dup2(one, number)
                 os.close(self._lives)
                 sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
-                code = study_job.work(json.loads(command[-1]))
-            except Exception as error:  # as the module's last lines
-                print(f"engram: {error}", file=sys.stderr)
+                sys.argv = command[2:]
+                run_task(study_job.work)
+            except SystemExit as end_of_task:
+                code = end_of_task.code
             finally:
                 os._exit(code)
         os.close(end)
@@ -73,7 +75,7 @@ class Forked:
 
 @pytest.fixture
 def forked(monkeypatch):
-    monkeypatch.setattr("engram.study_run.subprocess", SimpleNamespace(Popen=Forked, PIPE=None))
+    monkeypatch.setattr("engram.processes.subprocess", SimpleNamespace(Popen=Forked, PIPE=None))
 
 
 def end_when(condition) -> None:
@@ -116,7 +118,7 @@ def test_killed_and_ended_it_goes_on_to_the_same_numbers(data, tmp_path, capfd, 
         assert (run / "checkpoints/last.pt").exists()
         assert "SIGTERM: ending after this step" in (run / "log.txt").read_text()
 
-    monkeypatch.setattr("engram.study_run.subprocess", SimpleNamespace(Popen=Forked, PIPE=None))
+    monkeypatch.setattr("engram.processes.subprocess", SimpleNamespace(Popen=Forked, PIPE=None))
     before = [lines(run / "metrics.jsonl") for run in runs]
     end_when(lambda: any(lines(run / "metrics.jsonl") > n for run, n in zip(runs, before, strict=True)))
     code, found, err = call(capfd, "study", recipe, "--out", out, "--workers=2", "--json")

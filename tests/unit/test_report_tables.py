@@ -4,8 +4,8 @@ import pytest
 from report_runs import HEBBIAN, SOFTMAX, make_result, text_of
 
 from engram.errors import InputError
+from engram.progress import duration
 from engram.report import comparison_table, markdown_table
-from engram.report.html import duration
 from engram.report.plots import compact
 from engram.report.tables import format_perplexity, format_relative, verdict
 

@@ -11,11 +11,12 @@ from training_runs import make_corpus
 from engram.config import save_config
 from engram.errors import InputError
 from engram.files import write_json
+from engram.processes import seconds_left
 from engram.recipes import recipe
 from engram.report.study import COLUMNS, OVERALL, RARE, format_difference, groups, markdown, write_study
 from engram.runs import append_metrics
 from engram.study import check_jobs, is_finished, load_study, make_jobs, record
-from engram.study_run import list_study, seconds_left
+from engram.study_run import list_study
 
 RECIPE = {
     "data": {"one": "data/one", "two": "data/two"},

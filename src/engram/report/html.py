@@ -18,6 +18,7 @@ from engram import __version__
 from engram.config import Config
 from engram.errors import InputError
 from engram.files import atomic_write
+from engram.progress import duration
 from engram.recipes import recipe
 from engram.report.elements import div, figures, section, text_table
 from engram.report.figures import Plot
@@ -242,14 +243,6 @@ def _commands(run: Run) -> list[str]:
     if run.result and run.result.get("command"):
         commands.append(str(run.result["command"]))
     return commands
-
-
-def duration(seconds: float) -> str:
-    """``42 s``, ``3 min 20 s``, ``2 h 5 min``."""
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes == 0:
-        return f"{rest} s"
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _trained(run: Run) -> str:
