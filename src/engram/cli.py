@@ -14,10 +14,11 @@ from engram import screen
 from engram._version import __version__
 from engram.cli_adapt import adapt
 from engram.cli_data import Json, data
+from engram.cli_omniglot import figure, omniglot
 from engram.cli_study import study
 from engram.cli_sweep import sweep
 from engram.config import Config, load_config
-from engram.errors import InputError
+from engram.errors import BadFlagError, InputError, checking_flags
 from engram.progress import say
 from engram.recipes import RECIPES, recipe
 
@@ -29,20 +30,14 @@ Start with: engram demo. Then, on your own text: engram data text --from FILE --
 Checkpoint = Literal["best", "last"]
 
 
-class BadFlagError(Exception):
-    """An InputError about a flag. It is no ``ValueError``, since tyro takes those for its own and words them anew."""
-
-
 @dataclass(frozen=True)
 class Flags(Config):
     """Everything that decides a training run but the data."""
 
     def __post_init__(self) -> None:
         """Check every value."""
-        try:
+        with checking_flags():
             super().__post_init__()
-        except InputError as error:
-            raise BadFlagError(error) from error
 
 
 def demo(out: Path = Path("runs/demo"), json: Json = False, seed: int = 0, steps: int = RECIPES["demo"].steps) -> int:
@@ -209,6 +204,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         train = train_command(_default(arguments))
         commands: dict[str, Callable[..., int]] = {"demo": demo, "data": data, "train": train, "eval": evaluate}
         commands |= {"score": score, "report": report, "study": study, "adapt": adapt, "sweep": sweep}
+        commands |= {"omniglot": omniglot, "figure": figure}
         for name, command in commands.items():
             app.command(name=name)(command)
         return int(app.cli(prog="engram", description=DESCRIPTION, args=arguments))

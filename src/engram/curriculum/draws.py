@@ -20,6 +20,13 @@ Ints = npt.NDArray[np.int64]
 _ORDER, _BATCH, _CHECK, _WEIGHTS, _DROPOUT, _ROWS = range(6)
 
 
+def image_facts(images: npt.NDArray[np.uint8]) -> dict[str, Any]:
+    """What images are: numbers of classes and drawings, pixels a side, SHA-256 of all."""
+    classes, drawings, size, _ = images.shape
+    digest = hashlib.sha256(images.tobytes()).hexdigest()
+    return {"classes": classes, "drawings": drawings, "size": size, "sha256": digest}
+
+
 class Drawings:
     """The images of a curriculum, and every draw from them.
 
@@ -53,7 +60,7 @@ class Drawings:
         self.seed, self.device = seed, device
         self.order = np.random.default_rng([seed, _ORDER]).permutation(len(images))
         self.images = torch.from_numpy(np.array(images)).to(device)
-        self.digest = hashlib.sha256(images.tobytes()).hexdigest()
+        self.facts = image_facts(images)
 
     def batch(self, step: int, n: int, size: int) -> tuple[Tensor, Tensor]:
         """Drawings [B, S, S] to train on at a step and their labels [B], of n classes."""
@@ -74,11 +81,6 @@ class Drawings:
         """All test drawings of these classes, and their labels."""
         drawing_B = np.tile(np.arange(TEST_DRAWINGS), len(labels))
         return self._take(np.repeat(labels, TEST_DRAWINGS), drawing_B)
-
-    def about(self) -> dict[str, Any]:
-        """What the images are: numbers of classes and drawings, pixels a side, SHA-256 of all."""
-        classes, drawings, size, _ = self.images.shape
-        return {"classes": classes, "drawings": drawings, "size": size, "sha256": self.digest}
 
     def _take(self, label_B: Ints, drawing_B: Ints) -> tuple[Tensor, Tensor]:
         class_B, drawing_B_, label_B_ = (

@@ -207,7 +207,7 @@ class _Run:
             return
         state = {
             "curriculum": self.settings.to_dict(),
-            "images": self.draws.about(),
+            "images": self.draws.facts,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "binding": self.binding.state(),
@@ -221,7 +221,7 @@ class _Run:
         if "curriculum" not in state:
             raise InputError(f"{path}: this checkpoint is of another kind of run. Give another folder.")
         _check_same(Curriculum.from_dict(state["curriculum"], str(path)), self.settings, path)
-        if state["images"] != self.draws.about():
+        if state["images"] != self.draws.facts:
             raise InputError(f"{path}: the run was trained on other images than these. Give those, or another folder.")
         for name, value in state["loop"].items():
             setattr(self, name, value)
@@ -236,7 +236,7 @@ class _Run:
         everything = float(self.model.right(images_BSS, label_B).double().mean())
         return {
             "settings": self.settings.to_dict(),
-            "images": self.draws.about(),
+            "images": self.draws.facts,
             "steps": self.step,
             "classes": self.n,
             "reason": reason,

@@ -7,7 +7,9 @@ from engram.errors import InputError
 from engram.models.convnet import Network
 from engram.settings import RuleName, Settings
 
-RATES = {"rmsprop": 0.006, "adam": 0.006, "adagrad": 0.08}
+OptimizerName = Literal["rmsprop", "adam", "adagrad"]
+
+RATES: dict[OptimizerName, float] = {"rmsprop": 0.006, "adam": 0.006, "adagrad": 0.08}
 """The paper's learning rates (appendix B), found with the plain softmax."""
 
 
@@ -46,7 +48,7 @@ class Curriculum(Settings):
     network: Network = field(default_factory=Network)
     """the convnet before it"""
     # -- optimisation
-    optimizer: Literal["rmsprop", "adam", "adagrad"] = "rmsprop"
+    optimizer: OptimizerName = "rmsprop"
     """torch's, with its defaults for all that is not named here"""
     lr: float = 0.0
     """learning rate; 0 for the paper's: 0.006 of rmsprop and adam, 0.08 of adagrad"""

@@ -1,0 +1,148 @@
+"""Curricula of several settings and seeds, each a folder of its own, trained side by side.
+
+What is done stays done: the same call goes on after any end, and with more seeds or steps it adds what is new.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engram.curriculum.draws import image_facts
+from engram.curriculum.loop import MAY_CHANGE
+from engram.curriculum.settings import Curriculum
+from engram.data.omniglot import open_omniglot
+from engram.data.pool import cores
+from engram.errors import InputError
+from engram.files import read_json
+from engram.interrupt import ending_signals
+from engram.models.convnet import ConvNet
+from engram.processes import Settled, Task, alone, run_tasks
+from engram.progress import duration
+
+Result = dict[str, Any]
+"""What ``run_curriculum`` returns."""
+
+Results = dict[str, dict[int, Result]]
+"""By variant and seed."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One curriculum; ``settings`` have their seed."""
+
+    variant: str
+    settings: Curriculum
+    folder: Path
+
+    @property
+    def title(self) -> str:
+        """``relu-adam-0.006-softmax seed 0``."""
+        return f"{self.variant} seed {self.settings.seed}"
+
+
+def run_curricula(
+    data: Path, variants: Mapping[str, Curriculum], seeds: Sequence[int], out: Path, workers: int | None = None
+) -> tuple[Results, str]:
+    """Run what is left of variants x seeds, one core each: ``out/VARIANT/seed-N``.
+
+    Seed by seed, so that whole comparisons come first. SIGINT and SIGTERM end all runs with a checkpoint; a second
+    SIGINT ends them at once.
+
+    Args:
+        data: folder that ``engram data omniglot`` made.
+        variants: settings by name; their own seed says nothing.
+        seeds: of each variant.
+        out: folder of all runs.
+        workers: runs at a time; by default one a core.
+
+    Returns:
+        The results of the runs that have ended, and the name of the signal that ended this, or "".
+
+    Raises:
+        InputError: ``seeds`` are none or not different, ``workers`` is below 1, the data folder is no Omniglot, has too
+            few classes for the settings or images too small for the network, a folder holds a run of other settings,
+            images or more steps, or another process is at work in ``out``.
+        TasksFailedError: runs failed; all others were run.
+    """
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise InputError(f"seeds is {list(seeds)}; expected one or more, each another.")
+    if workers is not None and workers < 1:
+        raise InputError(f"workers is {workers}; expected 1 or more runs at a time.")
+    images = open_omniglot(data).images
+    for settings in variants.values():
+        settings.num_classes(len(images))
+        with torch.device("meta"):
+            ConvNet(images.shape[2], settings.network)
+    jobs = [
+        Job(name, settings.replace(seed=seed), out / name / f"seed-{seed}")
+        for seed in seeds
+        for name, settings in variants.items()
+    ]
+    facts = image_facts(images)
+    with alone(out, "another engram omniglot or engram figure") as lock, ending_signals() as received:
+        waiting = {job.title: job for job in jobs if not is_done(job, facts)}
+
+        def settle(task: Task) -> Settled | None:
+            job = waiting[task.title]
+            return _told(read_result(job, facts)) if is_done(job, facts) else None
+
+        run_tasks(
+            [_task(job, data) for job in waiting.values()],
+            settle,
+            total=len(jobs),
+            workers=workers or cores(),
+            lock=lock,
+            received=received,
+        )
+        results: Results = {name: {} for name in variants}
+        for job in jobs:
+            if is_done(job, facts):
+                results[job.variant][job.settings.seed] = read_result(job, facts)
+    return results, received[0] if received else ""
+
+
+def read_result(job: Job, facts: Mapping[str, Any]) -> Result:
+    """The run's ``result.json``.
+
+    Raises:
+        InputError: it is missing, damaged, or of other settings or images than the job's.
+    """
+    path = job.folder / "result.json"
+    result = read_json(path, "the result of a curriculum")
+    if not isinstance(result, dict) or not {"settings", "images", "reason", "steps", "records"} <= set(result):
+        raise InputError(f"{path}: this is not the result of a curriculum. Delete it, or give another folder.")
+    saved = Curriculum.from_dict(result["settings"], str(path))
+    what = saved.changes(job.settings, MAY_CHANGE)
+    if result["steps"] > job.settings.max_steps:
+        what = f"it has run for {result['steps']} steps, more than the {job.settings.max_steps} that are wanted"
+    if result["images"] != dict(facts):
+        what = "it was trained on other images"
+    if what:
+        raise InputError(f"{path} is of another run: {what}. Give another folder, or what it was run with.")
+    return result
+
+
+def is_done(job: Job, facts: Mapping[str, Any]) -> bool:
+    """Whether it has ended, at the step that is wanted or for good.
+
+    Raises:
+        InputError: see ``read_result``.
+    """
+    if not (job.folder / "result.json").exists():
+        return False
+    result = read_result(job, facts)
+    return result["reason"] in ("classes", "diverged") or result["steps"] >= job.settings.max_steps
+
+
+def _task(job: Job, data: Path) -> Task:
+    told = {"data": str(data), "settings": job.settings.to_dict(), "folder": str(job.folder)}
+    return Task(job.title, job.folder, "engram.curriculum.job", told, job.settings.max_steps)
+
+
+def _told(result: Result) -> Settled:
+    seconds = sum(result["seconds"].values())
+    text = f"{result['classes']} classes in {result['steps']} steps, {duration(seconds)}"
+    return Settled(f"{text}, diverged" if result["reason"] == "diverged" else text, whole=result["reason"] == "steps")
