@@ -1,20 +1,14 @@
 """``engram study`` with processes that train: it goes on after any end, and one bad run does not stop the others."""
 
-import fcntl
 import json
-import os
-import signal
-import sys
-import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
 from command import assert_refused, call, start
+from forked import end_when, is_free, start_with, wait_for
 
-from engram import study_job
-from engram.processes import run_task
+import engram.study_job  # noqa: F401 - once, in place of once in every fork
 from engram.results import evaluate_run
 
 BASE = {"embedding": 8, "hidden": 8, "batch": 4, "length": 10, "lr": 0.01, "dropout": 0.2, "eval_every": 10}
@@ -27,76 +21,9 @@ def write_recipe(folder: Path, data: Path, variants: dict, **base) -> Path:
     return path
 
 
-def wait_for(condition, process=None) -> None:
-    end = time.monotonic() + 100
-    while not condition():
-        assert time.monotonic() < end
-        assert process is None or process.poll() is None, process.communicate()
-        time.sleep(0.02)
-
-
-class Forked:
-    """A job as a fork of this process in place of a fresh Python, whose imports take longer than its work."""
-
-    def __init__(self, command, *, stdout, stderr, **_) -> None:
-        end, self._lives = os.pipe()
-        self.returncode, self.pid = None, os.fork()
-        if not self.pid:
-            code = 2
-            try:
-                for one, number in ((end, 0), (stdout.fileno(), 1), (stderr.fileno(), 2)):
-                    os.dup2(one, number)
-                os.close(self._lives)
-                sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
-                sys.argv = command[2:]
-                run_task(study_job.work)
-            except SystemExit as end_of_task:
-                code = end_of_task.code
-            finally:
-                os._exit(code)
-        os.close(end)
-
-    def poll(self) -> int | None:
-        return self._wait(os.WNOHANG)
-
-    def wait(self) -> int | None:
-        return self._wait(0)
-
-    def _wait(self, how: int) -> int | None:
-        if self.returncode is None and (ended := os.waitpid(self.pid, how))[0]:
-            self.returncode = os.waitstatus_to_exitcode(ended[1])
-            os.close(self._lives)
-        return self.returncode
-
-    def send_signal(self, number: int) -> None:
-        if self.poll() is None:
-            os.kill(self.pid, number)
-
-
 @pytest.fixture
 def forked(monkeypatch):
-    monkeypatch.setattr("engram.processes.subprocess", SimpleNamespace(Popen=Forked, PIPE=None))
-
-
-def end_when(condition) -> None:
-    """SIGTERM to this process, from a fork of it, once the condition holds."""
-    study = os.getpid()
-    if not os.fork():
-        try:
-            wait_for(condition)
-            os.kill(study, signal.SIGTERM)
-        finally:
-            os._exit(0)
-
-
-def is_free(out: Path) -> bool:
-    """Whether neither the study nor one of its jobs lives: they all hold its lock."""
-    with open(out / ".lock") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True
+    start_with(monkeypatch)
 
 
 def lines(path: Path) -> int:
@@ -118,7 +45,7 @@ def test_killed_and_ended_it_goes_on_to_the_same_numbers(data, tmp_path, capfd, 
         assert (run / "checkpoints/last.pt").exists()
         assert "SIGTERM: ending after this step" in (run / "log.txt").read_text()
 
-    monkeypatch.setattr("engram.processes.subprocess", SimpleNamespace(Popen=Forked, PIPE=None))
+    start_with(monkeypatch)
     before = [lines(run / "metrics.jsonl") for run in runs]
     end_when(lambda: any(lines(run / "metrics.jsonl") > n for run, n in zip(runs, before, strict=True)))
     code, found, err = call(capfd, "study", recipe, "--out", out, "--workers=2", "--json")

@@ -22,11 +22,11 @@ TINY = Curriculum(
 )
 
 
-def prototypes(classes: int = 12, seed: int = 0) -> np.ndarray:
-    """[classes, DRAWINGS, SIZE, SIZE] uint8: random coarse patterns, each drawing with a little noise."""
+def prototypes(classes: int = 12, seed: int = 0, drawings: int = DRAWINGS) -> np.ndarray:
+    """[classes, drawings, SIZE, SIZE] uint8: random coarse patterns, each drawing with a little noise."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 2, (classes, 1, SIZE // 4, SIZE // 4)) * 200
-    noise = rng.integers(0, 56, (classes, DRAWINGS, SIZE, SIZE))
+    noise = rng.integers(0, 56, (classes, drawings, SIZE, SIZE))
     return (coarse.repeat(4, 2).repeat(4, 3) + noise).astype(np.uint8)
 
 
