@@ -1,4 +1,4 @@
-"""Puts the result tables into README.md, docs/when.md and docs/memory.md, from the files in benchmarks/results.
+"""Puts the result tables into README.md and the pages of docs, from the files in benchmarks/results.
 
 python benchmarks/readme_table.py
 """
@@ -9,6 +9,8 @@ from typing import Any
 
 from engram.files import atomic_write
 from engram.report import markdown_table
+from engram.report.curriculum import binding_rows, pace_rows
+from engram.report.curriculum import markdown as rows_as_markdown
 from engram.report.study import markdown
 from engram.report.tables import format_perplexity, format_relative, relative
 
@@ -18,11 +20,16 @@ BEGIN, END = "<!-- results: made by benchmarks/readme_table.py -->", "<!-- end o
 BEGIN_STUDY, END_STUDY = "<!-- study tables: made by benchmarks/readme_table.py -->", "<!-- end of study tables -->"
 BEGIN_MEMORY, END_MEMORY = "<!-- memory table: made by benchmarks/readme_table.py -->", "<!-- end of memory table -->"
 BEGIN_SPEED, END_SPEED = "<!-- memory speed: made by benchmarks/readme_table.py -->", "<!-- end of memory speed -->"
+OMNIGLOT = "omniglot tables: made by benchmarks/readme_table.py"
+LINEAR, RATES = (
+    "omniglot without ReLU: made by benchmarks/readme_table.py",
+    "omniglot rates: made by benchmarks/readme_table.py",
+)
 STUDIES = ("gutenberg-25", "wikitext-2")
 DEMO = ("softmax", "centered", "hebbian")
 
 
-PAGES = [ROOT / "README.md", ROOT / "docs" / "when.md", ROOT / "docs" / "memory.md"]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "when.md", ROOT / "docs" / "memory.md", ROOT / "docs" / "omniglot.md"]
 
 
 def studies() -> str:
@@ -93,6 +100,39 @@ def speed() -> str:
     return "\n".join(lines) + "\n"
 
 
+def omniglot() -> str:
+    """Figure 10 as two tables: how fast classes come, and how new and old ones are recognised."""
+    found = _read(RESULTS / "omniglot" / "figure-10.json")
+    told = (
+        "Accuracy in percent, mean ± sample standard deviation: new classes after so many presentations, and the 30 "
+        "classes of the start when so many were reached."
+    )
+    return f"{rows_as_markdown(pace_rows(found))}\n{told}\n\n{rows_as_markdown(binding_rows(found))}\n{_made(found)}\n"
+
+
+def rates() -> str:
+    """Figure 11 as a table."""
+    found = _read(RESULTS / "omniglot" / "figure-11.json")
+    return f"{rows_as_markdown(pace_rows(found))}\n{_made(found)}\n"
+
+
+def linear() -> str:
+    """The curriculum under RMSProp with an embedding that does not end with ReLU, as Figure 10's tables."""
+    pace: list[list[str]] = []
+    binding: list[list[str]] = []
+    for name in ("softmax", "paper", "centered"):
+        found = _read(RESULTS / "omniglot" / f"linear-{name}.json")
+        for rows, (head, row) in ((pace, pace_rows(found)), (binding, binding_rows(found))):
+            rows += [row] if rows else [head, row]
+    return f"{rows_as_markdown(pace)}\n{rows_as_markdown(binding)}\n{_made(found)}\n"
+
+
+def _made(found: Any) -> str:
+    hours, by = found["core_seconds"] / 3600, found["run_by"]
+    commits, machines = (", ".join(by[key]) for key in ("git_commit", "machine"))
+    return f"{found['seeds']} seeds, {hours:.1f} core hours in all. Commit {commits}; {machines}."
+
+
 def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
@@ -100,7 +140,11 @@ def _read(path: Path) -> Any:
 def with_table(page: str) -> str:
     """A page with what stands between its marks made anew."""
     parts = ((BEGIN, END, table), (BEGIN_STUDY, END_STUDY, studies))
-    for begin, end, make in (*parts, (BEGIN_MEMORY, END_MEMORY, memories), (BEGIN_SPEED, END_SPEED, speed)):
+    more = [
+        (f"<!-- {mark} -->", f"<!-- end of {mark.split(':')[0]} -->", make)
+        for mark, make in ((OMNIGLOT, omniglot), (LINEAR, linear), (RATES, rates))
+    ]
+    for begin, end, make in (*parts, (BEGIN_MEMORY, END_MEMORY, memories), (BEGIN_SPEED, END_SPEED, speed), *more):
         if begin in page:
             before, rest = page.split(begin)
             page = f"{before}{begin}\n{make()}{end}{rest.split(end)[1]}"

@@ -72,7 +72,7 @@ def test_checks_are_of_test_drawings_each_at_most_once():
 def test_read_only_images_are_taken():
     images = prototypes()
     images.flags.writeable = False
-    assert Drawings(images, seed=0).about()["classes"] == 12
+    assert Drawings(images, seed=0).facts["classes"] == 12
 
 
 @pytest.mark.parametrize(

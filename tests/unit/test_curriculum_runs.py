@@ -157,6 +157,9 @@ def test_what_has_ended_for_good_is_not_run_for_more_steps(end, data, tmp_path, 
 
 
 DAMAGE = {"damaged": "{", "empty": "", "a list": "[]", "another object": '{"settings": {}, "steps": 3}'}
+KEYS = ("settings", "images", "reason", "steps", "classes", "steps_to", "binding", "final", "seconds", "records")
+SHELL = {key: {} for key in KEYS}
+DAMAGE |= {f"{key} of another kind": json.dumps({**SHELL, key: 1.5}) for key in ("settings", "steps")}
 
 
 @pytest.mark.parametrize("text", DAMAGE.values(), ids=DAMAGE)
@@ -277,3 +280,13 @@ def test_a_failing_run_stops_no_other(data, tmp_path, started, monkeypatch):
     results, _ = run_curricula(data, VARIANTS, [0], tmp_path, workers=1)
     assert lasting(results["hebbian"][0]) == direct("hebbian", 0)
     assert started.titles.count("softmax seed-0") == 1
+
+
+def test_a_checkpoint_that_has_gone_further_stops_no_other(data, tmp_path, started):
+    longer = SHORT.replace(max_steps=40)
+    run_curricula(data, {"b": longer}, [0], tmp_path)
+    (tmp_path / "b/seed-0/result.json").unlink()  # as if it had been killed on the way to more
+    with pytest.raises(TasksFailedError, match=r"b seed 0: .*has done 40 steps, more than the 30 that are wanted"):
+        run_curricula(data, {"b": SHORT, "softmax": VARIANTS["softmax"]}, [0], tmp_path, workers=2)
+    assert not (tmp_path / "b/seed-0/result.json").exists()
+    assert lasting(json.loads((tmp_path / "softmax/seed-0/result.json").read_text())) == direct("softmax", 0)

@@ -78,7 +78,8 @@ def run_curriculum(
           out, which tells forgetting from a choice that has become harder. Runs compare at equal ``classes``.
 
     Raises:
-        InputError: images or settings that do not fit; a checkpoint that is damaged, or of other settings or images.
+        InputError: images or settings that do not fit; a checkpoint that is damaged, of other settings or images, or of
+            more steps than ``max_steps``.
     """
     with torch.random.fork_rng(), ending_signals() as received:
         run = _Run(images, settings, progress or (lambda record: None), out, device)
@@ -223,6 +224,11 @@ class _Run:
         _check_same(Curriculum.from_dict(state["curriculum"], str(path)), self.settings, path)
         if state["images"] != self.draws.facts:
             raise InputError(f"{path}: the run was trained on other images than these. Give those, or another folder.")
+        if (done := state["loop"]["step"]) > self.settings.max_steps:
+            raise InputError(
+                f"{path}: the run has done {done} steps, more than the {self.settings.max_steps} that are wanted. Give "
+                "max_steps that are no fewer, or another folder."
+            )
         for name, value in state["loop"].items():
             setattr(self, name, value)
         if self.n > self.settings.start:

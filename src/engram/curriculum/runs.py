@@ -20,10 +20,13 @@ from engram.files import read_json
 from engram.interrupt import ending_signals
 from engram.models.convnet import ConvNet
 from engram.processes import Settled, Task, alone, run_tasks
-from engram.progress import duration
+from engram.progress import duration, say
 
 Result = dict[str, Any]
 """What ``run_curriculum`` returns."""
+
+_KEYS = {"settings": dict, "images": dict, "steps": int, "classes": int, "reason": str, "steps_to": dict}
+_KEYS |= {"binding": dict, "final": dict, "seconds": dict, "records": list}
 
 Results = dict[str, dict[int, Result]]
 """By variant and seed."""
@@ -87,7 +90,11 @@ def run_curricula(
 
         def settle(task: Task) -> Settled | None:
             job = waiting[task.title]
-            return _told(read_result(job, facts)) if is_done(job, facts) else None
+            try:
+                return _told(read_result(job, facts)) if is_done(job, facts) else None
+            except InputError as error:  # the other runs are to go on
+                say(str(error))
+                return None
 
         run_tasks(
             [_task(job, data) for job in waiting.values()],
@@ -111,8 +118,9 @@ def read_result(job: Job, facts: Mapping[str, Any]) -> Result:
         InputError: it is missing, damaged, or of other settings or images than the job's.
     """
     path = job.folder / "result.json"
-    result = read_json(path, "the result of a curriculum")
-    if not isinstance(result, dict) or not {"settings", "images", "reason", "steps", "records"} <= set(result):
+    result: Any = read_json(path, "the result of a curriculum")
+    sound = isinstance(result, dict) and all(isinstance(result.get(key), kind) for key, kind in _KEYS.items())
+    if not sound or not isinstance(result["settings"].get("network"), dict):
         raise InputError(f"{path}: this is not the result of a curriculum. Delete it, or give another folder.")
     saved = Curriculum.from_dict(result["settings"], str(path))
     what = saved.changes(job.settings, MAY_CHANGE)
@@ -122,7 +130,8 @@ def read_result(job: Job, facts: Mapping[str, Any]) -> Result:
         what = "it was trained on other images"
     if what:
         raise InputError(f"{path} is of another run: {what}. Give another folder, or what it was run with.")
-    return result
+    found: Result = result
+    return found
 
 
 def is_done(job: Job, facts: Mapping[str, Any]) -> bool:

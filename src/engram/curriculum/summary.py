@@ -39,7 +39,7 @@ def summarise(
     every = min(settings.check_every for settings in used)
     start = used[0].start
     axes = {
-        "step": list(range(0, steps + 1, every)),
+        "step": sorted({*range(0, steps + 1, every), steps}),
         "presentations": list(PRESENTATIONS),
         "classes": [start, *MILESTONES],
     }

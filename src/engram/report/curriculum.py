@@ -73,12 +73,18 @@ def _grid(found: Found, name: str, key: str, draw: Draw, caption: str) -> Plot |
         axes = figure.subplots(len(rows), columns, sharex=True, sharey=True, squeeze=False)
         for i, row in enumerate(rows):
             of_row = [panel for panel in panels if panel["row"] == row]
+            below = sum(panel["row"] == rows[i + 1] for panel in panels) if i + 1 < len(rows) else 0
             for j, cell in enumerate(axes[i]):
                 if j >= len(of_row):
                     cell.set_visible(False)
                     continue
                 _panel(cell, found, of_row[j], key, draw, lines)
-        _legend(figure, lines)
+                cell.set_ylabel("" if j else _LABELS[key][1])
+                if j >= below:
+                    cell.set_xlabel(_LABELS[key][0])
+                    cell.tick_params(labelbottom=True)
+        drawn = {line["name"] for panel in panels for line in panel["lines"] if _drawable(line[key])}
+        _legend(figure, {name: line for name, line in lines.items() if name in drawn})
     return Plot(name, caption.strip(), figure)
 
 
@@ -103,12 +109,6 @@ def _panel(axes: Axes, found: Found, panel: Found, key: str, draw: Draw, lines: 
     title = f"{panel['row']}: {panel['title']}" if panel["row"] else panel["title"]
     axes.set_title(title, loc="left", fontsize=8.5, fontweight="bold", color=INK)
     axes.grid(axis="y")
-    subplot = axes.get_subplotspec()
-    labels = _LABELS[key]
-    if subplot is not None and subplot.is_last_row():
-        axes.set_xlabel(labels[0])
-    if subplot is not None and subplot.is_first_col():
-        axes.set_ylabel(labels[1])
 
 
 _LABELS = {
