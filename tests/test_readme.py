@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import start_with
 from torch import nn
 
-from engram import cli
+from engram import cli, figures
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,7 +26,7 @@ def commands():
 
 
 def of_a_corpus(command):
-    return any(name in word for word in command for name in ("wikitext", "gutenberg", "gigaword", "omniglot"))
+    return any(name in word for word in command for name in ("wikitext", "gutenberg", "gigaword", "omniglot", "figure"))
 
 
 @pytest.fixture
@@ -73,10 +74,15 @@ def test_corpora(folder, shared_data, monkeypatch):
         "omniglot/python": str(shared_data / "omniglot"),
         "300": "5",
     }
+    shorter = {"omniglot": ["--seeds=1", "--max-steps=4"], "figure": ["--seeds=1"]}
+    monkeypatch.setattr(figures, "STEPS", {"cpu": 2})
+    start_with(monkeypatch)
     ran = [command for command in commands() if of_a_corpus(command)]
     for command in ran:
-        assert cli.main([instead.get(word, word) for word in command[1:]]) == 0, command
-    assert len(ran) == 7
+        given = [instead.get(word, word) for word in command[1:]]
+        assert cli.main([*given, *shorter.get(command[1], [])]) == 0, command
+    assert len(ran) == 9
+    assert Path("runs/figures/figure-10.png").exists()
 
 
 def test_every_other_command_is_a_make_target():
