@@ -4,6 +4,7 @@ python benchmarks/readme_table.py
 """
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +101,9 @@ def speed() -> str:
     return "\n".join(lines) + "\n"
 
 
-def omniglot() -> str:
-    """Figure 10 as two tables: how fast classes come, and how new and old ones are recognised."""
-    found = _read(RESULTS / "omniglot" / "figure-10.json")
+def omniglot(name: str = "figure-10") -> str:
+    """Figure 10, or another of its kind, as two tables: how fast classes come, how new and old ones are recognised."""
+    found = _read(RESULTS / "omniglot" / f"{name}.json")
     told = (
         "Accuracy in percent, mean ± sample standard deviation: new classes after so many presentations, and the 30 "
         "classes of the start when so many were reached."
@@ -114,17 +115,6 @@ def rates() -> str:
     """Figure 11 as a table."""
     found = _read(RESULTS / "omniglot" / "figure-11.json")
     return f"{rows_as_markdown(pace_rows(found))}\n{_made(found)}\n"
-
-
-def linear() -> str:
-    """The curriculum under RMSProp with an embedding that does not end with ReLU, as Figure 10's tables."""
-    pace: list[list[str]] = []
-    binding: list[list[str]] = []
-    for name in ("softmax", "paper", "centered"):
-        found = _read(RESULTS / "omniglot" / f"linear-{name}.json")
-        for rows, (head, row) in ((pace, pace_rows(found)), (binding, binding_rows(found))):
-            rows += [row] if rows else [head, row]
-    return f"{rows_as_markdown(pace)}\n{rows_as_markdown(binding)}\n{_made(found)}\n"
 
 
 def _made(found: Any) -> str:
@@ -142,7 +132,7 @@ def with_table(page: str) -> str:
     parts = ((BEGIN, END, table), (BEGIN_STUDY, END_STUDY, studies))
     more = [
         (f"<!-- {mark} -->", f"<!-- end of {mark.split(':')[0]} -->", make)
-        for mark, make in ((OMNIGLOT, omniglot), (LINEAR, linear), (RATES, rates))
+        for mark, make in ((OMNIGLOT, omniglot), (LINEAR, partial(omniglot, "linear")), (RATES, rates))
     ]
     for begin, end, make in (*parts, (BEGIN_MEMORY, END_MEMORY, memories), (BEGIN_SPEED, END_SPEED, speed), *more):
         if begin in page:

@@ -117,4 +117,5 @@ def _curricula(found: screen.Found) -> None:
     screen.console.print(f"{note}. Means are ± one sample standard deviation.", soft_wrap=True)
     if "interrupted" in found:
         screen.console.print(f"ended by {found['interrupted']}; the same command goes on", soft_wrap=True)
-    screen.console.print(", ".join(found["files"]), soft_wrap=True, markup=False)
+    for file, caption in found["files"].items():
+        screen.console.print(f"{file}: {caption}", soft_wrap=True, markup=False)

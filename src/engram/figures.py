@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engram.curriculum.runs import run_curricula
+from engram.curriculum.runs import finished, run_curricula
 from engram.curriculum.settings import RATES, Curriculum, OptimizerName
 from engram.curriculum.summary import Panel, summarise
 from engram.errors import InputError
 from engram.files import write_json
 from engram.models.convnet import Network
+from engram.processes import TasksFailedError
 from engram.report.curriculum import curriculum_plots
 
 STEPS = {"cpu": 500, "paper": 5000}
@@ -74,26 +75,27 @@ def make_figure(
     Args:
         number: "10" or "11".
         data: folder that ``engram data omniglot`` made.
-        out: folder of the figures; the runs lie in ``out/runs``, and figures share them.
-        scale: "cpu" or "paper", see ``STEPS``. A run of a smaller scale goes on at a larger.
+        out: folder of the figures; the runs lie in ``out/runs/SCALE``, and figures share them.
+        scale: "cpu" or "paper", see ``STEPS``; other than for cpu it stands in the files' names.
         seeds: how many, from 0.
         workers: runs at a time; by default one a core.
 
     Returns:
-        What the JSON holds (``summarise``), ``files``, and ``interrupted`` if a signal ended it: then the files
-        show the runs that have ended.
+        What the JSON holds: ``summarise``'s object, and ``interrupted`` if a signal ended it. Besides, ``files``: each
+        with what it shows. Interrupted, they show the runs that have ended; none are written if none has.
 
     Raises:
-        InputError: no such figure; ``seeds`` below 1; see ``run_curricula``.
+        InputError: no such figure or scale; ``seeds`` below 1; see ``run_curricula``.
+        TasksFailedError: runs failed; the files show the others.
     """
     if number not in FIGURES:
         raise InputError(f"there is no figure {number} to make; expected {' or '.join(FIGURES)}.")
-    if seeds < 1:
-        raise InputError(f"seeds is {seeds}; expected 1 or more.")
+    if scale not in STEPS:
+        raise InputError(f"there is no scale {scale}; expected {' or '.join(STEPS)}.")
     figure = FIGURES[number](STEPS[scale])
-    results, signal = run_curricula(data, figure.variants, range(seeds), out / "runs", workers)
-    about = {"figure": number, "title": figure.title, "scale": scale, "seeds": seeds}
-    return write_figure(summarise(figure.panels, figure.variants, results, **about), out, f"figure-{number}", signal)
+    name = f"figure-{number}" if scale == "cpu" else f"figure-{number}-{scale}"
+    about = {"figure": number, "scale": scale}
+    return run_figure(figure, name, data, range(seeds), out, out / "runs" / scale, workers, about)
 
 
 def run_omniglot(data: Path, settings: Curriculum, seeds: int, out: Path, workers: int | None = None) -> dict[str, Any]:
@@ -112,21 +114,44 @@ def run_omniglot(data: Path, settings: Curriculum, seeds: int, out: Path, worker
     Raises:
         InputError: ``seeds`` below 1; see ``run_curricula``.
     """
-    if seeds < 1:
-        raise InputError(f"seeds is {seeds}; expected 1 or more.")
-    head = settings.head if settings.head == "softmax" else f"{settings.head}, rule {settings.rule}"
-    variant = f"{settings.optimizer}-{settings.rate:g}-{head.split()[-1]}"
+    head = "softmax" if settings.head == "softmax" else settings.rule
+    name = f"{settings.optimizer}-{settings.rate:g}-{head}"
     optimizer = f"{OPTIMIZERS[settings.optimizer]} {settings.rate:g}"
-    numbered = range(settings.seed, settings.seed + seeds)
-    results, signal = run_curricula(data, {variant: settings}, numbered, out, workers)
-    about = {"title": f"Omniglot: {head}, {optimizer}", "seeds": seeds}
-    found = summarise([Panel(optimizer, {head: variant})], {variant: settings}, results, **about)
-    return write_figure(found, out, variant, signal)
+    line = "softmax" if head == "softmax" else f"Hebbian, rule {head}"
+    figure = Figure(f"Omniglot: {line}, {optimizer}", [Panel(optimizer, {line: name})], {name: settings})
+    return run_figure(figure, name, data, range(settings.seed, settings.seed + seeds), out, out, workers, {})
 
 
-def write_figure(found: dict[str, Any], out: Path, name: str, signal: str = "") -> dict[str, Any]:
-    """Write ``out/NAME.json`` and the PNGs drawn from it; gives ``make_figure``'s value."""
-    path = out / f"{name}.json"
-    write_json(path, found)
-    files = [str(plot.save_png(out)) for plot in curriculum_plots(found, name)]
-    return {**found, "files": [str(path), *files], **({"interrupted": signal} if signal else {})}
+def run_figure(
+    figure: Figure,
+    name: str,
+    data: Path,
+    seeds: range,
+    out: Path,
+    runs: Path,
+    workers: int | None,
+    about: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Run what a figure lacks in ``runs``, and write ``out/NAME.json`` with ``about`` in it; see ``make_figure``."""
+    if not seeds:
+        raise InputError(f"seeds is {seeds.stop - seeds.start}; expected 1 or more.")
+    about = {**about, "title": figure.title, "seeds": len(seeds)}
+    try:
+        results, signal = run_curricula(data, figure.variants, seeds, runs, workers)
+    except TasksFailedError:
+        results = finished(data, figure.variants, seeds, runs)
+        write_figure(summarise(figure.panels, figure.variants, results, **about), out, name)
+        raise
+    if signal:
+        about["interrupted"] = signal
+    return write_figure(summarise(figure.panels, figure.variants, results, **about), out, name)
+
+
+def write_figure(found: dict[str, Any], out: Path, name: str) -> dict[str, Any]:
+    """Write ``out/NAME.json`` and the PNGs drawn from it, unless no run has ended; gives ``make_figure``'s value."""
+    files = {}
+    if any(line["runs"] for panel in found["panels"] for line in panel["lines"]):
+        write_json(out / f"{name}.json", found)
+        files[str(out / f"{name}.json")] = "The numbers."
+        files |= {str(plot.save_png(out)): plot.caption for plot in curriculum_plots(found, name)}
+    return {**found, "files": files}

@@ -48,7 +48,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Settled:
-    """A task that is done: what to say of it, and whether it did all its ``work`` or ended early."""
+    """A task that is done: what to say of it, and whether all of its ``work`` was done in this process."""
 
     text: str
     whole: bool = True
@@ -61,6 +61,8 @@ class _Running:
     task: Task
     process: subprocess.Popen[bytes]
     began: float
+    log_from: int
+    """where its own lines begin in the log, after those of earlier attempts"""
 
 
 @contextmanager
@@ -106,7 +108,7 @@ def run_tasks(
     """
     left, running = list(waiting), list[_Running]()
     paces: list[tuple[float, float]] = []
-    failures: dict[Path, tuple[str, int]] = {}
+    failures: list[tuple[_Running, str]] = []
     told, counted = False, total - len(left)
     say(f"{total} jobs, {counted} of them done already, {workers} at a time")
     try:
@@ -119,11 +121,12 @@ def run_tasks(
             time.sleep(0.1)
             for ended in [one for one in running if one.process.poll() is not None]:
                 running.remove(ended)
-                task, log = ended.task, ended.task.folder / "log.txt"
+                task = ended.task
                 settled = settle(task)
                 if settled is None and not received:
-                    failures[log] = task.title, ended.process.returncode
-                    say(f"{task.title} failed; the end of its log:\n{_tail(log, TAIL)}")
+                    lines = _lines(ended)
+                    failures.append((ended, lines[-1]))
+                    say("\n  ".join([f"{task.title} failed; the end of its log:", *lines[-TAIL:]]))
                 if settled is None:
                     continue
                 counted += 1
@@ -146,6 +149,7 @@ def _start(task: Task, lock: IO[str]) -> _Running:
     """The task in a session of its own: a terminal's Ctrl-C reaches it through this process alone, and once."""
     task.folder.mkdir(parents=True, exist_ok=True)
     with open(task.folder / "log.txt", "ab") as log:
+        start = log.tell()
         process = subprocess.Popen(
             [sys.executable, "-m", task.module, json.dumps({**task.told, "command": sys.argv})],
             stdin=subprocess.PIPE,
@@ -155,7 +159,7 @@ def _start(task: Task, lock: IO[str]) -> _Running:
             pass_fds=[lock.fileno()],
             start_new_session=True,
         )
-    return _Running(task, process, time.monotonic())
+    return _Running(task, process, time.monotonic(), start)
 
 
 def _tell(running: Sequence[_Running], number: signal.Signals) -> None:
@@ -176,17 +180,24 @@ def seconds_left(work: float, paces: Sequence[tuple[float, float]], at_work: Seq
     return max(0.0, work * seconds / done - sum(at_work)) / workers if done else 0.0
 
 
-def _tail(path: Path, lines: int) -> str:
-    text = path.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()[-lines:]
-    return "\n".join(f"  {line.removeprefix('engram: ')}" for line in text)
+def _lines(ended: _Running) -> list[str]:
+    """What a task that failed wrote, and last, if that is how it ended, the signal that killed it."""
+    with open(ended.task.folder / "log.txt", "rb") as log:
+        log.seek(ended.log_from)
+        text = log.read().decode("utf-8", errors="replace")
+    lines = [line.removeprefix("engram: ") for line in text.rstrip().splitlines()]
+    code = ended.process.returncode
+    if code < 0:
+        lines.append(f"killed by {signal.Signals(-code).name}")
+    return lines or [f"it ended with exit code {code} and said nothing"]
 
 
-def _failed(failures: Mapping[Path, tuple[str, int]]) -> TasksFailedError:
-    told = "; ".join(f"{title}: {_tail(log, 1).strip()} ({log})" for log, (title, _) in failures.items())
+def _failed(failures: Sequence[tuple[_Running, str]]) -> TasksFailedError:
+    told = "; ".join(f"{one.task.title}: {line.strip()} ({one.task.folder / 'log.txt'})" for one, line in failures)
     error = TasksFailedError(
         f"{len(failures)} of the jobs failed, the others are done. {told}. The same command tries again."
     )
-    error.exit_code = 2 if all(code == 2 for _, code in failures.values()) else 1
+    error.exit_code = 2 if all(one.process.returncode == 2 for one, _ in failures) else 1
     return error
 
 

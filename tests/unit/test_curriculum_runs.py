@@ -282,11 +282,13 @@ def test_a_failing_run_stops_no_other(data, tmp_path, started, monkeypatch):
     assert started.titles.count("softmax seed-0") == 1
 
 
-def test_a_checkpoint_that_has_gone_further_stops_no_other(data, tmp_path, started):
-    longer = SHORT.replace(max_steps=40)
-    run_curricula(data, {"b": longer}, [0], tmp_path)
+@pytest.mark.parametrize(
+    ("changes", "message"), [({}, "has done 40 steps, more than the 30 that are wanted"), ({"T": 7}, "T was 10, now 7")]
+)
+def test_a_checkpoint_of_another_run_is_named_before_anything_runs(changes, message, data, tmp_path, started):
+    run_curricula(data, {"b": SHORT.replace(max_steps=40)}, [0], tmp_path)
     (tmp_path / "b/seed-0/result.json").unlink()  # as if it had been killed on the way to more
-    with pytest.raises(TasksFailedError, match=r"b seed 0: .*has done 40 steps, more than the 30 that are wanted"):
-        run_curricula(data, {"b": SHORT, "softmax": VARIANTS["softmax"]}, [0], tmp_path, workers=2)
-    assert not (tmp_path / "b/seed-0/result.json").exists()
-    assert lasting(json.loads((tmp_path / "softmax/seed-0/result.json").read_text())) == direct("softmax", 0)
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match=rf"b/seed-0/checkpoint\.pt.*{message}"):
+        run_curricula(data, {"softmax": VARIANTS["softmax"], "b": SHORT.replace(**changes)}, [0], tmp_path)
+    assert (started.titles, contents(tmp_path)) == (["b seed-0"], before)

@@ -219,16 +219,7 @@ class _Run:
     def resume(self, path: Path) -> None:
         """Go back to a checkpoint. What chance decides needs no state: see ``Drawings``."""
         state = load_checkpoint(path)
-        if "curriculum" not in state:
-            raise InputError(f"{path}: this checkpoint is of another kind of run. Give another folder.")
-        _check_same(Curriculum.from_dict(state["curriculum"], str(path)), self.settings, path)
-        if state["images"] != self.draws.facts:
-            raise InputError(f"{path}: the run was trained on other images than these. Give those, or another folder.")
-        if (done := state["loop"]["step"]) > self.settings.max_steps:
-            raise InputError(
-                f"{path}: the run has done {done} steps, more than the {self.settings.max_steps} that are wanted. Give "
-                "max_steps that are no fewer, or another folder."
-            )
+        check_checkpoint(state, self.settings, self.draws.facts, path)
         for name, value in state["loop"].items():
             setattr(self, name, value)
         if self.n > self.settings.start:
@@ -261,9 +252,24 @@ class _Run:
         return next(reached, None)
 
 
-def _check_same(saved: Curriculum, settings: Curriculum, path: Path) -> None:
+def check_checkpoint(state: Record, settings: Curriculum, facts: Record, path: Path) -> None:
+    """Refuse a checkpoint that a run of these settings and images cannot go on from.
+
+    Raises:
+        InputError: it is of another kind of run, of other settings or images, or of more steps than are wanted.
+    """
+    if "curriculum" not in state:
+        raise InputError(f"{path}: this checkpoint is of another kind of run. Give another folder.")
+    saved = Curriculum.from_dict(state["curriculum"], str(path))
     if what := saved.changes(settings, MAY_CHANGE):
         raise InputError(
             f"{path} is of a run with other settings: {what}. A run that goes on may change only "
             f"{', '.join(MAY_CHANGE)}. Put the others back, or give another folder."
+        )
+    if state["images"] != facts:
+        raise InputError(f"{path}: the run was trained on other images than these. Give those, or another folder.")
+    if (done := state["loop"]["step"]) > settings.max_steps:
+        raise InputError(
+            f"{path}: the run has done {done} steps, more than the {settings.max_steps} that are wanted. Give "
+            "max_steps that are no fewer, or another folder."
         )

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from engram.curriculum.draws import image_facts
-from engram.curriculum.loop import MAY_CHANGE
+from engram.curriculum.loop import MAY_CHANGE, check_checkpoint
 from engram.curriculum.settings import Curriculum
 from engram.data.omniglot import open_omniglot
 from engram.data.pool import cores
@@ -21,6 +21,7 @@ from engram.interrupt import ending_signals
 from engram.models.convnet import ConvNet
 from engram.processes import Settled, Task, alone, run_tasks
 from engram.progress import duration, say
+from engram.runs import load_checkpoint
 
 Result = dict[str, Any]
 """What ``run_curriculum`` returns."""
@@ -67,7 +68,7 @@ def run_curricula(
     Raises:
         InputError: ``seeds`` are none or not different, ``workers`` is below 1, the data folder is no Omniglot, has too
             few classes for the settings or images too small for the network, a folder holds a run of other settings,
-            images or more steps, or another process is at work in ``out``.
+            images or more steps, ended or not, or another process is at work in ``out``.
         TasksFailedError: runs failed; all others were run.
     """
     if not seeds or len(set(seeds)) < len(seeds):
@@ -79,19 +80,15 @@ def run_curricula(
         settings.num_classes(len(images))
         with torch.device("meta"):
             ConvNet(images.shape[2], settings.network)
-    jobs = [
-        Job(name, settings.replace(seed=seed), out / name / f"seed-{seed}")
-        for seed in seeds
-        for name, settings in variants.items()
-    ]
-    facts = image_facts(images)
+    jobs, facts = make_jobs(variants, seeds, out), image_facts(images)
     with alone(out, "another engram omniglot or engram figure") as lock, ending_signals() as received:
         waiting = {job.title: job for job in jobs if not is_done(job, facts)}
+        begun = {job.title for job in waiting.values() if _has_begun(job, facts)}
 
         def settle(task: Task) -> Settled | None:
             job = waiting[task.title]
             try:
-                return _told(read_result(job, facts)) if is_done(job, facts) else None
+                return _told(read_result(job, facts), task.title in begun) if is_done(job, facts) else None
             except InputError as error:  # the other runs are to go on
                 say(str(error))
                 return None
@@ -104,11 +101,43 @@ def run_curricula(
             lock=lock,
             received=received,
         )
-        results: Results = {name: {} for name in variants}
-        for job in jobs:
-            if is_done(job, facts):
-                results[job.variant][job.settings.seed] = read_result(job, facts)
-    return results, received[0] if received else ""
+    return read_results(jobs, facts), received[0] if received else ""
+
+
+def make_jobs(variants: Mapping[str, Curriculum], seeds: Sequence[int], out: Path) -> list[Job]:
+    """All runs, seed by seed."""
+    return [
+        Job(name, settings.replace(seed=seed), out / name / f"seed-{seed}")
+        for seed in seeds
+        for name, settings in variants.items()
+    ]
+
+
+def read_results(jobs: Sequence[Job], facts: Mapping[str, Any]) -> Results:
+    """The results of the runs that have ended."""
+    results: Results = {job.variant: {} for job in jobs}
+    for job in jobs:
+        if is_done(job, facts):
+            results[job.variant][job.settings.seed] = read_result(job, facts)
+    return results
+
+
+def finished(data: Path, variants: Mapping[str, Curriculum], seeds: Sequence[int], out: Path) -> Results:
+    """What ``run_curricula`` has brought so far."""
+    return read_results(make_jobs(variants, seeds, out), image_facts(open_omniglot(data).images))
+
+
+def _has_begun(job: Job, facts: dict[str, Any]) -> bool:
+    """Whether there is a checkpoint to go on from; one of another run is refused before anything is trained."""
+    path = job.folder / "checkpoint.pt"
+    if not path.exists():
+        return False
+    try:
+        state = load_checkpoint(path)
+    except InputError:  # damaged: its own run says so, and stops no other
+        return True
+    check_checkpoint(state, job.settings, facts, path)
+    return True
 
 
 def read_result(job: Job, facts: Mapping[str, Any]) -> Result:
@@ -151,7 +180,10 @@ def _task(job: Job, data: Path) -> Task:
     return Task(job.title, job.folder, "engram.curriculum.job", told, job.settings.max_steps)
 
 
-def _told(result: Result) -> Settled:
+def _told(result: Result, resumed: bool) -> Settled:
     seconds = sum(result["seconds"].values())
     text = f"{result['classes']} classes in {result['steps']} steps, {duration(seconds)}"
-    return Settled(f"{text}, diverged" if result["reason"] == "diverged" else text, whole=result["reason"] == "steps")
+    return Settled(
+        f"{text}, diverged" if result["reason"] == "diverged" else text,
+        whole=result["reason"] == "steps" and not resumed,
+    )

@@ -210,7 +210,9 @@ def _steps(line: Found, milestone: str) -> str:
         return f"{reached} of {len(line['runs'])}" if line["runs"] else DASH
     text = f"{median:.0f}"
     ratio = line.get("ratios", {}).get(milestone)
-    if ratio and ratio["median"] is not None:
+    if ratio and ratio["median"] is None and ratio["only_other"]:
+        text += " (only this)"
+    elif ratio and ratio["median"] is not None:
         high = f"{ratio['high']:.2f}" if ratio["high"] is not None else "never"
         low = f"{ratio['low']:.2f}" if ratio["low"] is not None else "only this"
         text += f" ({ratio['median']:.2f}, {low} to {high})"
@@ -218,7 +220,11 @@ def _steps(line: Found, milestone: str) -> str:
 
 
 def _mean(band: Found | None, at: int, times: float) -> str:
+    """``79 ± 5``, and how many seeds have a value where not all do."""
     if band is None or band["mean"][at] is None:
         return DASH
     mean, deviation = band["mean"][at], band["deviation"][at]
-    return f"{times * mean:.0f}" if deviation is None else f"{times * mean:.0f} ± {times * deviation:.0f}"
+    text = f"{times * mean:.0f}" if deviation is None else f"{times * mean:.0f} ± {times * deviation:.0f}"
+    seeds = band.get("seeds", {})
+    have = sum(row[at] is not None for row in seeds.values())
+    return text if have == len(seeds) else f"{text}, {have} of {len(seeds)}"
