@@ -68,6 +68,13 @@ def arguments(description: str, out: str, **numbers: int) -> argparse.Namespace:
     return parser.parse_args()
 
 
+def print_and_save(path: Path, found: dict[str, Any]) -> None:
+    """A line for each of the findings, and then ``save``."""
+    for name, value in found.items():
+        print(name, value)
+    save(path, found)
+
+
 def save(path: Path, found: dict[str, Any]) -> None:
     """Write the findings with the machine, versions and command they come from."""
     origin = {"machine": provenance(), "threads": torch.get_num_threads()}

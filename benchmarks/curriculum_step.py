@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import arguments, paired, ratios, save
+from common import arguments, paired, print_and_save, ratios
 from torch import nn
 
 from engram.curriculum import Curriculum
@@ -88,9 +88,7 @@ def main() -> None:
         "rate_over_bare_channels_last": {name: ratios(seconds, "bare channels last", name) for name in ours},
         "best_seconds": {name: min(times) for name, times in seconds.items()},
     }
-    for name, value in found.items():
-        print(name, value)
-    save(options.out, found)
+    print_and_save(options.out, found)
 
 
 if __name__ == "__main__":

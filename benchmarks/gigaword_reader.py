@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from common import arguments, in_subprocess, peak_memory, save
+from common import arguments, in_subprocess, peak_memory, print_and_save
 
 from engram.data.gigaword.document import Tally
 from engram.data.gigaword.reader import read_documents
@@ -89,9 +89,7 @@ def main() -> None:
         "peak_bytes": max(run[1] for run in found["documents"]),
         "peak_bytes_above_the_imports": max(run[2] for run in found["documents"]),
     }
-    for name, value in result.items():
-        print(name, value)
-    save(options.out, result)
+    print_and_save(options.out, result)
 
 
 if __name__ == "__main__":

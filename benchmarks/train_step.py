@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from common import arguments, in_subprocess, paired, peak_memory, ratios, save
+from common import arguments, in_subprocess, paired, peak_memory, print_and_save, ratios
 from torch import Tensor
 
 from engram.functional import hebbian_update_
@@ -91,9 +91,7 @@ def main() -> None:
         "peak_share_of_plain": {path: peak[path] / peak["plain"] for path in ("fp32", "bf16")},
         "best_seconds": {name: min(times) for name, times in seconds.items()},
     }
-    for name, value in found.items():
-        print(name, value)
-    save(options.out, found)
+    print_and_save(options.out, found)
 
 
 if __name__ == "__main__":

@@ -88,7 +88,8 @@ def run_curricula(
         def settle(task: Task) -> Settled | None:
             job = waiting[task.title]
             try:
-                return _told(read_result(job, facts), task.title in begun) if is_done(job, facts) else None
+                result = ended(job, facts)
+                return _told(result, task.title in begun) if result else None
             except InputError as error:  # the other runs are to go on
                 say(str(error))
                 return None
@@ -117,8 +118,8 @@ def read_results(jobs: Sequence[Job], facts: Mapping[str, Any]) -> Results:
     """The results of the runs that have ended."""
     results: Results = {job.variant: {} for job in jobs}
     for job in jobs:
-        if is_done(job, facts):
-            results[job.variant][job.settings.seed] = read_result(job, facts)
+        if result := ended(job, facts):
+            results[job.variant][job.settings.seed] = result
     return results
 
 
@@ -163,16 +164,22 @@ def read_result(job: Job, facts: Mapping[str, Any]) -> Result:
     return found
 
 
-def is_done(job: Job, facts: Mapping[str, Any]) -> bool:
-    """Whether it has ended, at the step that is wanted or for good.
+def ended(job: Job, facts: Mapping[str, Any]) -> Result | None:
+    """The run's result, if it has ended: at the step that is wanted, or for good.
 
     Raises:
         InputError: see ``read_result``.
     """
     if not (job.folder / "result.json").exists():
-        return False
+        return None
     result = read_result(job, facts)
-    return result["reason"] in ("classes", "diverged") or result["steps"] >= job.settings.max_steps
+    done = result["reason"] in ("classes", "diverged") or result["steps"] >= job.settings.max_steps
+    return result if done else None
+
+
+def is_done(job: Job, facts: Mapping[str, Any]) -> bool:
+    """Whether the run has ended, see ``ended``."""
+    return ended(job, facts) is not None
 
 
 def _task(job: Job, data: Path) -> Task:

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from engram.curriculum.loop import MILESTONES
 from engram.report.figures import INK, MUTED, STYLE, Line, Plot, lines_of
-from engram.report.tables import DASH
+from engram.report.tables import DASH, markdown_row
 
 Found = Mapping[str, Any]
 Draw = Callable[[Axes, Found, Found, Line], None]
@@ -189,8 +189,8 @@ def binding_rows(found: Found) -> list[list[str]]:
 def markdown(rows: Sequence[Sequence[str]]) -> str:
     """A head and rows as a Markdown table."""
     head, *body = rows
-    rule = ["---", *["---:"] * (len(head) - 1)]
-    return "".join("| " + " | ".join(row) + " |\n" for row in (head, rule, *body))
+    rule = markdown_row(["---", *["---:"] * (len(head) - 1)], escape=False)
+    return "\n".join([markdown_row(head), rule, *map(markdown_row, body), ""])
 
 
 def _named(found: Found) -> Iterator[tuple[str, Found]]:

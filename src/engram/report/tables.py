@@ -1,7 +1,7 @@
 """Numbers in words: the verdict, the terminal's table, the README's table, and how a number is written."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -165,13 +165,13 @@ def markdown_table(results: Results) -> str:
     _checked(results)
     table = rows(results)
     header = ["run", "perplexity", *(label for label, _, _ in table[1:])]
-    lines = [_markdown_row(header), _markdown_row(["---", *["---:"] * len(table)], escape=False)]
+    lines = [markdown_row(header), markdown_row(["---", *["---:"] * len(table)], escape=False)]
     for name in results:
         cells = [_markdown_escape(name)]
         for _, _, values in table:
             text = format_perplexity(values[name])
             cells.append(f"**{text}**" if is_best(name, values) else text)
-        lines.append(_markdown_row(cells, escape=False))
+        lines.append(markdown_row(cells, escape=False))
     first = next(iter(results.values()))
     told = [f"{first['dataset']}, {first['split']} split, {first['tokens']:,} tokens."]
     told += [f"{_origin(names)}" for names in _by_origin(results).items()]
@@ -192,7 +192,8 @@ def _origin(group: tuple[tuple[str, str, str], list[str]]) -> str:
     return f"{', '.join(names)}: commit {commit[:12]}; {machine}; torch {torch_version}."
 
 
-def _markdown_row(cells: list[str], escape: bool = True) -> str:
+def markdown_row(cells: Sequence[str], escape: bool = True) -> str:
+    """A line of a Markdown table; ``escape`` keeps what the cells hold from being read as Markdown."""
     return "| " + " | ".join(_markdown_escape(cell) if escape else cell for cell in cells) + " |"
 
 
