@@ -17,7 +17,7 @@ venv: .venv/.installed
 	touch $@
 
 demo: venv
-	$(BIN)/engram demo --out runs/demo
+	$(BIN)/firstsight demo --out runs/demo
 
 test: venv
 	$(BIN)/python -m pytest

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from engram.files import write_json
-from engram.provenance import provenance
+from firstsight.lab.system.files import write_json
+from firstsight.lab.system.machine import provenance
 
 
 def paired(variants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:

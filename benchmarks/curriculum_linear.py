@@ -9,10 +9,10 @@ from pathlib import Path
 
 import tyro
 
-from engram.curriculum import Curriculum
-from engram.curriculum.summary import Panel
-from engram.figures import HEADS, STEPS, Figure, run_figure
-from engram.models.convnet import Network
+from firstsight.lab.curriculum import Curriculum
+from firstsight.lab.curriculum.convnet import Network
+from firstsight.lab.curriculum.summary import Panel
+from firstsight.lab.report.curriculum_figures import HEADS, STEPS, Figure, run_figure
 
 
 def main(data: Path = Path("data/omniglot"), out: Path = Path("runs/linear"), seeds: int = 10) -> None:

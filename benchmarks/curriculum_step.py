@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from common import arguments, paired, print_and_save, ratios
 from torch import nn
 
-from engram.curriculum import Curriculum
-from engram.curriculum.draws import Drawings
-from engram.curriculum.model import Classifier, make_optimizer
+from firstsight.lab.curriculum import Curriculum
+from firstsight.lab.curriculum.draws import Drawings
+from firstsight.lab.curriculum.model import Classifier, make_optimizer
 
 N = 400  # classes introduced
 IMAGES = np.random.default_rng(0).integers(0, 256, (N, 20, 28, 28), dtype=np.uint8)

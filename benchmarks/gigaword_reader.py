@@ -19,8 +19,8 @@ from typing import Any
 
 from common import arguments, in_subprocess, peak_memory, print_and_save
 
-from engram.data.gigaword.document import Tally
-from engram.data.gigaword.reader import read_documents
+from firstsight.lab.data.gigaword.document import Tally
+from firstsight.lab.data.gigaword.reader import read_documents
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "data"))
 from gigaword_files import make_documents, make_ids, render  # type: ignore[import-not-found]

@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from common import arguments, paired, ratios, save
 
-from engram import _cross_entropy
-from engram.functional import hebbian_update_, linear_cross_entropy
-from engram.heads import HebbianSoftmax
-from engram.models.lstm import LanguageModel, head_width
-from engram.optimisation import make_optimizer
-from engram.recipes import recipe
+from firstsight.functional import hebbian_update_, linear_cross_entropy
+from firstsight.functional import tiled as _cross_entropy
+from firstsight.heads import HebbianSoftmax
+from firstsight.lab.lm.lstm import LanguageModel, head_width
+from firstsight.lab.lm.recipes import recipe
+from firstsight.lab.runs.optimizer import make_optimizer
 
 V, N, D = 267_735, 6400, 512  # a sub-batch of the paper: 64 sequences of 100 tokens
 ROWS = [512, 1024, 2048, 4096]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from common import arguments, paired, save
 
-from engram.memory import MbPA, NeuralCache
+from firstsight.memory import MbPA, NeuralCache
 
 V, D, K, WINDOW, TOKENS = 267_735, 512, 1024, 10_000, 4096
 

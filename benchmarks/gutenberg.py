@@ -21,11 +21,11 @@ from typing import Any
 import psutil
 from common import save
 
-from engram.data import Corpus, open_corpus
-from engram.data.audit import audit_corpus
-from engram.data.gutenberg.book_ids import LISTED
-from engram.data.gutenberg.mirror import open_source
-from engram.data.pool import cores
+from firstsight.lab.data import Corpus, open_corpus
+from firstsight.lab.data.audit.audit import audit_corpus
+from firstsight.lab.data.gutenberg.book_ids import LISTED
+from firstsight.lab.data.gutenberg.mirror import open_source
+from firstsight.lab.data.pool import cores
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "data"))
 from plain_script import plain_process_text  # type: ignore[import-not-found]
@@ -40,7 +40,7 @@ def command(mirrors: list[str], out: Path) -> tuple[float, int]:
     """Seconds, and the largest sum of the memory of all its processes, shared pages counted once."""
     start = time.perf_counter()
     arguments = ["data", "gutenberg", "--from", *mirrors, "--out", str(out), "--json"]
-    process = psutil.Popen([sys.executable, "-m", "engram", *arguments], stdout=subprocess.DEVNULL)
+    process = psutil.Popen([sys.executable, "-m", "firstsight", *arguments], stdout=subprocess.DEVNULL)
     peak, done = 0, threading.Event()
 
     def watch() -> None:
@@ -87,7 +87,7 @@ def same(ours: bytes, theirs: bytes) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mirrors", nargs="+", required=True, help="as engram data gutenberg --from")
+    parser.add_argument("--mirrors", nargs="+", required=True, help="as firstsight data gutenberg --from")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/gutenberg.json"))
     given = parser.parse_args()
     books = [book for split in LISTED.values() for book in split]

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from common import arguments, paired, save
 from torch import Tensor
 
-from engram.functional import linear_cross_entropy
+from firstsight.functional import linear_cross_entropy
 
 SIZES = [(1120, 33_278, 128), (1120, 1_000, 128), (1120, 7_530, 128), (64, 33_278, 128), (560, 33_278, 512)]
 Loss = Callable[[Tensor, Tensor], Tensor]

@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from common import arguments, in_subprocess, paired, peak_memory, ratios, save
 from torch import Tensor
 
-from engram.memory import CacheGrid, MbPA, NeuralCache
-from engram.memory.store import CHUNK
+from firstsight.memory import CacheGrid, MbPA, NeuralCache
+from firstsight.memory.store import CHUNK
 
 V, D, K, WINDOW = 33_278, 128, 1024, 10_000
 THETAS, SIZES = (0.1, 0.2, 0.3), (1000, 5000, 8000, 9000, 10_000)

@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from engram.files import atomic_write
-from engram.report import markdown_table
-from engram.report.curriculum import binding_rows, pace_rows
-from engram.report.curriculum import markdown as rows_as_markdown
-from engram.report.study import markdown
-from engram.report.tables import format_perplexity, format_relative, relative
+from firstsight.lab.report import markdown_table
+from firstsight.lab.report.curriculum import binding_rows, pace_rows
+from firstsight.lab.report.curriculum import markdown as rows_as_markdown
+from firstsight.lab.report.study import markdown
+from firstsight.lab.report.tables import format_perplexity, format_relative, relative
+from firstsight.lab.system.files import atomic_write
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

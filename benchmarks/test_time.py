@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 from common import save
 
-from engram.activations import measure_moments
-from engram.adaptation import Writing
-from engram.adapted_results import MOMENTS_OF, adapt_run
-from engram.data import Corpus
-from engram.data.gutenberg import process_text
-from engram.data.vocabulary import EOS
-from engram.open_vocabulary import number, open_results
-from engram.results import open_with_data
-from engram.runs import Trained
+from firstsight.lab.data import Corpus
+from firstsight.lab.data.gutenberg import process_text
+from firstsight.lab.data.vocabulary import EOS
+from firstsight.lab.lm.results import open_with_data
+from firstsight.lab.lm.run import Trained
+from firstsight.lab.reading.adapt import MOMENTS_OF, adapt_run
+from firstsight.lab.reading.moments import measure_moments
+from firstsight.lab.reading.open_words import number, open_results
+from firstsight.lab.reading.writing import Writing
 
 OFFSETS = (0.0, 2.0, 4.0, 6.0, 8.0)
 OPEN = ("unwritten", "written", "all_written")  # each is read at the offset that is best for itself

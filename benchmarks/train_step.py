@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from common import arguments, in_subprocess, paired, peak_memory, print_and_save, ratios
 from torch import Tensor
 
-from engram.functional import hebbian_update_
-from engram.optimisation import make_optimizer
-from engram.recipes import recipe
-from engram.runs import build_model
+from firstsight.functional import hebbian_update_
+from firstsight.lab.lm.recipes import recipe
+from firstsight.lab.lm.run import build_model
+from firstsight.lab.runs.optimizer import make_optimizer
 
 V = 33_278
 RESULT = "benchmarks/results/train_step.json"

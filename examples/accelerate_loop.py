@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch.utils.data import DataLoader, TensorDataset
 
-import engram  # engram
+import firstsight  # firstsight
 
 
 def main():
@@ -18,7 +18,7 @@ def main():
     batches = DataLoader(TensorDataset(centres[labels] + torch.randn(640, 16), labels), batch_size=32)
     model = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.Tanh(), torch.nn.Linear(32, 50))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    handle = engram.attach(model[-1], optimizer, T=10, gamma=0.1)  # engram
+    handle = firstsight.attach(model[-1], optimizer, T=10, gamma=0.1)  # firstsight
 
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=4)
     model, optimizer, batches = accelerator.prepare(model, optimizer, batches)
@@ -26,7 +26,7 @@ def main():
     for _ in range(5):
         for x, y in batches:
             with accelerator.accumulate(model):
-                handle.labels(y)  # engram
+                handle.labels(y)  # firstsight
                 loss = F.cross_entropy(model(x), y)
                 accelerator.backward(loss)
                 optimizer.step()

@@ -10,7 +10,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-import engram  # engram
+import firstsight  # firstsight
 
 CLASSES, WIDTH, STEPS, RANKS = 20, 8, 10, 2
 
@@ -22,9 +22,9 @@ def batch(rank, step):
 
 def train(model, ddp, batches):
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    handle = engram.attach(model[-1], optimizer, T=10, gamma=0.1)  # engram
+    handle = firstsight.attach(model[-1], optimizer, T=10, gamma=0.1)  # firstsight
     for x, y in batches:
-        handle.labels(y)  # engram
+        handle.labels(y)  # firstsight
         F.cross_entropy(ddp(x), y).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -63,7 +63,9 @@ def main():
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
         torch.testing.assert_close(value, alone[name], rtol=1e-6, atol=1e-6)
-    print(f"{RANKS} ranks agree bit for bit, and with one process to 1e-6; counts {first['2.engram_counts'].tolist()}")
+    print(
+        f"{RANKS} ranks agree bit for bit, and with one process to 1e-6; counts {first['2.firstsight_counts'].tolist()}"
+    )
 
 
 if __name__ == "__main__":

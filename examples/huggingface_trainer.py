@@ -12,7 +12,7 @@ import tempfile
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
 
-import engram  # engram
+import firstsight  # firstsight
 
 WORDS, NEW, BEFORE, LENGTH, SIGHTS = 40, 40, 7, 12, (1, 2, 4, 8)
 
@@ -30,9 +30,9 @@ def sentence(followers, new=False):
 def train(model, sentences, lr, callbacks=(), write=False):
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
     if write:
-        counts = torch.full((WORDS + 1,), 9)  # engram
-        counts[NEW] = 8  # engram
-        engram.attach(model, optimizer, T=9, counts=counts, shift=1)  # engram
+        counts = torch.full((WORDS + 1,), 9)  # firstsight
+        counts[NEW] = 8  # firstsight
+        firstsight.attach(model, optimizer, T=9, counts=counts, shift=1)  # firstsight
     with tempfile.TemporaryDirectory() as folder:
         quiet = {"report_to": [], "save_strategy": "no", "disable_tqdm": True, "train_sampling_strategy": "sequential"}
         arguments = TrainingArguments(folder, num_train_epochs=1, use_cpu=True, per_device_train_batch_size=8, **quiet)

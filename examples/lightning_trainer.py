@@ -11,7 +11,7 @@ import lightning
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from engram import HebbianSoftmax  # engram
+from firstsight import HebbianSoftmax  # firstsight
 
 CLASSES, WIDTH = 50, 16
 
@@ -20,15 +20,15 @@ class Classifier(lightning.LightningModule):
     def __init__(self):
         super().__init__()
         self.body = torch.nn.Sequential(torch.nn.Linear(WIDTH, 32), torch.nn.Tanh())
-        self.head = HebbianSoftmax(32, CLASSES, T=10, gamma=0.1)  # engram
+        self.head = HebbianSoftmax(32, CLASSES, T=10, gamma=0.1)  # firstsight
 
     def training_step(self, batch, _):
         x, y = batch
-        return self.head.loss(self.body(x), y)  # engram
+        return self.head.loss(self.body(x), y)  # firstsight
 
     def configure_optimizers(self):
         optimizer = torch.optim.Adam(self.parameters(), lr=1e-2)
-        self.head.attach(optimizer)  # engram
+        self.head.attach(optimizer)  # firstsight
         return optimizer
 
 

@@ -8,7 +8,7 @@ are those of the paper for Omniglot.
 import torch
 import torch.nn.functional as F
 
-from engram import HebbianSoftmax  # engram
+from firstsight import HebbianSoftmax  # firstsight
 
 CLASSES, WIDTH = 300, 64
 
@@ -19,7 +19,7 @@ def examples(centres, labels):
 
 def loss_of(head, hidden, y):
     if isinstance(head, HebbianSoftmax):
-        return head.loss(hidden, y)  # engram
+        return head.loss(hidden, y)  # firstsight
     return F.cross_entropy(head(hidden), y)
 
 
@@ -35,10 +35,10 @@ def accuracy(write, seed):
     torch.nn.init.eye_(body.weight)
     head = torch.nn.Linear(WIDTH, CLASSES)
     if write:
-        head = HebbianSoftmax(WIDTH, CLASSES, T=10, gamma=0.1)  # engram
+        head = HebbianSoftmax(WIDTH, CLASSES, T=10, gamma=0.1)  # firstsight
     optimizer = torch.optim.Adam([*body.parameters(), *head.parameters()], lr=1e-2)
     if write:
-        head.attach(optimizer)  # engram
+        head.attach(optimizer)  # firstsight
     for x, y in zip(inputs.split(32), labels.split(32), strict=True):
         loss_of(head, body(x), y).backward()
         optimizer.step()

@@ -7,7 +7,7 @@ old ones are still told apart.
 import torch
 import torch.nn.functional as F
 
-from engram import HebbianSoftmax
+from firstsight import HebbianSoftmax
 
 OLD, NEW, WIDTH = 10, 100, 64
 
@@ -26,8 +26,8 @@ def main():
 
     for label in range(OLD, OLD + NEW):
         y = torch.tensor([label])
-        head.add_classes(1)  # engram
-        head.write(see(centres, y), y)  # engram
+        head.add_classes(1)  # firstsight
+        head.write(see(centres, y), y)  # firstsight
         assert head(see(centres, y)).argmax(-1) == label, "known after one example"
 
     labels = torch.arange(OLD + NEW).repeat(20)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import engram
+import firstsight
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -29,7 +29,7 @@ def test_every_page_is_there(site):
     assert {path.parent.name for path in site.glob("*/index.html")} == pages - {"index"}
     api = (site / "api/index.html").read_text(encoding="utf-8")
     for name in ("attach", "HebbianSoftmax.add_classes", "HebbianSoftmax.observe", "functional.hebbian_update_"):
-        assert f'id="engram.{name}"' in api, name
+        assert f'id="firstsight.{name}"' in api, name
     assert not re.findall(r":(?:meth|class|func|math):|\.\. math", api), "roles that no reader understands"
 
 
@@ -63,7 +63,7 @@ def test_the_start_page_runs():
 def test_the_memory_page_runs():
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/memory.md").read_text(encoding="utf-8"), re.DOTALL)
     head, h, y = torch.nn.Linear(4, 9), torch.randn(2, 30, 4), torch.randint(9, (2, 30))
-    names = {"engram": engram, "head": head, "h": h, "y": y}
+    names = {"firstsight": firstsight, "head": head, "h": h, "y": y}
     exec(code, names)
     model = torch.nn.functional.cross_entropy(head(h).movedim(-1, 1), y, reduction="none")
     assert names["nll"].shape == y.shape

@@ -41,11 +41,11 @@ def test_is_short_and_says_what_it_shows(example):
 @pytest.mark.parametrize("example", EXAMPLES, ids=by_name)
 def test_the_page_shows_its_lines(example):
     lines = [line.strip() for line in example.read_text(encoding="utf-8").splitlines()]
-    marked = [line.removesuffix("# engram").strip() for line in lines if line.endswith("# engram")]
+    marked = [line.removesuffix("# firstsight").strip() for line in lines if line.endswith("# firstsight")]
     section = ADOPT.split(f"`examples/{example.name}`", 1)[1]
     diff = re.search(r"```diff\n(.*?)```", section, re.DOTALL)[1].splitlines()
     added = [line[1:].strip() for line in diff if line[0] == "+"]
     assert added == marked
     assert len(added) <= 5
-    plain = [line.split("  # engram")[0] for line in lines]
+    plain = [line.split("  # firstsight")[0] for line in lines]
     assert all(line[1:].strip() in plain for line in diff if line[0] == " " and line[1:].strip() != "...")

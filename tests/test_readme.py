@@ -10,7 +10,8 @@ import torch
 from forked import start_with
 from torch import nn
 
-from engram import cli, figures
+from firstsight.lab import cli
+from firstsight.lab.report import curriculum_figures as figures
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -40,7 +41,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_own_text(folder, capsys):
-    ran = [command for command in commands() if command[0] == "engram" and not of_a_corpus(command)]
+    ran = [command for command in commands() if command[0] == "firstsight" and not of_a_corpus(command)]
     for command in ran:
         # Fewer steps than the README's: what is tested is that the command runs.
         arguments = [
@@ -59,7 +60,7 @@ def test_corpora(folder, shared_data, monkeypatch):
     from books import make_book, write_mirror
     from gigaword_files import make_documents, render
 
-    from engram.data.gutenberg.book_ids import LISTED
+    from firstsight.lab.data.gutenberg.book_ids import LISTED
 
     books = [book for ids in LISTED.values() for book in ids[:8]]
     write_mirror(Path("mirror"), {book: make_book(book) for book in books})
@@ -87,7 +88,7 @@ def test_corpora(folder, shared_data, monkeypatch):
 
 def test_every_other_command_is_a_make_target():
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    others = [command for command in commands() if command[0] != "engram"]
+    others = [command for command in commands() if command[0] != "firstsight"]
     assert {command[0] for command in others} == {"make"}
     assert {command[1] for command in others} <= targets
 

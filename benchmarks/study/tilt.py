@@ -15,12 +15,12 @@ from typing import Any
 import matplotlib
 import torch
 
-from engram.data import open_corpus
-from engram.evaluation import EDGES, evaluate
-from engram.files import write_json
-from engram.provenance import provenance
-from engram.report.figures import INK, STYLE, Plot, add_legend, lines_of, new_axes
-from engram.runs import open_run
+from firstsight.lab.data import open_corpus
+from firstsight.lab.lm.evaluation import EDGES, evaluate
+from firstsight.lab.lm.run import open_run
+from firstsight.lab.report.style import INK, STYLE, Plot, add_legend, lines_of, new_axes
+from firstsight.lab.system.files import write_json
+from firstsight.lab.system.machine import provenance
 
 SHIFTS = (-0.25, 0.0, 0.125, 0.25, 0.5, 0.75)
 

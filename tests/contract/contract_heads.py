@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from engram import HebbianSoftmax, Softmax
+from firstsight import HebbianSoftmax, Softmax
 
 HEADS: dict[str, Callable[..., nn.Module]] = {"Softmax": Softmax, "HebbianSoftmax": HebbianSoftmax}
 

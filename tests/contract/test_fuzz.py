@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from engram import HebbianSoftmax
+from firstsight import HebbianSoftmax
 
 D, LR, MOMENTUM = 3, 0.05, 0.8
 SEEDS = st.integers(0, 2**31)

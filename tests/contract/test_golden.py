@@ -8,7 +8,7 @@ from contract_heads import HEADS, D, V
 from make_golden import GOLDEN, values
 from torch import nn
 
-from engram import HebbianSoftmax, Softmax
+from firstsight import HebbianSoftmax, Softmax
 
 FILES = sorted(GOLDEN.glob("*.json"))
 
@@ -45,5 +45,5 @@ def test_state_without_counts(source):
 def test_state_of_a_later_layout():
     state = HebbianSoftmax(D, V).state_dict()
     state._metadata[""]["version"] = 99
-    with pytest.raises(RuntimeError, match="of layout 99, of a newer engram; this one reads up to 1"):
+    with pytest.raises(RuntimeError, match="of layout 99, of a newer firstsight; this one reads up to 1"):
         HebbianSoftmax(D, V).load_state_dict(state)

@@ -8,7 +8,7 @@ import torch
 from contract_heads import D, V, batch, drawn, same, step
 from torch import nn
 
-from engram import InputError, Softmax
+from firstsight import InputError, Softmax
 
 
 def attached(head, lr=0.1):

@@ -8,15 +8,15 @@ import torch.nn.functional as F
 from contract_heads import HEADS, D, V, batch, drawn
 from torch import nn
 
-import engram.heads
-from engram import InputError
+import firstsight.heads
+from firstsight import InputError
 
 # (relative, absolute): of the dtype of weights and activations
 TOLERANCE = {torch.float64: (1e-12, 1e-12), torch.float32: (1e-5, 1e-6), torch.bfloat16: (2e-2, 5e-2)}
 
 
 def test_every_public_head_is_in_the_list():
-    public = {name for name in engram.heads.__all__ if issubclass(getattr(engram.heads, name), nn.Module)}
+    public = {name for name in firstsight.heads.__all__ if issubclass(getattr(firstsight.heads, name), nn.Module)}
     assert public == set(HEADS), "add the new head to contract_heads.py, so that the battery runs over it"
 
 

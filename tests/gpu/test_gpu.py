@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from engram import HebbianSoftmax
-from engram.functional import hebbian_update_, linear_cross_entropy
-from engram.heads.rules import RULES
+from firstsight import HebbianSoftmax
+from firstsight.functional import hebbian_update_, linear_cross_entropy
+from firstsight.heads.rules import RULES
 
 pytestmark = [
     pytest.mark.gpu,

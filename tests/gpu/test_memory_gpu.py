@@ -8,8 +8,8 @@ import copy
 import pytest
 import torch
 
-from engram import HebbianSoftmax, InputError, MbPA, NeuralCache, score_stream
-from engram.memory import CacheGrid, MbPAGrid
+from firstsight import HebbianSoftmax, InputError, MbPA, NeuralCache, score_stream
+from firstsight.memory import CacheGrid, MbPAGrid
 
 pytestmark = [
     pytest.mark.gpu,

@@ -1,0 +1,83 @@
+"""What ties a head to its optimizers: the handle, and what the backward passes since the last step have brought.
+
+Shapes: U classes that occur, V classes, D features.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from firstsight.heads.exchange import Sums
+
+# How many rows of the gradient are looked at to tell whether it was zeroed.
+_PROBED = 1024
+
+
+class Handle:
+    """What ``attach`` returns: ``remove()`` ends the attachment, and may be called again."""
+
+    def __init__(self, remove: Callable[[], None]) -> None:
+        self._remove = remove
+
+    def remove(self) -> None:
+        """End the attachment."""
+        self._remove()
+
+
+class Pending:
+    """The class sums that went backward since the last step, as long as their gradients are there to be stepped.
+
+    ``begin`` is called where a backward pass reaches the head or its weight, before any gradient is added, ``remember``
+    for each loss in it, ``landed`` once its gradient has been added to ``weight.grad``. Entries of earlier passes are
+    forgotten as soon as that gradient turns out to have been zeroed: it is None, or rows of it that were not zero
+    when it landed are zero now. (A gradient may *be* zero, of one class or of one learnt to the last bit; that alone
+    proves nothing.)
+    """
+
+    def __init__(self) -> None:
+        self._entries: list[Sums] = []
+        self._pass = -1
+        self._was_alive: Tensor | None = None
+
+    def begin(self, weight: Tensor) -> None:
+        """Look, once a pass, whether what is pending still has its gradients."""
+        if (this_pass := torch._C._current_graph_task_id()) != self._pass:
+            self._forget_zeroed(weight)
+            self._pass = this_pass
+
+    def remember(self, weight: Tensor, sums: Sums) -> None:
+        """Add what one loss saw; several losses of one backward pass belong together."""
+        self.begin(weight)
+        self._entries.append(sums)
+        self._was_alive = None
+
+    def landed(self, weight: Tensor) -> None:
+        """Note how the gradient looks now that it is complete."""
+        if self._entries:
+            self._was_alive = self._alive(weight)
+
+    def take(self, weight: Tensor) -> list[Sums]:
+        """Hand over what the step that was just taken has used, and begin anew."""
+        self._forget_zeroed(weight)
+        entries, self._entries = self._entries, []
+        return entries
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._entries = []
+
+    def _forget_zeroed(self, weight: Tensor) -> None:
+        if not self._entries:
+            return
+        zeroed = weight.grad is None
+        if not zeroed:
+            now_alive = self._alive(weight)
+            zeroed = bool(~now_alive if self._was_alive is None else self._was_alive & ~now_alive)
+        if zeroed:
+            self._entries = []
+
+    def _alive(self, weight: Tensor) -> Tensor:
+        assert weight.grad is not None
+        rows = torch.cat([classes_U[classes_U >= 0][:_PROBED] for classes_U, _, _ in self._entries])[:_PROBED]
+        return weight.grad[rows].any()

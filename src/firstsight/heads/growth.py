@@ -1,0 +1,77 @@
+"""Growth of a parameter in its first dimension, with all that hangs on it.
+
+The ``Parameter`` object stays: tied embeddings, ``param_groups`` and hooks go on referring to it.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from firstsight.errors import InputError
+
+# The state whose value for a row that never had a gradient is 0, of the optimizers of torch.
+_ZERO = {
+    "momentum_buffer",  # SGD, RMSprop
+    "square_avg",  # RMSprop, Adadelta
+    "grad_avg",  # RMSprop, centered
+    "acc_delta",  # Adadelta
+    "exp_avg",  # Adam, AdamW, NAdam, RAdam, Adamax
+    "exp_avg_sq",
+    "max_exp_avg_sq",  # amsgrad
+    "exp_inf",  # Adamax
+}
+
+
+def check_growable(parameters: Iterable[nn.Parameter], optimizers: Iterable[torch.optim.Optimizer]) -> None:
+    """Raise InputError if an optimizer keeps a state whose fresh rows are not known, before anything has changed."""
+    for optimizer in optimizers:
+        for parameter in parameters:
+            for name, value in optimizer.state.get(parameter, {}).items():
+                fresh = name in _ZERO or (name == "sum" and isinstance(optimizer, torch.optim.Adagrad))
+                if isinstance(value, Tensor) and value.ndim and not (fresh and value.shape == parameter.shape):
+                    raise InputError(
+                        f"{type(optimizer).__name__} keeps {name!r}, {list(value.shape)}, for a parameter of "
+                        f"{list(parameter.shape)}, and what a new row of it starts with is not known here. Remove the "
+                        "head's handle, grow, build a new optimizer and attach to that."
+                    )
+
+
+def check_landed(parameter: Tensor) -> None:
+    """Raise InputError if the gradient just added is that of the parameter before it grew."""
+    if parameter.grad is not None and parameter.grad.shape != parameter.shape:
+        raise InputError(
+            f"a loss that was computed before add_classes went backward after it: its gradient is "
+            f"{list(parameter.grad.shape)}, the weight now {list(parameter.shape)}. Call backward() first, then grow."
+        )
+
+
+@torch.no_grad()
+def grow_(parameter: nn.Parameter, n: int, bound: float, optimizers: Iterable[torch.optim.Optimizer]) -> None:
+    """Append n rows, uniform in +-bound, to a parameter; zeros to its gradient; fresh rows to its optimizers' state.
+
+    One allocation and one copy for each tensor.
+    """
+    for optimizer in optimizers:
+        group = next((g for g in optimizer.param_groups if any(p is parameter for p in g["params"])), {})
+        state = optimizer.state.get(parameter, {})
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.ndim:
+                state[name] = _longer(value, n)
+                state[name][-n:] = group["initial_accumulator_value"] if name == "sum" else 0
+    grad, parameter.grad = parameter.grad, None
+    longer = _longer(parameter.data, n)
+    longer[-n:].uniform_(-bound, bound)
+    # A graph that is still alive holds on to the parameter's gradient accumulator, which remembers the old shape and
+    # would be used for the next graph as well. torch lets go of it when the dtype changes, not when the shape does.
+    parameter.data = longer.new_empty(0, dtype=torch.float32 if longer.dtype == torch.float64 else torch.float64)
+    parameter.data = longer
+    if grad is not None:
+        parameter.grad = _longer(grad, n)
+        parameter.grad[-n:] = 0
+
+
+def _longer(old: Tensor, n: int) -> Tensor:
+    new = old.new_empty(len(old) + n, *old.shape[1:])
+    new[: len(old)] = old
+    return new

@@ -1,0 +1,128 @@
+"""The part of the command line that lets a trained model write while it reads."""
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.table import Table
+from tyro.conf import Positional
+
+from firstsight.errors import InputError
+from firstsight.lab.cli import screen
+from firstsight.lab.cli.data import Json
+from firstsight.lab.reading.writing import Writing
+
+DEFAULT = Writing()
+
+
+def adapt(
+    run: Positional[Path],
+    split: Literal["valid", "test"] = "valid",
+    tune: bool = False,
+    rule: str = DEFAULT.rule,
+    gamma: float = DEFAULT.gamma,
+    T: int = DEFAULT.T,
+    max_count: int | None = DEFAULT.max_count,
+    block: int = DEFAULT.block,
+    forget: bool = True,
+    text: Path | None = None,
+    open: bool = False,
+    offset: float = 0.0,
+    tune_tokens: int = 20_000,
+    checkpoint: Literal["best", "last"] = "best",
+    data: Path | None = None,
+    json: Json = False,
+) -> int:
+    """Let a trained model write into its output rows what it reads, against the same model that does not.
+
+    Example: firstsight adapt runs/softmax --tune --split test
+
+    Args:
+        run: folder of the run.
+        split: which text of its corpus.
+        tune: choose rule, gamma and max-count on the beginning of the validation split, then read once with the best.
+        rule: how a row moves: centered, scaled, whitened, direction, ...
+        gamma: the rate at which it moves.
+        T: a class is written at its first T sights in the text.
+        max_count: write only words that training had fewer times; none for all.
+        block: tokens scored before they are written; fewer is fresher and slower.
+        forget: put the rows back where a document begins, if the corpus knows where.
+        text: read this UTF-8 file instead.
+        open: words of the text outside the vocabulary become classes of their own at first sight.
+        offset: nats added to the bias of these.
+        tune_tokens: tokens of validation that --tune reads.
+        checkpoint: which weights.
+        data: the data folder, if it was moved since training.
+    """
+    from firstsight.lab.reading.adapt import adapt_run, open_text
+
+    if open and text is None:
+        raise InputError("--open needs --text FILE: a data folder has <unk> where a word was new, not the word.")
+    if tune_tokens < 1:
+        raise InputError(f"tune-tokens is {tune_tokens}; expected 1 or more.")
+    given = Writing(rule=rule, gamma=gamma, T=T, max_count=max_count, block=block)
+    if tune and given != DEFAULT:
+        raise InputError("--tune chooses rule, gamma and max-count; leave out those, T and block.")
+    if tune and text is None and split == "valid":
+        raise InputError(
+            "--tune chooses on the validation split and cannot report it: add --split test or --text FILE."
+        )
+    if offset and not open:
+        raise InputError("--offset is about the new classes of --open; add that, or leave it out.")
+    writing = None if tune else given
+    where: dict[str, Any] = {"checkpoint": checkpoint, "data": None if data is None else str(data)}
+    where["tune_tokens"] = tune_tokens
+    if open and text is not None:
+        return screen.show(open_text(run, text, writing, offset=offset, **where), json, show_open)
+    return screen.show(adapt_run(run, split, writing, text=text, forget=forget, **where), json, show_adapted)
+
+
+def show_adapted(found: dict[str, Any]) -> None:
+    """The model without and with writing: overall, by band, by sight."""
+    settings = ", ".join(f"{name} {value}" for name, value in found["writing"].items())
+    table = Table(title=f"{found['run']}: {settings}", title_justify="left")
+    for name in ("", "tokens", "perplexity", "written", "change of NLL (nats)"):
+        table.add_column(name, justify="right" if name else "left")
+    one, other = found["model"], found["adapted"]
+    rows = [({"name": "all", "tokens": found["tokens"], **one}, other)]
+    rows += list(zip(one["bands"], other["bands"], strict=True))
+    for before, after in rows:
+        if before["tokens"]:
+            values = before["perplexity"], after["perplexity"]
+            table.add_row(before["name"], f"{before['tokens']:,}", *_pair(*values, _log_ratio(*values)))
+    screen.console.print(table)
+    table = Table(title="rare words, by how often the text has had them", title_justify="left")
+    for name in ("sights before", "tokens", "NLL", "written", "change"):
+        table.add_column(name, justify="right")
+    for row in found["sights"]:
+        change = None if None in (row["model"], row["adapted"]) else row["adapted"] - row["model"]
+        table.add_row(str(row["seen"]), f"{row['tokens']:,}", *_pair(row["model"], row["adapted"], change))
+    screen.console.print(table)
+
+
+def show_open(found: dict[str, Any]) -> None:
+    """NLL of new words by sight, and of all others, under each treatment."""
+    new = found["new"]
+    table = Table(
+        title=f"{new['types']:,} new words, {new['tokens']:,} of {found['tokens']:,} tokens; NLL in nats, by sight"
+    )
+    names = list(new["sights"])
+    table.add_column("", no_wrap=True)
+    for name in ["all", "known", *(f"{name} ({new['sights'][name]:,})" for name in names)]:
+        table.add_column(name, justify="right")
+    for row in found["variants"]:
+        values = [row["all"], row["known"], *(row["new"][name] for name in names)]
+        table.add_row(row["name"], *(_number(value) for value in values))
+    screen.console.print(table)
+
+
+def _pair(one: float | None, other: float | None, change: float | None) -> tuple[str, str, str]:
+    return _number(one), _number(other), "" if change is None else f"{change:+.3f}"
+
+
+def _log_ratio(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else math.log(other / one)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:,.3f}" if value < 1000 else f"{value:,.0f}"

@@ -1,0 +1,52 @@
+"""The part of the command line that runs studies."""
+
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from firstsight.lab.cli import screen
+from firstsight.lab.cli.data import Json
+
+
+def study(
+    recipe: Positional[Path],
+    out: Path | None = None,
+    workers: int | None = None,
+    dry_run: bool = False,
+    json: Json = False,
+) -> int:
+    """Train variants x seeds x regimes as a recipe says, and compare them seed by seed.
+
+    Uses all cores, a run on each. Interrupted or killed, the same command goes on; so does one with a longer recipe.
+
+    Example: firstsight study benchmarks/study/rules.yaml --out runs/rules
+
+    Args:
+        recipe: a file in YAML: data, base, regimes, variants, baseline, seeds and split.
+        out: folder for the runs, study.json, table.md and study.png; by default runs/ and the recipe's name.
+        workers: runs at a time; by default one a core.
+        dry_run: list the jobs and the settings they differ in, and run nothing.
+    """
+    from firstsight.lab.studies.run import list_study, run_study
+
+    out = Path("runs") / recipe.stem if out is None else out
+    if dry_run:
+        return screen.show(list_study(recipe, out), json, _listed)
+    return screen.show(run_study(recipe, out, workers), json, lambda found: _studied(found, out))
+
+
+def _listed(found: screen.Found) -> None:
+    for group in found["groups"]:
+        seeds = ", ".join(
+            f"{seed} ({state})" if state != "waiting" else str(seed) for seed, state in group["seeds"].items()
+        )
+        settings = " ".join(f"{name}={value}" for name, value in group["settings"].items())
+        print(f"{group['data']} {group['regime']} {group['variant']}: seeds {seeds}: {settings}")
+    print(f"{found['jobs']} jobs, {found['waiting']} to run; a line has the settings that are not the same in all")
+
+
+def _studied(found: screen.Found, out: Path) -> None:
+    print((out / "table.md").read_text(encoding="utf-8"))
+    if "interrupted" in found:
+        print(f"ended by {found['interrupted']}; the same command goes on")
+    print(f"{out}/study.json, {out}/table.md, {out}/study.png")

@@ -1,0 +1,145 @@
+"""The part of the command line that searches for settings."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.table import Table
+from tyro.conf import Positional
+
+from firstsight.lab.cli import screen
+from firstsight.lab.cli.data import Json
+
+SHOWN = 5  # points of a grid
+
+
+def sweep(
+    what: Positional[Literal["memory"]],
+    run: Positional[Path],
+    split_tokens: int | None = None,
+    mbpa: bool = True,
+    mbpa_first: int | None = None,
+    mbpa_tokens: int = 5000,
+    two_step_tokens: int = 500,
+    checkpoint: Literal["best", "last"] = "best",
+    data: Path | None = None,
+    json: Json = False,
+) -> int:
+    """Choose the settings of the memories at test time on the validation split; writes RUN/memory/sweep.json.
+
+    Give that file to eval as --tuned. Interrupted, the same command goes on after the last part that was done.
+
+    Example: firstsight sweep memory runs/hebbian
+
+    Args:
+        what: memory, neural cache and MbPA.
+        run: folder of the run.
+        split_tokens: tokens of validation to use; by default all.
+        mbpa: choose for MbPA too.
+        mbpa_first: tokens that fill the memories before MbPA is measured; by default 10,000, or half of a shorter
+            text.
+        mbpa_tokens: tokens that MbPA is measured on.
+        two_step_tokens: the first of these, on which two steps are held against one; each takes seconds with a
+            vocabulary of 30,000; 0 for none.
+        checkpoint: which weights.
+        data: the data folder, if it was moved since training.
+    """
+    from firstsight.lab.reading.sweep import sweep_memory
+    from firstsight.lab.report import write_report
+
+    found = sweep_memory(
+        run,
+        split_tokens=split_tokens,
+        mbpa=mbpa,
+        mbpa_first=mbpa_first,
+        mbpa_tokens=mbpa_tokens,
+        two_step_tokens=two_step_tokens,
+        checkpoint=checkpoint,
+        data=None if data is None else str(data),
+    )
+    if (run / "result.json").exists():
+        write_report([run])
+    return screen.show(found, json, lambda found: show_sweep(found, run))
+
+
+def show_sweep(found: dict[str, Any], run: Path) -> None:
+    """The best points of each grid, the paper's choice among them, and what was chosen."""
+    from firstsight.lab.reading.settings import CACHE, MBPA, WEIGHTS
+
+    cache = found["cache"]
+    paper = {**CACHE, "weight": WEIGHTS["cache"]}
+    columns = {"theta": "theta", "size": "size", "weight": "weight"}
+    _table(f"{found['run']}: neural cache, {found['tokens']:,} tokens of validation", columns, cache, paper)
+    mbpa = found["mbpa"]
+    if mbpa:
+        columns = {"k": "neighbours", "lr": "rate", "cache_weight": "cache", "mbpa_weight": "MbPA"}
+        paper = {"k": MBPA["k"], "lr": MBPA["lr"], "cache_weight": WEIGHTS["both"][0], "mbpa_weight": WEIGHTS["mbpa"]}
+        where = f"{mbpa['tokens']:,} tokens after {mbpa['first']:,}"
+        same = {**found["chosen"]["cache"]} == CACHE
+        mark = "paper" if same else "paper's but theta, size"
+        _table(f"MbPA and the cache chosen, weights of both, {where}", columns, mbpa, paper, mark)
+        if mbpa["two_steps"]:
+            _steps(mbpa["two_steps"])
+    chosen, weights = found["chosen"], found["chosen"]["weights"]
+    console = screen.console
+    console.print(f"chosen: cache: {_told(chosen['cache'])}; weight {weights['cache']:g}", soft_wrap=True)
+    if mbpa:
+        both = "both together: cache {:g}, MbPA {:g}".format(*weights["both"])
+        console.print(f"chosen: MbPA: {_told(chosen['mbpa'])}; weight {weights['mbpa']:g}; {both}", soft_wrap=True)
+    names = "cache,mbpa" if mbpa else "cache"
+    command = f"firstsight eval {run} --split test --memory {names} --tuned {run / 'memory' / 'sweep.json'}"
+    console.print(f"Next: {command}", soft_wrap=True, markup=False)
+
+
+def _told(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value:,}" for name, value in settings.items())
+
+
+def _table(
+    title: str, columns: dict[str, str], grid: dict[str, Any], paper: dict[str, Any], paper_mark: str = "paper"
+) -> None:
+    """The best points of a grid and the paper's, below the model alone."""
+    table = _new_table(title, [*columns.values(), "perplexity", "to model", ""])
+    model = grid["model"]["perplexity"]
+    table.add_row("model", *[""] * (len(columns) - 1), *_values(model, model), "", end_section=True)
+    # Without MbPA its k and rate decide nothing: of such rows one for each weight of the cache is enough.
+    distinct = {
+        tuple(row[key] for key in columns if row.get("mbpa_weight") != 0 or key == "cache_weight"): row
+        for row in reversed(grid["grid"])
+        if row["nll"] is not None
+    }
+    ranked = sorted(distinct.values(), key=lambda row: row["nll"])
+    theirs = [row for row in ranked if all(row[key] == paper[key] for key in columns)]
+    without = [row for row in ranked if row.get("mbpa_weight") == 0][:1]
+    for row in ranked:
+        if row in ranked[:SHOWN] or row in without or row in theirs:
+            mark = paper_mark if row in theirs else "no MbPA" if row in without else ""
+            idle = ("k", "lr") if row in without else ()  # they decide nothing there
+            cells = ["" if key in idle else f"{row[key]:,}" for key in columns]
+            table.add_row(*cells, *_values(row["perplexity"], model), mark)
+    screen.console.print(table)
+
+
+def _steps(found: dict[str, Any]) -> None:
+    """One step of MbPA and two, each with its best weights."""
+    names = ["neighbours", "rate", "one step", "to model", "two steps", "to model"]
+    table = _new_table(f"MbPA in two steps, the first {found['tokens']:,} of these tokens", names)
+    model = found["model"]["perplexity"]
+    for row in found["grid"]:
+        pairs = [value for name in ("one", "two") for value in _values(row[name]["perplexity"], model)]
+        table.add_row(f"{row['k']:,}", f"{row['lr']:g}", *pairs)
+    screen.console.print(table)
+
+
+def _new_table(title: str, names: list[str]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for name in names:
+        table.add_column(name, justify="right" if name else "left")
+    return table
+
+
+def _values(value: float | None, model: float | None) -> tuple[str, str]:
+    """A perplexity, with two decimals since points lie close together, and its difference to the model's."""
+    from firstsight.lab.report.tables import format_relative, relative
+    from firstsight.lab.system.progress import readable
+
+    return "" if value is None else readable(value), format_relative(relative(value, model))

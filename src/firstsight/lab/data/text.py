@@ -1,0 +1,93 @@
+"""The user's own plain text."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+from firstsight.errors import InputError
+from firstsight.lab.data.corpus import SPLITS, Corpus, Lines, file_source, write_corpus
+from firstsight.lab.data.lines import read_lines
+
+VALID_PERCENT = TEST_PERCENT = 5
+MIN_LINES = 20  # below it 5 percent of the lines are none
+
+
+def prepare(
+    source: str | Path,
+    out: str | Path,
+    *,
+    min_count: int = 2,
+    max_size: int | None = None,
+    tokenizer: str = "words",
+    lower: bool = False,
+) -> Corpus:
+    """Make a data folder of plain UTF-8 text. Blank lines are dropped, every other line ends with ``<eos>``.
+
+    Args:
+        source: a file, or a folder. A folder that holds train.txt, valid.txt and test.txt is taken as it is, and
+            nothing else in it is read. Of any other folder, all \\*.txt at any depth, in the order of their paths, are
+            one text, cut like a file: the first 90 percent of the lines train, 5 validate, the last 5 test. Contiguous
+            pieces, since lines next to each other share their words, and a test among them would be too easy.
+        out: the data folder to write.
+        min_count: words that training has fewer times become ``<unk>``: with 1 a model never learns what it is.
+        max_size: the most types, ``<unk>`` and ``<eos>`` included; the rarest become ``<unk>``.
+        tokenizer: "words" or "whitespace", see ``firstsight.lab.data.tokenize``.
+        lower: put everything in lower case.
+
+    The text is never in memory as a whole; it is read several times over.
+
+    Raises:
+        InputError: no such source, no text in it, fewer than 20 lines that are not blank, bytes that are not UTF-8,
+            a bad ``min_count`` or ``tokenizer``.
+        OSError: ``out`` cannot be written.
+    """
+    source = Path(source)
+    files, splits = _files(source)
+    return write_corpus(
+        out,
+        "text",
+        splits or _cut(source, files),
+        tokenizer=tokenizer + "-lower" * lower,
+        sources=[file_source(path, source if source.is_dir() else None) for path in files],
+        min_count=min_count,
+        max_size=max_size,
+    )
+
+
+def _files(source: Path) -> tuple[list[Path], dict[str, Lines]]:
+    """The files to read, and the splits where the folder names them."""
+    if source.is_file():
+        return [source], {}
+    if not source.is_dir():
+        raise InputError(f"{source}: there is no such file or folder. Expected plain text, or a folder of .txt files.")
+    named = [source / f"{split}.txt" for split in SPLITS]
+    if all(path.is_file() for path in named):
+        return named, {split: partial(_lines, [path]) for split, path in zip(SPLITS, named, strict=True)}
+    files = sorted(path for path in source.rglob("*.txt") if path.is_file())
+    if not files:
+        raise InputError(f"{source}: there is no .txt file in this folder. Name your texts *.txt, or give one file.")
+    return files, {}
+
+
+def _lines(files: Sequence[Path]) -> Iterator[str]:
+    for path in files:
+        with open(path, "rb") as file:
+            yield from (line for line in read_lines(file, str(path)) if line.strip())
+
+
+def _cut(source: Path, files: Sequence[Path]) -> dict[str, Lines]:
+    total = sum(1 for _ in _lines(files))
+    if total < MIN_LINES:
+        raise InputError(
+            f"{source}: {total} lines of text cannot be cut into 90, 5 and 5 percent; expected {MIN_LINES} or more. "
+            "Put a line break after each sentence or paragraph, or give a folder of train.txt, valid.txt and test.txt."
+        )
+    valid, test = total * VALID_PERCENT // 100, total * TEST_PERCENT // 100
+    train = total - valid - test
+    bounds = {"train": (0, train), "valid": (train, train + valid), "test": (train + valid, total)}
+    return {split: partial(_slice, files, *bound) for split, bound in bounds.items()}
+
+
+def _slice(files: Sequence[Path], start: int, stop: int) -> Iterator[str]:
+    return islice(_lines(files), start, stop)

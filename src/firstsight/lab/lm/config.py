@@ -1,0 +1,139 @@
+"""The settings of a run: one flat frozen dataclass, to and from YAML."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from firstsight.errors import InputError
+from firstsight.lab.system.files import atomic_write
+from firstsight.lab.system.settings import RuleName, Settings
+
+
+@dataclass(frozen=True)
+class Config(Settings):
+    """Everything that decides a training run but the data. Recipes are instances of it."""
+
+    # -- model
+    embedding: int = 128
+    """width D of the embedding and of the softmax"""
+    hidden: int = 256
+    """LSTM units"""
+    layers: int = 1
+    """LSTM layers, 1 or 2"""
+    dropout: float = 0.3
+    """dropout on the embedded input"""
+    layer_norm: bool = False
+    """layer norm inside the LSTM's gates"""
+    projection: bool = True
+    """one weight-tied projection leads into and out of the LSTM; without it embedding = hidden is needed when tied"""
+    tied: bool = True
+    """input and output embedding are one matrix"""
+    # -- head
+    head: Literal["softmax", "hebbian"] = "hebbian"
+    """output layer"""
+    bias: bool = False
+    """a bias for each class in the output layer"""
+    bias_start: Literal["zero", "unigram"] = "zero"
+    """unigram: each class's bias starts at the log of its frequency in the training text"""
+    T: int = 500
+    """hebbian: a class is written until it has been seen T times"""
+    gamma: float = 0.01
+    """hebbian: smallest rate of the write"""
+    rule: RuleName = "paper"
+    """hebbian: what the write does to a row (docs/rule.md); the default is the paper's"""
+    prior_count: float = 10.0
+    """hebbian, rule shrinkage: how many examples the prior is worth"""
+    write_embedding: bool = True
+    """hebbian, tied: the write reaches the input embedding too, as in the paper"""
+    write_after: int = 0
+    """hebbian: steps that only count before the first write"""
+    # -- optimisation
+    optimizer: Literal["rmsprop", "adam", "adagrad", "sgd"] = "rmsprop"
+    """torch's, with its defaults for all that is not named here"""
+    lr: float = 0.001
+    """learning rate"""
+    momentum: float = 0.0
+    """momentum, for sgd and rmsprop"""
+    weight_decay: float = 0.0
+    """torch's, for any optimizer"""
+    clip: float = 0.1
+    """largest norm of the gradient; 0 clips nothing"""
+    batch: int = 16
+    """sequences in a step"""
+    length: int = 70
+    """tokens in a sequence"""
+    accumulate: int = 1
+    """the batch is worked through in this many parts, their gradients summed"""
+    pass_state: bool = False
+    """hand the LSTM's state from one sequence to the next (the paper does not)"""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: matrix products in bfloat16, weights and sums in float32"""
+    warmup: int = 0
+    """steps over which the learning rate rises from 0"""
+    decay: Literal["none", "linear", "cosine"] = "none"
+    """how the learning rate falls to 0 between warm-up and the last step"""
+    # -- when
+    steps: int = 5000
+    """optimizer steps in all"""
+    minutes: float = 0.0
+    """end after so many minutes of training; 0 for no limit"""
+    eval_every: int = 500
+    """steps between validations"""
+    checkpoint_every: int = 500
+    """steps between checkpoints; 0 for none by steps"""
+    checkpoint_minutes: float = 10.0
+    """minutes between checkpoints; 0 for none by time"""
+    patience: int = 0
+    """end after so many validations without a new best; 0 never does"""
+    test_documents: int = 0
+    """at each validation also measure so many test documents, drawn anew each time (the paper's Figure 6); 0: none"""
+    seed: int = 0
+    """of the first weights and of dropout"""
+
+    def __post_init__(self) -> None:
+        """Check every value: names the setting, what was given and what is expected."""
+        super().__post_init__()
+        for name in ("embedding", "hidden", "batch", "length", "accumulate", "steps", "eval_every", "T"):
+            self._require(name, getattr(self, name) >= 1, "1 or more")
+        for name in ("momentum", "weight_decay", "clip", "warmup", "minutes", "checkpoint_every", "write_after"):
+            self._require(name, getattr(self, name) >= 0, "0 or more")
+        for name in ("checkpoint_minutes", "patience", "test_documents"):
+            self._require(name, getattr(self, name) >= 0, "0 or more")
+        self._require("layers", self.layers in (1, 2), "1 or 2")
+        self._require("dropout", 0 <= self.dropout < 1, "in [0, 1)")
+        self._require("gamma", 0 <= self.gamma <= 1, "in [0, 1]")
+        self._require("lr", self.lr > 0, "above 0")
+        self._require("prior_count", self.prior_count > 0, "above 0")
+        spared = self.tied and not self.write_embedding
+        self._require("weight_decay", not (spared and self.weight_decay), "0 where write_embedding is false")
+        self._require("bias_start", self.bias or self.bias_start == "zero", "zero, or bias to be true")
+        self._require("rule", self.bias or self.rule != "shrinkage", "bias to be true, for this rule moves it")
+        self._require("seed", 0 <= self.seed < 2**63, "from 0 to 2^63 - 1")
+        self._require("accumulate", self.batch % self.accumulate == 0, f"a divisor of batch = {self.batch}")
+
+
+def save_config(path: str | Path, data: str, config: Config) -> None:
+    """Write ``config.yaml``: the data folder and every setting."""
+    with atomic_write(path) as file:
+        yaml.safe_dump({"data": data, **config.to_dict()}, file, sort_keys=False)
+
+
+def load_config(path: str | Path) -> tuple[str, Config]:
+    """Read what ``save_config`` wrote: (data folder, settings).
+
+    Raises:
+        InputError: the file is missing, is not YAML, or holds unknown or bad settings.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there is no such file. Is {Path(path).parent} the folder of a run?") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        what = " ".join(str(error).split())
+        raise InputError(f"{path}: this should be YAML in UTF-8 but is damaged ({what}). Mend that place.") from error
+    if not isinstance(values, dict) or not isinstance(values.get("data"), str):
+        raise InputError(f"{path}: expected settings by name, among them data: FOLDER.")
+    data = values.pop("data")
+    return data, Config.from_dict(values, str(path))

@@ -1,0 +1,147 @@
+"""Numbers of a trained run: on a split of its corpus, and on the user's own text."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from firstsight.errors import InputError
+from firstsight.lab.data import Corpus, open_corpus
+from firstsight.lab.data.lines import read_lines
+from firstsight.lab.data.tokenize import tokenize_lines
+from firstsight.lab.data.vocabulary import EOS, Vocabulary
+from firstsight.lab.lm.evaluation import evaluate, exp_or_inf, finite_or_none, token_nll
+from firstsight.lab.lm.run import Trained, open_run
+from firstsight.lab.system.files import write_json
+from firstsight.lab.system.machine import provenance
+from firstsight.lab.system.progress import Bar
+
+CONTEXT = 8  # words shown before a surprising one
+
+
+def evaluate_run(folder: Path, split: str, *, checkpoint: str = "best", data: str | None = None) -> dict[str, Any]:
+    """Evaluate a run on a split in one stream, in float32, and write ``result.json``.
+
+    Args:
+        folder: the run.
+        split: "valid" or "test".
+        checkpoint: "best" or "last".
+        data: the data folder, if it lies elsewhere than when the run was trained.
+
+    Raises:
+        InputError: the run or the data are missing or damaged, or do not belong together.
+    """
+    trained, corpus = open_with_data(folder, checkpoint, data)
+    tokens = corpus.split(split)
+    with Bar(f"eval {folder.name} {split}", len(tokens)) as bar:
+        found = evaluate(
+            trained.model,
+            tokens,
+            trained.vocabulary.counts,
+            eos_id=trained.vocabulary.eos_id,
+            progress=bar.update,
+        )
+    return write_result(folder, trained, corpus, split, found.to_dict(), None)
+
+
+def write_result(
+    folder: Path, trained: Trained, corpus: Corpus, split: str, found: dict[str, Any], memory: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Write ``result.json`` of an evaluation: its numbers, the memory used, and where they come from."""
+    result = {
+        "run": folder.resolve().name,
+        "dataset": corpus.name,
+        "split": split,
+        **found,
+        "vocabulary": len(trained.vocabulary),
+        "vocabulary_hash": trained.vocabulary.hash,
+        "checkpoint": {"name": trained.checkpoint, "step": trained.step},
+        "memory": memory,
+        "config": trained.config.to_dict(),
+        **provenance(),
+    }
+    write_json(folder / "result.json", result)
+    return result
+
+
+def score_text(folder: Path, text: Path, *, top: int = 20, checkpoint: str = "best") -> dict[str, Any]:
+    """Perplexity of a plain text file under a trained run, and the tokens that surprised the model most.
+
+    The text is tokenised as the run's corpus was, each line that is not blank ends with ``<eos>``, and words outside
+    the vocabulary are ``<unk>``: their share is in the result, and the perplexity cannot be held against one with
+    another share.
+
+    Args:
+        folder: the run.
+        text: a UTF-8 file.
+        top: how many surprising tokens to list.
+        checkpoint: "best" or "last".
+
+    Raises:
+        InputError: the run or the file is missing or damaged, the file holds no text, or ``top`` is below 0.
+    """
+    if top < 0:
+        raise InputError(f"top is {top}; expected the number of surprising tokens to list, 0 or more.")
+    trained = open_run(folder, checkpoint)
+    vocabulary = trained.vocabulary
+    words = read_words(text, vocabulary)
+    ids = vocabulary.encode(words)
+    with Bar(f"score {text.name}", len(ids)) as bar:
+        nll = token_nll(trained.model, ids, eos_id=vocabulary.eos_id, progress=bar.update)
+    mean = float(nll.mean(dtype=np.float64))
+    surprising = [
+        {
+            "token": words[i],
+            "nll": float(nll[i]),
+            "position": int(i),
+            "before": " ".join(words[max(0, i - CONTEXT) : i]),
+        }
+        for i in np.argsort(-nll, kind="stable")[:top].tolist()
+    ]
+    unknown = float((ids == vocabulary.unk_id).mean())
+    return {
+        "run": folder.resolve().name,
+        "file": str(text),
+        "tokens": len(ids),
+        "unknown": unknown,
+        "nll": mean,
+        "perplexity": finite_or_none(exp_or_inf(mean)),
+        "surprising": surprising,
+        **provenance(),
+    }
+
+
+def open_with_data(folder: Path, checkpoint: str, data: str | None) -> tuple[Trained, Corpus]:
+    """A trained run and the corpus it was trained on, which may lie elsewhere by now.
+
+    Raises:
+        InputError: as ``evaluate_run``.
+    """
+    trained = open_run(folder, checkpoint)
+    if data is None and not Path(trained.data).is_dir():
+        raise InputError(
+            f"{folder} was trained on {trained.data}, which is not there. Say with --data where it is now."
+        )
+    corpus = open_corpus(data or trained.data)
+    if corpus.vocabulary.hash != trained.vocabulary.hash:
+        raise InputError(
+            f"{corpus.folder}: this data has another vocabulary than the one {folder} was trained with, so its "
+            "token ids mean other words. Give --data the folder the run was trained on, or train on this one."
+        )
+    return trained, corpus
+
+
+def read_words(text: Path, vocabulary: Vocabulary) -> list[str]:
+    """The words of a UTF-8 file as the vocabulary's corpus was cut, each line that is not blank ended by ``<eos>``.
+
+    Raises:
+        InputError: the file is missing, not UTF-8, or holds no text.
+    """
+    if not text.is_file():
+        raise InputError(f"{text}: there is no such file. Give a plain text file in UTF-8.")
+    with open(text, "rb") as file:
+        lines = list(tokenize_lines(read_lines(file, str(text)), vocabulary.tokenizer))
+    words = [word for line in lines if line for word in [*line, EOS]]
+    if not words:
+        raise InputError(f"{text}: the file holds no text. Give a plain text file with at least one word.")
+    return words

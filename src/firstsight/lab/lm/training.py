@@ -1,0 +1,284 @@
+"""The training loop of the language model.
+
+Shapes: B sequences of a batch, S tokens of a sequence, D width of the head, V vocabulary.
+"""
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from firstsight.errors import InputError
+from firstsight.lab.data import Corpus
+from firstsight.lab.lm.batches import Batches
+from firstsight.lab.lm.config import Config, save_config
+from firstsight.lab.lm.evaluation import Evaluation, evaluate
+from firstsight.lab.lm.lstm import State
+from firstsight.lab.lm.run import build_model, check_folder, check_same
+from firstsight.lab.lm.sampling import DocumentSampler
+from firstsight.lab.lm.sights import Sights
+from firstsight.lab.runs.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from firstsight.lab.runs.metrics import append_metrics, cut_metrics
+from firstsight.lab.runs.optimizer import learning_rate, make_optimizer
+from firstsight.lab.system.interrupt import ending_signals
+from firstsight.lab.system.progress import Bar, readable, say
+
+# Validation on the way reads the text in parts side by side, because one alone is slow; reported numbers use 1.
+VALID_STREAMS = 20
+_PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed"}
+_TRAINER_STATE = (
+    "state",
+    "seconds",
+    "best_loss",
+    "since_best",
+    "loss_sum",
+    "loss_steps",
+    "valid_perplexity",
+)
+
+
+class DivergedError(InputError):
+    """The loss or the weights are no longer finite: no mistake in the input, so the exit code is 1."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How training ended: ``reason`` is "steps", "minutes", "patience", or the name of a signal."""
+
+    step: int
+    tokens: int
+    seconds: float
+    best_perplexity: float | None
+    reason: str
+
+
+def train(corpus: Corpus, out: Path, config: Config, *, resume: bool = False) -> Outcome:
+    """Train a language model into the folder ``out``.
+
+    SIGINT and SIGTERM end it after the step in hand, with a checkpoint; a second SIGINT ends it at once. Killed in
+    any other way it goes on, with ``resume``, from the last checkpoint: on a CPU bit for bit as if nothing had
+    happened, ``metrics.jsonl`` included (its time fields apart).
+
+    Args:
+        corpus: the data; trained on "train", validated on "valid".
+        out: the folder of the run, new, or with ``resume`` an old one (begun afresh if it has no checkpoint yet).
+        config: the settings. Of a resumed run only ``runs.MAY_CHANGE`` may differ.
+
+    Raises:
+        InputError: ``out`` holds a run already, the settings or the data are not those of the run that is
+            resumed, or its files are damaged.
+        DivergedError: the loss or a weight is NaN or infinite; the last good checkpoint is kept.
+    """
+    check_folder(out, config, resume)
+    trainer = _Trainer(corpus, out, config)
+    if resume and trainer.last.exists():
+        trainer.resume()
+    else:
+        corpus.vocabulary.save(out / "vocabulary.json")
+        cut_metrics(trainer.metrics, 0)
+    save_config(out / "config.yaml", str(corpus.folder.resolve()), config)
+    for unfinished in out.rglob(".*.part"):  # what a kill left half-written
+        unfinished.unlink()
+    with ending_signals() as received, Bar(f"train {out.name}", config.steps, trainer.step) as bar:
+        return trainer.run(received, bar)
+
+
+class _Trainer:
+    def __init__(self, corpus: Corpus, out: Path, config: Config) -> None:
+        self.config, self.corpus = config, corpus
+        self.metrics, self.last, self.best = (
+            out / "metrics.jsonl",
+            out / "checkpoints/last.pt",
+            out / "checkpoints/best.pt",
+        )
+        self.fabric = Fabric(accelerator="auto", devices=1, precision=_PRECISION[config.precision])
+        torch.manual_seed(config.seed)
+        vocabulary = corpus.vocabulary
+        self.batches = Batches(corpus.split("train"), config.batch, config.length, vocabulary.eos_id)
+        self.valid = corpus.split("valid")
+        drawn = config.test_documents
+        self.sampler = DocumentSampler(corpus, drawn, config.seed) if drawn else None
+        model = build_model(len(vocabulary), config)
+        if config.bias_start == "unigram":
+            model.head.start_bias(torch.from_numpy(vocabulary.counts))
+        optimizer = make_optimizer(model.parameters(), config)
+        model.head.attach(optimizer)
+        self.bare = model
+        self.model, self.optimizer = self.fabric.setup(model, optimizer)
+        self.tokens_per_step = config.batch * config.length
+        self.state: State | None = None
+        self.step, self.seconds, self.best_loss, self.since_best = 0, 0.0, math.inf, 0
+        self.loss_sum, self.loss_steps = 0.0, 0
+        self.sights = Sights(len(vocabulary))
+        self.valid_perplexity = math.nan
+
+    def run(self, received: list[str], bar: Bar) -> Outcome:
+        """Train until one of the ends is reached."""
+        config, start, before = self.config, time.perf_counter(), self.seconds
+        began, saved_at, mark = self.step, start, (self.step, start)
+        reason = self._end()  # a resumed run may have ended already
+        while not reason:
+            loss = self._train_step()
+            now = time.perf_counter()
+            self.seconds = before + now - start
+            rate = (self.step - began) * self.tokens_per_step / (now - start)
+            if self.step % config.eval_every == 0 or self.step == config.steps:
+                self._validate((self.step - mark[0]) * self.tokens_per_step / (now - mark[1]))
+                mark = self.step, time.perf_counter()
+            bar.update(self.step, f"{rate:,.0f} tokens/s  loss {loss:.3f}  valid {readable(self.valid_perplexity)}")
+            reason = received[0] if received else self._end()
+            due = config.checkpoint_every and self.step % config.checkpoint_every == 0
+            overdue = config.checkpoint_minutes and now - saved_at > 60 * config.checkpoint_minutes
+            if reason or due or overdue:
+                self._save(self.last, full=True)
+                saved_at = time.perf_counter()
+        if not math.isfinite(self.best_loss):  # ended before the first validation: the best is what there is
+            self._save(self.best, full=False)
+        perplexity = math.exp(self.best_loss) if self.best_loss < 700 else None
+        return Outcome(self.step, self.step * self.tokens_per_step, self.seconds, perplexity, reason)
+
+    def _end(self) -> str:
+        config = self.config
+        if self.step >= config.steps:
+            return "steps"
+        if config.patience and self.since_best >= config.patience:
+            return "patience"
+        return "minutes" if config.minutes and self.seconds > 60 * config.minutes else ""
+
+    def _train_step(self) -> float:
+        config = self.config
+        rate = learning_rate(self.step, config)
+        if config.head == "hebbian":  # a count is 1 at least: nothing is below this T, so that nothing is written
+            self.bare.head.T = config.T if self.step >= config.write_after else 0.5
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        input_BS, target_BS, epoch_begins = self.batches(self.step)
+        if epoch_begins or not config.pass_state:
+            self.state = None
+        total, states = 0.0, []
+        part = config.batch // config.accumulate
+        for first in range(0, config.batch, part):
+            rows = slice(first, first + part)
+            inputs, targets = (self.fabric.to_device(x[rows]) for x in (input_BS, target_BS))
+            state = None if self.state is None else (self.state[0][:, rows], self.state[1][:, rows])
+            with self.fabric.autocast():
+                hidden_BSD, state = self.model(inputs, state)
+                loss, nll_BS = self.bare.head.loss_and_nll(hidden_BSD, targets)
+                loss = loss / config.accumulate
+            self.sights.add(nll_BS, targets)
+            self.fabric.backward(loss)
+            states.append((state[0].detach(), state[1].detach()))
+            total += loss.item()
+        if not math.isfinite(total):
+            raise self._diverged(f"the loss is {total}")
+        if config.clip:
+            torch.nn.utils.clip_grad_norm_(self.bare.parameters(), config.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if config.pass_state:
+            self.state = torch.cat([h for h, _ in states], 1), torch.cat([c for _, c in states], 1)
+        self.sights.step()
+        self.step += 1
+        self.loss_sum += total
+        self.loss_steps += 1
+        return total
+
+    def _validate(self, speed: float) -> None:
+        config, found = self.config, self._evaluate(self.valid)
+        if not math.isfinite(found.nll):
+            raise self._diverged(f"the validation loss is {found.nll}")
+        self.valid_perplexity = found.perplexity
+        improved = found.nll < self.best_loss
+        self.best_loss, self.since_best = (found.nll, 0) if improved else (self.best_loss, self.since_best + 1)
+        line = {
+            "step": self.step,
+            "tokens": self.step * self.tokens_per_step,
+            "seconds": round(self.seconds, 3),
+            "train_loss": self.loss_sum / self.loss_steps,
+            "valid_loss": found.nll,
+            "valid_perplexity": found.to_dict()["perplexity"],  # an overflow, inf, is no JSON
+            "valid_streams": found.streams,
+            "lr": learning_rate(self.step - 1, config),
+            "tokens_per_second": round(speed, 1),
+            "classes_seen": float((self.sights.seen_V > 0).double().mean()),
+            # c starts at 1, so a class is past T once it has been seen T - 1 times.
+            "classes_past_T": float((self.sights.seen_V + 1 >= config.T).double().mean()),
+            "sights": self.sights.take(),
+        }
+        if self.sampler:
+            line["test_sample"] = self._test(self.sampler)
+        append_metrics(self.metrics, line)
+        self.loss_sum, self.loss_steps = 0.0, 0
+        if improved:
+            self._save(self.best, full=False)
+        train_perplexity = math.exp(min(line["train_loss"], 700))
+        perplexities = f"train {readable(train_perplexity)}  valid {readable(found.perplexity)}"
+        say(f"step {self.step:,}  perplexity: {perplexities}{'  (best)' if improved else ''}  {speed:,.0f} tokens/s")
+
+    def _test(self, sampler: DocumentSampler) -> dict[str, Any]:
+        """Watched only: neither the best checkpoint nor the end of training depends on test text."""
+        sample = sampler.draw(self.step)
+        found = self._evaluate(sample.tokens).to_dict()
+        return {
+            **sample.about,
+            "streams": found["streams"],
+            "loss": found["nll"],
+            "perplexity": found["perplexity"],
+        }
+
+    def _evaluate(self, tokens: np.ndarray) -> Evaluation:
+        vocabulary, streams = self.corpus.vocabulary, min(VALID_STREAMS, len(tokens))
+        return evaluate(self.bare, tokens, vocabulary.counts, eos_id=vocabulary.eos_id, streams=streams)
+
+    def _save(self, path: Path, full: bool) -> None:
+        if not all(bool(parameter.isfinite().all()) for parameter in self.bare.parameters()):
+            raise self._diverged("a weight is no longer finite")
+        state: dict[str, Any] = {"vocabulary_hash": self.corpus.vocabulary.hash, "step": self.step}
+        state["model"] = self.bare.state_dict()
+        if full:
+            state["config"] = self.config.to_dict()
+            state["optimizer"] = self.optimizer.state_dict()
+            state["rng"] = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+            state["trainer"] = {name: getattr(self, name) for name in _TRAINER_STATE}
+            state["trainer"]["sights"] = self.sights.state()
+        save_checkpoint(path, state)
+
+    def resume(self) -> None:
+        """Go back to the last checkpoint: weights, optimizer, random state, counters and ``metrics.jsonl``."""
+        state = load_checkpoint(self.last)
+        if "sights" not in state.get("trainer", {}):
+            raise InputError(
+                f"{self.last}: this checkpoint holds weights alone (is it a copy of best.pt?) or is of an older "
+                "firstsight, and training goes on from a last.pt of this one only. Put that back, or start a new run."
+            )
+        check_same(Config.from_dict(state["config"], str(self.last)), self.config, self.last)
+        if state["vocabulary_hash"] != self.corpus.vocabulary.hash:
+            raise InputError(
+                f"{self.last}: the run was trained with another vocabulary than that of {self.corpus.folder}."
+            )
+        load_weights(self.bare, state, self.last)
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["rng"][0])
+        if len(state["rng"]) - 1 == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state["rng"][1:])
+        self.step = state["step"]
+        for name in _TRAINER_STATE:
+            setattr(self, name, state["trainer"][name])
+        self.sights.restore(state["trainer"]["sights"])
+        self.state = self.fabric.to_device(self.state)
+        cut_metrics(self.metrics, self.step)
+        say(f"resumed at step {self.step:,}")
+
+    def _diverged(self, what: str) -> DivergedError:
+        kept = f"the last good checkpoint, {self.last}, is kept" if self.last.exists() else "no checkpoint exists yet"
+        return DivergedError(
+            f"training stopped at step {self.step + 1:,}: {what}; {kept}. The usual mends: a lower --lr, a smaller "
+            f"--clip (it is {self.config.clip}), some --warmup steps, or --precision fp32."
+        )

@@ -1,0 +1,272 @@
+r"""Writing at test time: a trained model reads a text and remembers it in the rows of its output layer.
+
+Shape suffixes: N tokens of the text, S of a segment, B of a block, C classes, U those a segment writes, D features.
+
+The text is one stream. Each token of a block is scored with the rows as they were before the block; then the block's
+pairs (activation, target) are written by a rule of ``firstsight.heads.rules``, with
+
+.. math:: \lambda_i = \gamma \text{ if training had the class, else } \max(1 / (1 + \mathrm{sights}_i), \gamma)
+
+with sights those in this text. No gradient. Our decisions:
+
+- A trained row moves by gamma however rare its class: the paper's 1/c, carried on from training's count, moves rare
+  rows by far more than their gradient ever did, and costs more than it gives (docs/when.md).
+- Only the output rows (and the bias, where the rule moves it) are written, on a copy. An input embedding that is
+  tied to them stays as trained, so the activations are those of the model without writing.
+- Mean and covariance of the activations, for rules that need them, are measured once on training text and fixed.
+
+Exact, and yet no [V, D] product for each block: within a segment only U rows move. The log-sum-exp over all others is
+formed once for the segment, and that over the U anew after each write.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from firstsight.errors import InputError
+from firstsight.functional import check_rule, class_means, hebbian_rate, linear_cross_entropy
+from firstsight.heads.rules import Moments, find_rule, move_rows
+from firstsight.lab.lm.evaluation import check_tokens, evaluating
+from firstsight.lab.lm.lstm import LanguageModel
+from firstsight.lab.reading.moments import Segment, read_segments
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How a text is written while it is read.
+
+    Raises:
+        InputError: an unknown rule, or a number outside the range that is said with it.
+    """
+
+    rule: str = "whitened"
+    """the rule of the write, a name of firstsight.heads.rules"""
+    gamma: float = 0.1
+    """smallest rate of the write, in [0, 1]"""
+    T: int = 500
+    """a class is written at its first T sights in this text"""
+    max_count: int | None = 1000
+    """only classes that training had fewer times are written; None: all"""
+    block: int = 1
+    """tokens that are scored before they are written; fewer is fresher and slower"""
+    prior_count: float = 10.0
+    """rules that shrink: how many examples the trained row is worth besides those of training"""
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        find_rule(self.rule)
+        check_rule(self.T, self.gamma)
+        for name, least in (("block", 1), ("max_count", 0), ("prior_count", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name} is {value}; expected {least} or more.")
+
+
+class Memory:
+    """The rows of an output layer, and what a text writes into them. The layer itself stays as it is.
+
+    Args:
+        weight: [C, D] rows of the output layer.
+        bias: [C] or None.
+        counts: [C] occurrences in training.
+        writing: how to write.
+        moments: of the activations; for rules that need them.
+
+    Raises:
+        InputError: counts of another length, or a rule that needs moments without any.
+    """
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, counts: np.ndarray, writing: Writing, moments: Moments | None
+    ) -> None:
+        if len(counts) != len(weight):
+            raise InputError(f"counts has {len(counts):,} entries but the layer {len(weight):,} classes; give as many.")
+        rule = find_rule(writing.rule)
+        if rule.needs_moments and moments is None:
+            raise InputError(
+                f"the rule {writing.rule!r} needs the moments of the activations. Give those of training text: "
+                "moments=firstsight.lab.reading.moments.measure_moments(model, tokens, eos_id=...)."
+            )
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        self.writing, self._rule, self._moments = writing, rule, moments
+        self.start_CD = weight.detach().to(dtype)
+        self.start_C = weight.new_zeros(len(weight), dtype=dtype) if bias is None else bias.detach().to(dtype)
+        self.rows_CD, self.bias_C = self.start_CD.clone(), self.start_C.clone()
+        self.count_C = torch.as_tensor(np.asarray(counts, dtype=np.int64), device=weight.device)
+        self.sights_C = torch.zeros_like(self.count_C)
+        self.writable_C = self.count_C < (writing.max_count if writing.max_count is not None else math.inf)
+        self.limit_C = torch.full_like(self.count_C, writing.T)
+        # A class whose bias is -inf takes no part yet; its first sight gives it this bias (open vocabulary).
+        self.newborn_bias = 0.0
+        # What the rows of the classes from ``first_new`` on have in common, and the write leaves alone.
+        self.first_new, self.base_D = len(weight), weight.new_zeros(weight.shape[1], dtype=dtype)
+
+    def forget(self) -> None:
+        """Put every row back to where it was before the text."""
+        touched_U = self.sights_C.nonzero()[:, 0]
+        self.rows_CD[touched_U] = self.start_CD[touched_U]
+        self.bias_C[touched_U] = self.start_C[touched_U]
+        self.sights_C.zero_()
+
+    def read(self, hidden_SD: Tensor, scored_S: Tensor, seen_S: Tensor | None = None) -> Tensor:
+        """Score a segment block by block, and write each block after it was scored.
+
+        Args:
+            hidden_SD: [S, D] activations.
+            scored_S: [S] the classes whose NLL is asked for.
+            seen_S: [S] the classes that are written; None: the same.
+
+        Returns:
+            [S] NLL in nats.
+        """
+        seen_S = scored_S if seen_S is None else seen_S
+        hidden_SD = hidden_SD.to(self.rows_CD.dtype)
+        written_S = self.writable_C[seen_S]
+        classes_U = torch.unique(seen_S[written_S])
+        slot_C = torch.full_like(self.count_C, -1)
+        slot_C[classes_U] = torch.arange(len(classes_U), device=slot_C.device)
+        rest_S = self._log_total_of_others(hidden_SD, classes_U)
+        top_S = (hidden_SD * self.rows_CD[scored_S]).sum(1) + self.bias_C[scored_S]
+        if not len(classes_U):
+            return rest_S - top_S
+        part = _Part(self, classes_U)
+        x_SD, slot_S, at_S = self._centered(hidden_SD), slot_C[seen_S], slot_C[scored_S]
+        inside_S = torch.empty_like(rest_S)
+        begin, block = 0, self.writing.block
+        # Nothing moves until a block holds something to write: all tokens up to its end are scored at once.
+        blocks = torch.unique(written_S.nonzero()[:, 0] // block).tolist()
+        for first, last in [*((b * block, (b + 1) * block) for b in blocks), (len(rest_S), len(rest_S))]:
+            last = min(last, len(rest_S))
+            z_BU = torch.addmm(part.bias_U, hidden_SD[begin:last], part.rows_UD.t())
+            inside_S[begin:last] = z_BU.logsumexp(1)
+            at_B1 = at_S[begin:last, None]
+            found_B = z_BU.gather(1, at_B1.clamp(min=0))[:, 0]
+            top_S[begin:last] = torch.where(at_B1[:, 0] >= 0, found_B, top_S[begin:last])
+            keep_B = written_S[first:last]
+            part.write(x_SD[first:last][keep_B], slot_S[first:last][keep_B])
+            begin = last
+        part.put_back()
+        return torch.logaddexp(rest_S, inside_S) - top_S
+
+    def _log_total_of_others(self, hidden_SD: Tensor, classes_U: Tensor) -> Tensor:
+        others_C = self.bias_C > -math.inf
+        others_C[classes_U] = False
+        rows, bias = self.rows_CD[others_C], self.bias_C[others_C]
+        if not len(rows):
+            return hidden_SD.new_full((len(hidden_SD),), -math.inf)
+        first_S = torch.zeros(len(hidden_SD), dtype=torch.int64, device=rows.device)
+        # The NLL of any one class and its logit add up to the log-sum-exp, and the NLL never holds [S, C].
+        return linear_cross_entropy(hidden_SD, rows, first_S, bias, reduction="none") + hidden_SD @ rows[0] + bias[0]
+
+    def _centered(self, hidden_SD: Tensor) -> Tensor:
+        """What the rule makes of an activation before it looks at the row: it is linear, so once for a segment."""
+        if not (self._rule.centered or self._rule.whitened):
+            return hidden_SD
+        assert self._moments is not None
+        x_SD = hidden_SD - self._moments.mean().to(hidden_SD)
+        if self._rule.whitened:
+            x_SD = torch.linalg.solve(self._moments.covariance().to(x_SD), x_SD.t()).t()
+        return x_SD
+
+
+class _Part:
+    """The rows that a segment writes, side by side."""
+
+    def __init__(self, memory: Memory, classes_U: Tensor) -> None:
+        self.memory, self.classes_U = memory, classes_U
+        self.rows_UD, self.bias_U = memory.rows_CD[classes_U], memory.bias_C[classes_U]
+        self.sights_U, self.limit_U = memory.sights_C[classes_U], memory.limit_C[classes_U]
+        self.count_U = memory.count_C[classes_U]
+        self.base_UD = memory.base_D * (classes_U >= memory.first_new)[:, None]
+        self.rule = dataclasses.replace(memory._rule, centered=False, whitened=False)
+
+    def write(self, x_BD: Tensor, slot_B: Tensor) -> None:
+        if not len(slot_B):
+            return
+        at, means, n = class_means(x_BD, slot_B)
+        newborn = self.bias_U[at] == -math.inf
+        self.bias_U[at] = self.bias_U[at].masked_fill(newborn, self.memory.newborn_bias)
+        sights = self.sights_U[at]
+        if self.rule.shrinking:
+            rate = (n / (self.memory.writing.prior_count + self.count_U[at] + sights + n)).to(means.dtype)
+        else:
+            rate = hebbian_rate(1 + sights, T=math.inf, gamma=self.memory.writing.gamma, dtype=means.dtype)
+            rate[self.count_U[at] > 0] = self.memory.writing.gamma
+        rate = rate.masked_fill(sights >= self.limit_U[at], 0.0)
+        rows, change = move_rows(self.rule, self.rows_UD[at] - self.base_UD[at], means, rate, self.memory._moments)
+        self.rows_UD[at] = rows + self.base_UD[at]
+        if change is not None:
+            self.bias_U[at] += change
+        self.sights_U[at] = sights + n
+
+    def put_back(self) -> None:
+        memory = self.memory
+        memory.rows_CD[self.classes_U], memory.bias_C[self.classes_U] = self.rows_UD, self.bias_U
+        memory.sights_C[self.classes_U] = self.sights_U
+
+
+def adapted_nll(
+    model: LanguageModel,
+    tokens: np.ndarray,
+    writing: Writing,
+    *,
+    counts: np.ndarray,
+    eos_id: int,
+    moments: Moments | None = None,
+    starts: Iterable[int] = (),
+    progress: Callable[[int], object] | None = None,
+) -> np.ndarray:
+    """The negative log-likelihood of every token of a text that is written while it is read.
+
+    The module's text says what is written, and when. The model is left as it was, bit for bit.
+
+    Args:
+        model: any trained one; its head has ``weight`` and ``bias``.
+        tokens: [N] integers in [0, V), one stream, the state carried from token to token.
+        writing: the settings.
+        counts: [V] occurrences in training.
+        eos_id: the id of ``<eos>``, the input before the first token.
+        moments: see :func:`firstsight.lab.reading.moments.measure_moments`; for rules that need them.
+        starts: positions where documents begin: the rows are put back there. None given: they never are.
+        progress: called with the number of tokens done so far.
+
+    Returns:
+        [N] float32, in nats.
+
+    Raises:
+        InputError: tokens, counts or settings are not as above.
+    """
+    check_tokens(tokens, len(model.embedding_weight), 1, None)
+    memory = Memory(model.head.weight, model.head.bias, counts, writing, moments)
+    with evaluating(model), torch.inference_mode():
+        segments = read_segments(model, tokens, eos_id=eos_id, block=writing.block, starts=starts)
+        return read_text(memory, segments, tokens, progress=progress)
+
+
+def read_text(
+    memory: Memory,
+    segments: Iterable[Segment],
+    scored: np.ndarray,
+    seen: np.ndarray | None = None,
+    *,
+    progress: Callable[[int], object] | None = None,
+) -> np.ndarray:
+    """NLL [N] of the classes ``scored`` [N], while the classes ``seen`` [N] (the same, if None) are written."""
+    nll_N = np.empty(len(scored), dtype=np.float32)
+    for first, fresh, hidden_SD in segments:
+        if fresh:
+            memory.forget()
+        last = first + len(hidden_SD)
+        classes = [
+            torch.from_numpy(classes_N[first:last].astype(np.int64)).to(hidden_SD.device)
+            for classes_N in (scored, scored if seen is None else seen)
+        ]
+        nll_N[first:last] = memory.read(hidden_SD, *classes).cpu().numpy()
+        if progress is not None:
+            progress(last)
+    return nll_N

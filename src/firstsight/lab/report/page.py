@@ -1,0 +1,288 @@
+"""The report: one HTML page that needs nothing beside it, and its figures as PNG files.
+
+Everything that comes from files passes ``html.escape`` on its way into the page.
+"""
+
+import dataclasses
+import math
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from firstsight import __version__
+from firstsight.errors import InputError
+from firstsight.lab.lm.config import Config
+from firstsight.lab.lm.recipes import recipe
+from firstsight.lab.report.elements import div, figures, section, text_table
+from firstsight.lab.report.memory import memory_notes, memory_section, told
+from firstsight.lab.report.plots import make_plots, make_sight_plots
+from firstsight.lab.report.runs import Run, load_runs, unlike
+from firstsight.lab.report.sights import SightCurves, compare_sights, sight_table
+from firstsight.lab.report.style import Plot
+from firstsight.lab.report.tables import (
+    DASH,
+    Results,
+    baseline,
+    format_perplexity,
+    format_relative,
+    is_best,
+    relative,
+    rows,
+    verdict,
+)
+from firstsight.lab.system.files import atomic_write
+from firstsight.lab.system.progress import duration
+
+HEAD_SETTINGS = {"head", "T", "gamma", "rule", "prior_count", "write_embedding", "write_after"}
+
+
+def write_report(runs: Sequence[Path], out: Path | None = None, force: bool = False) -> Path:
+    """Write ``report.html`` and ``plots/*.png`` about one run or a comparison of several.
+
+    The page holds its figures and its style, loads nothing, runs no script, and follows the reader's dark mode.
+
+    Args:
+        runs: run folders; the order is that of columns and colours.
+        out: the folder to write to; by default the run's own, where there is one run.
+        force: compare results of other tokens or vocabularies too, with a note that says so.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        InputError: a folder is missing or holds no run, a file in it is damaged, the results were not measured on
+            the same tokens and vocabulary (without ``force``), or ``out`` is missing for several runs or is a file.
+    """
+    if out is None and len(runs) > 1:
+        raise InputError(f"A comparison of {len(runs)} runs needs a folder to be written to; name one with --out.")
+    loaded = load_runs(runs, force)
+    folder = loaded[0].folder if out is None else Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: this is a file; expected a folder for report.html and plots/. Name another.")
+    sights = compare_sights(loaded)
+    plots, sight_plots = make_plots(loaded), make_sight_plots(loaded, sights)
+    memory, memory_plots = memory_section(loaded)
+    for plot in plots + sight_plots + memory_plots:
+        plot.save_png(folder / "plots")
+    sections = [_perplexities(loaded), section("Figures", figures(plots)), memory, _sights(sights, sight_plots)]
+    page = Template(files("firstsight.lab.report").joinpath("page.html").read_text(encoding="utf-8")).substitute(
+        title=escape(_title(loaded)),
+        verdict=escape(_verdict(loaded)),
+        notes="\n".join(f'<p class="note">{escape(note)}</p>' for note in _notes(loaded)),
+        sections="\n".join([*sections, *_settings(loaded)]),
+        footer=f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by firstsight {escape(__version__)}. "
+        "The figures lie beside this page as PNG files, in the folder plots.",
+    )
+    with atomic_write(folder / "report.html") as file:
+        file.write(page)
+    return folder / "report.html"
+
+
+def _results(runs: Sequence[Run]) -> Results:
+    return {run.name: run.result for run in runs if run.result}
+
+
+def _title(runs: Sequence[Run]) -> str:
+    dataset = next((run.result["dataset"] for run in runs if run.result), Path(runs[0].data).name)
+    names = " against ".join(run.name for run in runs) if len(runs) < 3 else f"{len(runs)} runs"
+    return f"{names} on {dataset}"
+
+
+def _verdict(runs: Sequence[Run]) -> str:
+    results = _results(runs)
+    if unlike(results):
+        return "These perplexities were not measured alike: they stand side by side, and none is better by its number."
+    if results:
+        return verdict(results)
+    points = [
+        (line["valid_perplexity"], run.name, line["tokens"])
+        for run in runs
+        for line in run.metrics
+        if isinstance(line.get("valid_perplexity"), (int, float)) and math.isfinite(line["valid_perplexity"])
+    ]
+    if not points:
+        return "Not evaluated yet, and no validation gave a finite perplexity."
+    value, name, tokens = min(points)
+    return (
+        f"Not evaluated yet: the lowest validation perplexity so far is {format_perplexity(value)}, "
+        f"reached by {name} after {tokens:,} tokens of training."
+    )
+
+
+def _notes(runs: Sequence[Run]) -> list[str]:
+    """What a reader must know to judge the verdict."""
+    results = _results(runs)
+    notes = [
+        f"Compared by force: {difference}. Token counts below are the first run's." for difference in unlike(results)
+    ]
+    notes += memory_notes(results)
+    if len(runs) > 1:
+        differing = _differing(runs)
+        other = [name for name in differing if name not in HEAD_SETTINGS]
+        if other and "head" in differing:
+            notes.append(f"Besides the head, the runs differ in {_join(other)}: the effect is not the head's alone.")
+        trained = {run.name: run.metrics[-1]["tokens"] for run in runs if run.metrics}
+        if len(set(trained.values())) > 1:
+            amounts = _join([f"{name} {tokens:,}" for name, tokens in trained.items()])
+            notes.append(f"The runs were not trained on equally many tokens: {amounts}.")
+        if results and len(results) < len(runs):
+            notes.append(f"Not evaluated yet: {_join([run.name for run in runs if not run.result])}.")
+    for name, result in results.items():
+        if result.get("streams", 1) != 1:
+            notes.append(
+                f"{name} was evaluated in {result['streams']} parallel streams; the start of each has no context, so "
+                "its perplexity is a little higher than with one stream."
+            )
+    return notes
+
+
+def _join(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _sights(sights: SightCurves | None, plots: Sequence[Plot]) -> str:
+    if sights is None:
+        return ""
+    header, *table = sight_table(sights)
+    note = "Mean loss in nats per token over the whole training. Lower is better."
+    if sights.differences:
+        note += f" Differences are to {sights.base}, on the same targets, but each is of a single pair of runs: one as"
+        note += " small as that between two seeds means nothing."
+    return section(
+        "Learning a word, sight by sight",
+        figures(plots),
+        text_table("sights", header, table),
+        f"<p class=note>{escape(note)}</p>",
+    )
+
+
+def _perplexities(runs: Sequence[Run]) -> str:
+    results = _results(runs)
+    if not results:
+        return ""
+    base = baseline(results)
+    first = results[base]
+    head = "<th scope=col>training count</th><th scope=col>tokens</th>"
+    for name in results:
+        head += f"<th scope=col>{escape(name)}</th>"
+        if name != base:
+            head += "<th scope=col class=soft>difference</th>"
+    body = []
+    for i, (label, tokens, values) in enumerate(rows(results)):
+        cells = f"<th scope=row>{escape(label)}</th><td>{tokens:,}</td>"
+        for name, value in values.items():
+            text = format_perplexity(value)
+            # Figure spaces take the place of the decimal, so that the digits above and below stay aligned.
+            text += "" if "." in text or text == DASH else "\u2008\u2007"
+            cells += f"<td><strong>{text}</strong></td>" if is_best(name, values) else f"<td>{text}</td>"
+            if name != base:
+                cells += f"<td class=soft>{format_relative(relative(value, values[base]))}</td>"
+        body.append(f"<tr class=total>{cells}</tr>" if i == 0 else f"<tr>{cells}</tr>")
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    note = "Words are grouped by how often they occur in the training split"
+    note += f"; the vocabulary holds {first['vocabulary']:,}." if isinstance(first.get("vocabulary"), int) else "."
+    if len(results) > 1:
+        note += f" Lower is better, the best in bold. Differences are to {base}. Each column is a single run: a"
+        note += " difference as small as that between two seeds means nothing."
+    return section(f"Perplexity, {first['split']} split", div("scroll", [table]), f"<p class=note>{escape(note)}</p>")
+
+
+def _differing(runs: Sequence[Run]) -> list[str]:
+    names = [field.name for field in dataclasses.fields(Config)]
+    return [name for name in names if len({getattr(run.config, name) for run in runs}) > 1]
+
+
+def _settings(runs: Sequence[Run]) -> list[str]:
+    names = [field.name for field in dataclasses.fields(Config)]
+    sections = []
+    if len(runs) > 1:
+        differing = [(name, [_setting(getattr(run.config, name)) for run in runs]) for name in _differing(runs)]
+        same = "<p class=note>Nothing: all settings are the same.</p>"
+        sections.append(section("What differs between the runs", _words(runs, differing) if differing else same))
+    everything = [("data", [run.data for run in runs])]
+    everything += [(name, [_setting(getattr(run.config, name)) for run in runs]) for name in names]
+    commands = "\n".join(command for run in runs for command in _commands(run))
+    sections.append(
+        section(
+            "To do it again",
+            f"<pre>{escape(commands)}</pre>",
+            "<h3>Where the numbers come from</h3>",
+            _words(runs, [(label, [tell(run) for run in runs]) for label, tell in ORIGIN.items()]),
+            f"<details><summary>All settings</summary>{_words(runs, everything)}</details>",
+        )
+    )
+    return sections
+
+
+def _words(runs: Sequence[Run], table: Iterable[tuple[str, Sequence[str]]]) -> str:
+    """A table of text: a row for each label, a column for each run."""
+    return text_table("words", ["", *(run.name for run in runs)], [[label, *cells] for label, cells in table])
+
+
+def _setting(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _commands(run: Run) -> list[str]:
+    """The command that trains the run, naming each setting that is not the default, and the one that evaluated it."""
+    words = ["firstsight", "train", run.data, "--out", str(run.folder)]
+    default = recipe("small")  # what firstsight train starts from
+    for field in dataclasses.fields(Config):
+        value, flag = getattr(run.config, field.name), field.name.replace("_", "-")
+        if value != getattr(default, field.name):
+            if isinstance(value, bool):
+                words.append(f"--{flag}" if value else f"--no-{flag}")
+            else:
+                words += [f"--{flag}", str(value)]
+    commands = [shlex.join(words)]
+    if run.result and run.result.get("command"):
+        commands.append(str(run.result["command"]))
+    return commands
+
+
+def _trained(run: Run) -> str:
+    if not run.metrics:
+        return DASH
+    last = run.metrics[-1]
+    seconds = last.get("seconds")
+    took = f", {duration(seconds)}" if isinstance(seconds, (int, float)) and math.isfinite(seconds) else ""
+    return f"{last['step']:,} steps, {last['tokens']:,} tokens{took}"
+
+
+def _of_result(name: str) -> Callable[[Run], str]:
+    def tell(run: Run) -> str:
+        value = (run.result or {}).get(name)
+        return DASH if value is None else str(value)
+
+    return tell
+
+
+def _checkpoint(run: Run) -> str:
+    checkpoint = (run.result or {}).get("checkpoint")
+    return f"{checkpoint.get('name')}, step {checkpoint.get('step'):,}" if isinstance(checkpoint, dict) else DASH
+
+
+def _evaluated(run: Run) -> str:
+    result = run.result
+    if result is None:
+        return "not yet"
+    seconds = f", {duration(result['seconds'])}" if isinstance(result.get("seconds"), (int, float)) else ""
+    streams = result.get("streams", 1)
+    return f"{result['tokens']:,} tokens in {streams} stream{'' if streams == 1 else 's'}{seconds}"
+
+
+ORIGIN: dict[str, Callable[[Run], str]] = {
+    "trained": _trained,
+    "checkpoint": _checkpoint,
+    "evaluated": _evaluated,
+    "memory": lambda run: told((run.result or {}).get("memory")),
+    "machine": _of_result("machine"),
+    "git commit": _of_result("git_commit"),
+    "firstsight": _of_result("version"),
+    "torch": _of_result("torch_version"),
+}

@@ -1,0 +1,130 @@
+"""A study's figure: for each data set and regime the differences to the baseline, paired by seed."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from firstsight.lab.report.study import OVERALL, RARE, Group, Measure, format_difference, sight, spread
+from firstsight.lab.report.style import INK, MUTED, STYLE, Line, Plot, lines_of
+
+WIDTH = 12.0
+FAR = 12  # times the median size: past this a value would press all others together on a plain axis
+ROW, ABOVE = 0.24, 1.15  # inches for each variant, and for the title and axes around them
+
+
+def study_plot(groups: Sequence[Group]) -> Plot | None:
+    """A row of three axes each group: overall, below 100, and by sight. None while nothing can be compared."""
+    drawn = [group for group in groups if _compared(group)]
+    if not drawn:
+        return None
+    lines = lines_of(
+        list(dict.fromkeys(variant for group in drawn for variant in group.jobs if variant != group.baseline))
+    )
+    heights = [max(2.3, ABOVE + ROW * len(_compared(group))) for group in drawn]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
+        FigureCanvasAgg(figure)
+        grid = figure.add_gridspec(len(drawn), 3, width_ratios=(1, 1, 1), height_ratios=heights)
+        for row, group in enumerate(drawn):
+            overall, rare, sights = (figure.add_subplot(grid[row, column]) for column in range(3))
+            _points(overall, group, OVERALL, lines)
+            _points(rare, group, RARE, lines, named=False)
+            _sights(sights, group, lines)
+            overall.set_title(f"{group.data}, {group.regime}: perplexity", **_TITLE)
+            rare.set_title("perplexity of words seen 1 to 99 times", **_TITLE)
+            sights.set_title("NLL in training, by earlier sights of the word", **_TITLE)
+    caption = (
+        "Differences to the baseline, paired by seed: the mean, one sample deviation each way, below it each seed."
+    )
+    return Plot("study", caption, figure)
+
+
+_TITLE: Any = {"loc": "left", "fontsize": 8.5, "fontweight": "bold"}
+
+
+def _compared(group: Group) -> list[str]:
+    """The variants that share a seed with the baseline."""
+    return [v for v in group.jobs if v != group.baseline and group.differences(v, OVERALL)]
+
+
+def _points(axes: Axes, group: Group, measure: Measure, lines: Mapping[str, Line], named: bool = True) -> None:
+    variants = _compared(group)
+    found = {variant: group.differences(variant, measure) for variant in variants}
+    for y, variant in enumerate(variants):
+        color, values = lines[variant].color, found[variant]
+        if not values:
+            continue
+        mean, deviation = spread(values)
+        if not math.isnan(deviation):
+            axes.plot([mean - deviation, mean + deviation], [y, y], color=color, linewidth=1.2)
+            axes.plot(values, [y + 0.25] * len(values), "o", color=color, markersize=3, alpha=0.6, markeredgewidth=0)
+        axes.plot([mean], [y], "D", color=color, markersize=4.5)
+        text = format_difference(values, measure.percent)
+        axes.annotate(text, (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=6.5)
+    axes.set_yticks(range(len(variants)), variants if named else [""] * len(variants))
+    axes.set_ylim(len(variants) - 0.4, -0.6)
+    sizes = [abs(value) for values in found.values() for value in values]
+    note = _scale(axes, "x", max(sizes), statistics.median(sizes))
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.grid(axis="x")
+    axes.set_xlabel(f"difference to {group.baseline}, percent{note}")
+
+
+def _sights(axes: Axes, group: Group, lines: Mapping[str, Line]) -> None:
+    peaks: list[float] = []
+    seen = group.sights()
+    for variant in _compared(group):
+        curve = [(at, spread(group.differences(variant, sight(k)))) for at, k in enumerate(seen)]
+        curve = [(at, found) for at, found in curve if not math.isnan(found[0])]
+        if not curve:
+            continue
+        x, mean = [at for at, _ in curve], [found[0] for _, found in curve]
+        band = [0 if math.isnan(found[1]) else found[1] for _, found in curve]
+        line = lines[variant]
+        axes.plot(x, mean, color=line.color, linestyle=line.dashes, marker="o", markersize=2.5, label=variant)
+        low, high = [m - b for m, b in zip(mean, band, strict=True)], [m + b for m, b in zip(mean, band, strict=True)]
+        axes.fill_between(x, low, high, color=line.color, alpha=0.15, linewidth=0)
+        peaks.append(max(map(abs, mean)))
+    axes.axhline(0, color=INK, linewidth=0.8)
+    axes.set_xlabel("times seen before (each to twice as many)")
+    labels = [f"{k}" if k < 1000 else f"{k / 1024:.0f}K" for k in seen]
+    every = 2 if len(seen) > 9 else 1
+    axes.set_xticks(range(len(seen))[::every], labels[::every])
+    axes.grid(axis="y")
+    if peaks:
+        # The usual size would be that of the many buckets where nothing happens: what counts is the smallest peak.
+        note = _scale(axes, "y", max(peaks), min(peaks))
+        axes.set_ylabel(f"difference to {group.baseline}, nats{note}")
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=6.5, handlelength=2.4)
+    else:
+        axes.text(0.5, 0.5, "no sights were recorded", transform=axes.transAxes, ha="center", color=MUTED)
+
+
+def _scale(axes: Axes, which: str, largest: float, usual: float) -> str:
+    """A plain axis; where the largest value lies far beyond the usual, one that is logarithmic outside of that.
+
+    Returns:
+        What the axis's label has to say of it.
+    """
+    note, axis = "", axes.xaxis if which == "x" else axes.yaxis
+    if largest <= FAR * usual or not usual:
+        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    else:
+        power = 10.0 ** math.floor(math.log10(2 * usual))
+        linear = power * max(factor for factor in (1, 2, 5) if factor * power <= 2 * usual)
+        set_scale = axes.set_xscale if which == "x" else axes.set_yscale
+        set_scale("symlog", linthresh=linear, linscale=2)
+        beyond = [linear * 10**e for e in range(1, 8) if linear * 10**e <= 2 * largest]
+        axis.set_major_locator(FixedLocator([side * x for side in (-1, 1) for x in (0, linear / 2, linear, *beyond)]))
+        axis.set_minor_locator(NullLocator())
+        axes.autoscale_view()  # its margins in the new scale
+        note = f" (log past {linear:g})"
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+,.10g}".replace("-", "−") if value else "0"))
+    return note

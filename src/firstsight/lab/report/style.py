@@ -1,0 +1,147 @@
+"""How the report's figures look and how they are written.
+
+They are small: two stand side by side on a page, one fills a phone. Every figure is made once and written twice:
+as PNG, and as SVG whose colours are the page's CSS variables, so that it follows the page into dark mode. Figures
+use matplotlib's objects only, never pyplot's global state.
+"""
+
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from firstsight.lab.system.files import atomic_write
+
+INK, MUTED, GRID = "#1b1e23", "#5f6670", "#e2e4e8"
+# Okabe and Ito's palette (2008), told apart under every common colour blindness; its yellow is too pale for lines.
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9")
+CSS_VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--rule)"} | {
+    color: f"var(--series-{i})" for i, color in enumerate(SERIES)
+}
+DASHES = ("-", (0, (5, 1.5)), (0, (3, 1, 1, 1)))
+STYLE: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "text.color": INK,
+    "text.parse_math": False,
+    "axes.facecolor": "none",
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": 7.5,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.size": 0,
+    "lines.linewidth": 1.4,
+    "svg.fonttype": "none",
+}
+WIDTH, HEIGHT = 4.3, 2.9
+LONGEST_NAME = 44
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure with the name of its file and a caption that says how to read it."""
+
+    name: str
+    caption: str
+    figure: Figure
+
+    def save_png(self, folder: Path) -> Path:
+        """Write ``folder/name.png``, at twice the screen's usual 96 dots an inch and on white."""
+        path = folder / f"{self.name}.png"
+        with matplotlib.rc_context(STYLE), atomic_write(path, "wb") as file:
+            self.figure.savefig(file, format="png", dpi=192, facecolor="white")
+        return path
+
+    def svg(self) -> str:
+        """The figure as an ``<svg>`` element to stand in an HTML page, its ids unique to the figure."""
+        text = io.StringIO()
+        with matplotlib.rc_context({**STYLE, "svg.hashsalt": self.name}):
+            self.figure.savefig(text, format="svg", facecolor="none", metadata={"Date": None})
+        svg = text.getvalue()
+        svg = svg[svg.index("<svg") :]
+        svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
+        width, height = 72 * self.figure.get_size_inches()
+        body = svg[svg.index(">") :]
+        # Only inside tags, so that a run's name stays what it is.
+        body = re.sub(r"<[^>]*>", lambda tag: self._own(tag.group()), body)
+        return f'<svg role="img" aria-label="{escape(self.caption)}" viewBox="0 0 {width:g} {height:g}"{body}'
+
+    def _own(self, tag: str) -> str:
+        """A tag of the SVG with ids that no other figure has, and the page's colours."""
+        tag = re.sub(r'\bid="', f'id="{self.name}-', tag)
+        tag = re.sub(r'(?:xlink:)?href="#', f'href="#{self.name}-', tag).replace("url(#", f"url(#{self.name}-")
+        for color, variable in CSS_VARIABLES.items():
+            tag = tag.replace(color, variable)
+        return tag
+
+
+@dataclass(frozen=True)
+class Line:
+    """The colour and the dashes that stand for one run in every figure."""
+
+    color: str
+    dashes: Any
+
+
+def lines_of(names: Sequence[str]) -> dict[str, Line]:
+    """A line for each run, in the order given: colours first, then dashes tell them apart."""
+    return {name: Line(SERIES[i % len(SERIES)], DASHES[i // len(SERIES) % len(DASHES)]) for i, name in enumerate(names)}
+
+
+def new_axes(title: str, height: float = HEIGHT) -> tuple[Figure, Axes]:
+    """A figure with its title at the top left, and its only axes; ``height`` in inches."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, x=0.012, ha="left", fontsize=9, fontweight="bold")
+    return figure, figure.add_subplot()
+
+
+def add_legend(axes: Axes, lines: Mapping[str, Line], *, bars: bool = False) -> None:
+    """Name the runs above the axes; one run alone needs no name."""
+    if len(lines) < 2:
+        return
+    handles = [
+        Line2D([], [], color=line.color, linestyle="-" if bars else line.dashes, linewidth=5 if bars else 1.8)
+        for line in lines.values()
+    ]
+    longest = max(map(len, lines))
+    columns = 3 if longest <= 12 else 2 if longest <= 22 else 1
+    figure = axes.get_figure()
+    if isinstance(figure, Figure):  # every further row of names makes the figure higher, not its axes lower
+        figure.set_figheight(figure.get_figheight() + 0.17 * (math.ceil(len(lines) / columns) - 1))
+    axes.legend(
+        handles,
+        [_short(name) for name in lines],
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=columns,
+        frameon=False,
+        borderaxespad=0.2,
+        handlelength=1.2 if bars else 1.6,
+        columnspacing=1.4,
+    )
+
+
+def _short(name: str) -> str:
+    short = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+    return f" {short}" if short.startswith("_") else short  # matplotlib hides labels that begin with an underscore

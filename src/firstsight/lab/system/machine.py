@@ -1,0 +1,52 @@
+"""Where a number or a file comes from."""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from firstsight._version import __version__
+
+
+def provenance() -> dict[str, Any]:
+    """Where a number comes from: versions, commit (None outside a checkout), machine and command."""
+    return {
+        "version": __version__,
+        "torch_version": torch.__version__,
+        "git_commit": _git_commit(),
+        "machine": f"{_processor()}, {os.cpu_count()} cores",
+        "command": command_line(),
+    }
+
+
+def _git_commit() -> str | None:
+    package = Path(__file__).resolve().parent
+    command = ["git", "-C", str(package), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        # A checkout of something else around an installed package says nothing about firstsight.
+        tracked = subprocess.run([*command[:3], "ls-files", "--error-unmatch", __file__], capture_output=True)
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError:  # no git on this machine
+        return None
+    return done.stdout.strip() or None if tracked.returncode == 0 else None
+
+
+def _processor() -> str:
+    if torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text(encoding="utf-8").splitlines() if information.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def command_line() -> str:
+    """The command that is running, as one would type it."""
+    program, *arguments = sys.argv or [""]
+    name = "firstsight" if Path(program).stem == "__main__" else Path(program).name
+    return shlex.join([name, *arguments])

@@ -1,0 +1,7 @@
+"""Memories at test time over a stream of (hidden, target) pairs: neural cache, MbPA, and their mixture."""
+
+from firstsight.memory.cache import CacheGrid, NeuralCache
+from firstsight.memory.mbpa import MbPA, MbPAGrid
+from firstsight.memory.mixture import mix, score_stream
+
+__all__ = ["CacheGrid", "MbPA", "MbPAGrid", "NeuralCache", "mix", "score_stream"]

@@ -1,0 +1,229 @@
+"""The sweep of the memories: its grids against plain loops, its choice, going on, and its part of the report."""
+
+import copy
+import json
+import shutil
+
+import numpy as np
+import pytest
+from memory_runs import FEW, activations, make_swept, plain_cache, plain_mbpa, plain_mixture, small_grids
+
+from firstsight.errors import InputError
+from firstsight.lab.lm.results import evaluate_run
+from firstsight.lab.lm.run import open_run
+from firstsight.lab.reading import sweep as sweeps
+from firstsight.lab.reading.memories import evaluate_with_memory
+from firstsight.lab.reading.settings import choose_cache, choose_mbpa, read_tuned
+from firstsight.lab.reading.sweep import sweep_memory
+
+
+@pytest.fixture(scope="module")
+def swept_run(corpus, tmp_path_factory):
+    return make_swept(corpus, tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    small_grids(monkeypatch)
+
+
+@pytest.fixture
+def run(swept_run, tmp_path):
+    return shutil.copytree(swept_run[0], tmp_path / "run", ignore=shutil.ignore_patterns("memory"))
+
+
+@pytest.fixture
+def swept(swept_run, tmp_path):
+    return shutil.copytree(swept_run[0], tmp_path / "run"), copy.deepcopy(swept_run[1])
+
+
+def test_the_grids_are_those_of_plain_loops(swept, corpus):
+    folder, found = swept
+    assert found == json.loads((folder / "memory/sweep.json").read_text())
+    tokens, trained = np.asarray(corpus.split("valid")), open_run(folder)
+    hidden, model = activations(trained, tokens)
+    for theta in (0.1, 0.8):
+        for size in (40, 300):
+            cache = np.concatenate([model[:1], plain_cache(hidden, tokens, size, theta, range(1, len(tokens)))])
+            rows = [row for row in found["cache"]["grid"] if (row["theta"], row["size"]) == (theta, size)]
+            assert [row["weight"] for row in rows] == [0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35]
+            for row in rows:
+                want = plain_mixture(model, [(cache, row["weight"])]).mean()
+                assert row["nll"] == pytest.approx(want, abs=2e-6)
+                assert row["perplexity"] == pytest.approx(np.exp(want), rel=3e-6)
+    assert found["cache"]["model"]["nll"] == pytest.approx(model.mean(), abs=2e-6)
+
+    chosen, places = found["chosen"]["cache"], range(700, 850)
+    head, memory = trained.model.head, {"size": chosen["size"], "beta": 0.5, "positions": places}
+    cache = plain_cache(hidden, tokens, chosen["size"], chosen["theta"], places)
+    assert found["mbpa"]["model"]["nll"] == pytest.approx(model[700:850].mean(), abs=2e-6)
+    assert (found["mbpa"]["first"], found["mbpa"]["tokens"]) == (700, 150)
+    for k in (5, 20):
+        for lr in (0.1, 0.3, 2.0):
+            mbpa = plain_mbpa(head, hidden, tokens, k=k, lr=lr, steps=1, **memory)
+            rows = [row for row in found["mbpa"]["grid"] if (row["k"], row["lr"]) == (k, lr)]
+            assert len(rows) == 6 * 8
+            for row in rows[::7]:
+                want = plain_mixture(model[700:850], [(cache, row["cache_weight"]), (mbpa, row["mbpa_weight"])])
+                assert row["nll"] == pytest.approx(want.mean(), abs=1e-5)
+    lr, first = found["chosen"]["mbpa"]["lr"], memory | {"positions": range(700, 712)}
+    for row in found["mbpa"]["two_steps"]["grid"]:
+        assert row["lr"] == lr
+        for steps, name in ((1, "one"), (2, "two")):
+            mbpa = plain_mbpa(head, hidden, tokens, k=row["k"], lr=lr, steps=steps, **first)
+            parts = [(cache[:12], row[name]["cache_weight"]), (mbpa, row[name]["mbpa_weight"])]
+            assert row[name]["mbpa_weight"] > 0
+            assert row[name]["nll"] == pytest.approx(plain_mixture(model[700:712], parts).mean(), abs=1e-5)
+    assert [row["k"] for row in found["mbpa"]["two_steps"]["grid"]] == [5, 20]
+
+
+def test_what_is_chosen_is_best_and_reads_like_it(swept):
+    folder, found = swept
+    chosen = read_tuned(folder / "memory/sweep.json")["chosen"]
+    best = min(found["cache"]["grid"], key=lambda row: row["nll"])
+    assert chosen["cache"] == {"size": best["size"], "theta": best["theta"]}
+    assert chosen["weights"]["cache"] == best["weight"]
+    best_mbpa = min(found["mbpa"]["grid"], key=lambda row: row["nll"])
+    assert chosen["weights"]["both"] == [best_mbpa["cache_weight"], best_mbpa["mbpa_weight"]]
+    assert chosen["mbpa"] == {
+        "size": best["size"], "k": best_mbpa["k"], "lr": best_mbpa["lr"], "beta": 0.5, "steps": 1
+    }  # fmt: skip
+    result = evaluate_with_memory(folder, "valid", "cache,mbpa", tuned=folder / "memory/sweep.json")
+    rows = {row["name"]: row for row in result["memory"]["variants"]}
+    assert rows["+ cache"]["nll"] == pytest.approx(best["nll"], abs=1e-6)
+    assert rows["model"]["nll"] == pytest.approx(found["cache"]["model"]["nll"], abs=1e-7)
+    assert rows["model"]["nll"] == pytest.approx(evaluate_run(folder, "valid")["nll"], abs=1e-7)
+
+
+def test_part_of_the_text_and_no_mbpa(run, corpus):
+    folder = run
+    found = sweep_memory(folder, split_tokens=400, mbpa=False)
+    _, model = activations(open_run(folder), np.asarray(corpus.split("valid")[:400]))
+    assert found["tokens"] == 400
+    assert found["cache"]["model"]["nll"] == pytest.approx(model.mean(), abs=2e-6)
+    assert found["mbpa"] is None
+    assert (found["chosen"]["mbpa"], found["chosen"]["weights"]["both"]) == (None, None)
+    assert {path.name for path in (folder / "memory").iterdir()} == {"sweep.json", "memory_cache.png"}
+    with pytest.raises(InputError, match="holds no settings of MbPA"):
+        evaluate_with_memory(folder, "valid", "mbpa", tuned=folder / "memory/sweep.json")
+
+
+def test_what_is_left_of_a_short_text_is_used(run, corpus):
+    folder = run
+    last = len(corpus.split("valid")) - 30
+    found = sweep_memory(folder, mbpa_first=last, mbpa_tokens=5000, two_step_tokens=0)
+    assert (found["mbpa"]["first"], found["mbpa"]["tokens"]) == (last, 30)
+    assert found["mbpa"]["two_steps"] is None
+    found = sweep_memory(folder, mbpa_tokens=1, two_step_tokens=0)
+    assert found["mbpa"]["first"] == len(corpus.split("valid")) // 2
+    found = sweep_memory(folder, mbpa_first=0, mbpa_tokens=1)
+    model = found["mbpa"]["model"]["nll"]
+    nll = [row["nll"] for row in found["mbpa"]["grid"]]
+    assert nll == pytest.approx([model] * len(nll), abs=1e-6), "empty memories say what the model says"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"mbpa_first": 1500}, "leaves none of them to measure MbPA on. Lower --mbpa-first"),
+        ({"split_tokens": 300, "mbpa_first": 300}, "the text has 300 tokens"),
+        ({"split_tokens": 0}, "split-tokens is 0; expected 1 or more"),
+        ({"mbpa_tokens": 0}, "mbpa-tokens is 0; expected 1 or more"),
+        ({"mbpa_first": -1}, "mbpa-first is -1; expected 0 or more"),
+        ({"two_step_tokens": -1}, "two-step-tokens is -1; expected 0 or more"),
+        ({"checkpoint": "none"}, "there is no such checkpoint"),
+    ],
+)
+def test_refused(options, said, run):
+    with pytest.raises(InputError, match=said):
+        sweep_memory(run, **FEW | options)
+    assert not (run / "memory").exists()
+
+
+def test_cut_off_it_goes_on_after_the_last_part(swept, monkeypatch, capsys):
+    folder, undisturbed = swept
+    real, done = sweeps._Bench.measure, []
+
+    def measure(self, title, first, tokens, size, theta, lrs, steps):
+        if steps == 2 and not done:
+            raise KeyboardInterrupt
+        return real(self, title, first, tokens, size, theta, lrs, steps)
+
+    monkeypatch.setattr(sweeps._Bench, "measure", measure)
+    (folder / "memory/sweep.json").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        sweep_memory(folder, **FEW)
+    assert not (folder / "memory/sweep.json").exists()
+    done.append(True)
+    monkeypatch.setattr(sweeps._Bench, "cache_grid", None)
+    monkeypatch.setattr(sweeps._Bench, "mbpa_grid", None)
+    capsys.readouterr()
+    found = sweep_memory(folder, **FEW)
+    said = capsys.readouterr().err
+    assert "cache was done before" in said
+    assert "mbpa was done before" in said
+    for part in (found, undisturbed):
+        for inner in (part["cache"], part["mbpa"], part["mbpa"]["two_steps"]):
+            assert inner.pop("seconds") > 0
+    assert found == undisturbed
+    assert not (folder / "memory/sweep.partial.json").exists()
+
+
+def test_parts_of_another_question_are_done_anew(swept, capsys):
+    folder, undisturbed = swept
+    partial = folder / "memory/sweep.partial.json"
+    stages = sweeps._Stages(partial, {"checkpoint": "another", "text": "t"})
+    stages.run("cache", {}, lambda: {"grid": [], "model": {}})
+    found = sweep_memory(folder, **FEW)
+    assert "cache is of another checkpoint, text or setting" in capsys.readouterr().err
+    assert found["cache"]["grid"] == undisturbed["cache"]["grid"]
+    partial.write_text("{")
+    assert sweep_memory(folder, **FEW)["chosen"] == undisturbed["chosen"]
+    assert "damaged" in capsys.readouterr().err
+
+
+def cache_rows(best):
+    """A grid whose NLL grows with the distance to a point, in steps of each axis."""
+    axes = {"theta": (0.1, 0.2, 0.3), "size": (1000, 5000, 9000), "weight": (0.05, 0.1, 0.15)}
+    rows = [dict(zip(axes, point, strict=True)) for point in np.array(np.meshgrid(*axes.values())).T.reshape(-1, 3)]
+    return [
+        row | {"nll": 5 + 0.1 * sum(abs(axes[n].index(row[n]) - axes[n].index(best[n])) for n in axes)} for row in rows
+    ]
+
+
+def test_warnings_at_the_edge():
+    inside = {"theta": 0.2, "size": 5000, "weight": 0.1}
+    chosen, warnings = choose_cache(cache_rows(inside), 6.0)
+    assert warnings == []
+    assert chosen["cache"] == {"size": 5000, "theta": 0.2}
+    assert chosen["weights"]["cache"] == 0.1
+    _, warnings = choose_cache(cache_rows(inside | {"theta": 0.3, "size": 1000}), 6.0)
+    assert len(warnings) == 2
+    assert "the best theta, 0.3, is the largest of its grid: a larger one may be better" in warnings[0]
+    assert "the best size, 1000, is the smallest of its grid" in warnings[1]
+    level = [row | {"nll": 5 + abs(row["weight"] - 0.1)} for row in cache_rows(inside)]
+    assert choose_cache(level, 6.0)[1] == [], "theta and size change nothing"
+    chosen, warnings = choose_cache(cache_rows(inside), 4.9)
+    assert chosen["weights"]["cache"] == 0
+    assert warnings == ["the cache helps at no point of its grid: its weight is set to 0"]
+    with pytest.raises(InputError, match="diverged"):
+        choose_cache([row | {"nll": None} for row in cache_rows(inside)], 4.9)
+
+
+def test_mbpa_that_does_not_help():
+    """Its k and rate are those that do the least harm, its weight is 0, and the cache keeps its own."""
+    rows = [
+        {"k": k, "lr": lr, "cache_weight": c, "mbpa_weight": m, "nll": 5 + m / lr / k - c * (0.2 - c)}
+        for k in (512, 1024)
+        for lr in (0.1, 0.3)
+        for c in (0.0, 0.1, 0.2)
+        for m in (0.0, 0.02, 0.1)
+    ]
+    chosen = {"cache": {"size": 5000, "theta": 0.2}, "mbpa": None, "weights": {"cache": 0.2}}
+    warnings = choose_mbpa(chosen, rows)
+    assert chosen["mbpa"] == {"size": 5000, "k": 1024, "lr": 0.3, "beta": 0.5, "steps": 1}
+    assert chosen["weights"] == {"cache": 0.2, "mbpa": 0.0, "both": [0.1, 0.0]}
+    assert warnings == [
+        "MbPA with the cache: the best mbpa weight is 0: MbPA does not help here",
+        "MbPA alone: the best mbpa weight is 0: MbPA does not help here",
+    ]
