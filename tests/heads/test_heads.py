@@ -10,7 +10,7 @@ from head_optimizers import OPTIMIZERS
 from torch import nn
 
 from firstsight import HebbianSoftmax, InputError, Softmax
-from firstsight.functional import class_means, hebbian_update_, hebbian_write_
+from firstsight.functional import hebbian_update_
 
 
 def batch(n=12, d=5, v=9, seed=0):
@@ -222,14 +222,12 @@ def test_bad_use_is_named():
         head.attach(torch.optim.SGD(head.parameters(), lr=0.1))
 
 
-def test_the_write_from_means_is_the_write():
-    h, y = batch()
-    weights, counts = torch.randn(9, 5).expand(2, 9, 5).clone(), torch.ones(2, 9, dtype=torch.int64)
+def test_the_papers_rule_in_a_head_is_the_pure_function():
+    head = HebbianSoftmax(5, 9, T=3, gamma=0.3, rule="paper")
+    weight, counts = head.weight.detach().clone(), head.counts.clone()
     for _ in range(2):
-        hebbian_update_(weights[0], counts[0], h, y, T=3, gamma=0.3)
-        hebbian_write_(weights[1], counts[1], *class_means(h, y), T=3, gamma=0.3)
-    assert torch.equal(*weights)
-    assert torch.equal(*counts)
-    classes, means, occurrences = class_means(h, y)
-    with pytest.raises(InputError, match=r"means \[\d, 4\].*expected \[U\], \[U, 5\]"):
-        hebbian_write_(weights[1], counts[1], classes, means[:, :4], occurrences, T=3, gamma=0.3)
+        hidden, target = batch()
+        hebbian_update_(weight, counts, hidden, target, T=3, gamma=0.3)
+        head.write(hidden, target)
+    assert torch.equal(head.weight, weight)
+    assert torch.equal(head.counts, counts)

@@ -3,51 +3,49 @@
 Shapes: V classes, D features, S positions; [...] stands for any leading dimensions.
 """
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 
 from firstsight.errors import InputError
-from firstsight.heads import HebbianSoftmax
+from firstsight.heads.hebbian import HebbianSoftmax
+from firstsight.heads.write import checked_counts
 from firstsight.heads.exchange import Group
 
 
 class _AdoptedHead(HebbianSoftmax):
-    """A head on the parameters of a linear layer, whose counts *are* that layer's buffer ``firstsight_counts``.
+    """A head on the parameters of a linear layer, which keeps its counts in that layer's buffer ``firstsight_counts``.
 
     One tensor under two names would come apart when ``.to(device)`` or ``load_state_dict`` replaces one of them.
     """
 
-    _linear: nn.Linear
+    _prefix = "firstsight_"
+
+    def __init__(self, linear: nn.Linear, counts: Tensor | int | None, **settings: Any) -> None:
+        counts_V, before = checked_counts(linear, counts), getattr(linear, "firstsight_moments", None)
+        self.__dict__["_linear"] = linear  # not a submodule: parameters and buffers stay the model's alone
+        has_bias = linear.bias is not None
+        super().__init__(linear.in_features, linear.out_features, bias=has_bias, device="meta", **settings)
+        self._take_over(linear)
+        self._keep_nothing(counts_V)
+        if before is not None and self._rule.needs != "nothing" and self._kept("moments").shape == before.shape:
+            self._keep("moments", before)
 
     @property
-    def counts(self) -> Tensor:
-        return cast(Tensor, self._linear.firstsight_counts)
-
-    @counts.setter
-    def counts(self, value: Tensor) -> None:
-        self._linear.register_buffer("firstsight_counts", value)
+    def _keeper(self) -> nn.Module:
+        linear: nn.Module = self.__dict__["_linear"]
+        return linear
 
     @property
-    def moments(self) -> Tensor:
-        return cast(Tensor, self._linear.firstsight_moments)
-
-    @moments.setter
-    def moments(self, value: Tensor) -> None:
-        self._linear.register_buffer("firstsight_moments", value)
-
-    def _take_over(self, linear: nn.Linear) -> "_AdoptedHead":
-        # Not a submodule: the parameters and the buffer stay the model's alone.
-        self.__dict__["_linear"] = linear
-        for name in {"counts", "moments"} & set(self._buffers):
-            del self._buffers[name]
-        return super()._take_over(linear)
+    def counts(self) -> Tensor:  # type: ignore[override]
+        """[V] int64, the layer's buffer."""
+        return self._kept("counts")
 
     def add_classes(self, n: int) -> None:
         super().add_classes(n)
-        self._linear.out_features = self.num_classes
+        self.__dict__["_linear"].out_features = self.num_classes
 
 
 class _Capture:
@@ -70,7 +68,7 @@ class _Capture:
     @_disable_dynamo
     def after_model(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         labels, self.labels = self.labels, None
-        if labels is not None and self.head._attached:
+        if labels is not None and self.head.attached:
             raise InputError(
                 f"{type(model).__name__} was given labels, and the output layer that firstsight.attach found was not "
                 "called. If the layer was replaced since (as resize_token_embeddings does), attach again."
@@ -79,7 +77,7 @@ class _Capture:
     @_disable_dynamo
     def after_linear(self, linear: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
         labels, self.labels = self.labels, None
-        if not (self.head._attached and linear.training and output.requires_grad):
+        if not (self.head.attached and linear.training and output.requires_grad):
             return
         if labels is None:
             raise InputError(
@@ -137,7 +135,7 @@ def _output_layer(model: nn.Module) -> nn.Linear:
         )
     for hook in layer._forward_hooks.values():
         capture = getattr(hook, "__self__", None)
-        if isinstance(capture, _Capture) and capture.head._attached:
+        if isinstance(capture, _Capture) and capture.head.attached:
             raise InputError("this output layer is attached already; a second time would write twice.")
     return layer
 
@@ -167,7 +165,7 @@ def attach(
         T: as :class:`HebbianSoftmax`.
         gamma: as :class:`HebbianSoftmax`.
         rule: as :class:`HebbianSoftmax`. Those that need running moments keep them in a second buffer,
-            ``firstsight_moments`` [1 + D, 1 + D].
+            ``firstsight_moments``.
         counts: as :meth:`HebbianSoftmax.from_linear`; None goes on from the ``firstsight_counts`` it has, else 1.
             **For a layer that is already trained give them**: with 1, the next sight of a class overwrites its row.
         shift: logits at position t predict label t + shift. 1 for the causal language models of transformers, which
@@ -184,10 +182,8 @@ def attach(
     if shift < 0:
         raise InputError(f"shift is {shift}; expected 0 or more: logits at position t predict label t + shift.")
     linear = _output_layer(model_or_linear)
-    before, moments = (getattr(linear, name, None) for name in ("firstsight_counts", "firstsight_moments"))
-    head = _AdoptedHead.from_linear(linear, before if counts is None else counts, T=T, gamma=gamma, rule=rule)
-    if moments is not None and head._parts.needs_moments:
-        head.moments = moments
+    before = getattr(linear, "firstsight_counts", None)
+    head = _AdoptedHead(linear, before if counts is None else counts, T=T, gamma=gamma, rule=rule)
     hooks: list[Any] = [head.attach(optimizer, group=group)]
     capture = _Capture(head, shift)
     hooks.append(linear.register_forward_hook(capture.after_linear, with_kwargs=True))

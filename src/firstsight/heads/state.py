@@ -1,16 +1,13 @@
-"""What a head checks before it takes over a saved state."""
+"""What a writing head checks before it takes over a saved state."""
 
 import math
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from firstsight.heads.hebbian import HebbianSoftmax
+from typing import Any
 
 
 def state_errors(
-    head: "HebbianSoftmax", state_dict: dict[str, Any], prefix: str, version: int, newest: int
+    state_dict: dict[str, Any], prefix: str, *, num_classes: int, T: float, record: bool, version: int, newest: int
 ) -> list[str]:
-    """Why ``head`` cannot take over the entries of ``state_dict`` that begin with ``prefix``; empty if it can.
+    """Why a head of these settings cannot take over the entries that begin with ``prefix``; empty if it can.
 
     Also where strict=False: trained rows with counts of 1 would be overwritten one by one, unseen.
     """
@@ -18,12 +15,12 @@ def state_errors(
     if f"{prefix}weight" in state_dict and name not in state_dict:
         found.append(
             f'the state has no "{name}", as that of an nn.Linear or a Softmax has none. Say how well its rows are '
-            f'known before you load it: state["{name}"] = torch.full(({head.num_classes},), {math.ceil(head.T)}) '
+            f'known before you load it: state["{name}"] = torch.full(({num_classes},), {math.ceil(T)}) '
             f"leaves them to the gradient, the occurrences in training + 1 is what the rule would have counted, "
             f"and ones let the next sight of a class overwrite its row."
         )
     name = f"{prefix}written"
-    if f"{prefix}weight" in state_dict and (name in state_dict) != head._record:
+    if f"{prefix}weight" in state_dict and (name in state_dict) != record:
         found.append(
             f'"{name}" is in the state or the head has record=True, and not both: a tied embedding would change by all '
             f"that was written. Make the head with record={name in state_dict}."

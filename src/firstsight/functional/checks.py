@@ -1,0 +1,52 @@
+"""What the pure functions ask of their arguments, and how they say that it is not so."""
+
+import torch
+from torch import Tensor
+
+from firstsight.errors import InputError
+
+IGNORE_INDEX = -100
+
+
+def flatten(hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """[..., D] and [...] as [N, D] and [N]."""
+    return hidden.reshape(-1, hidden.shape[-1]), target.reshape(-1)
+
+
+def check_rule(T: float, gamma: float) -> None:
+    """Raise InputError unless T is above 0 and gamma in [0, 1]."""
+    if not T > 0:
+        raise InputError(f"T is {T}; expected a number above 0: a class is written until it has been seen T times.")
+    if not 0 <= gamma <= 1:
+        raise InputError(f"gamma is {gamma}; expected a rate in [0, 1]: 0 sets no floor, 1 always overwrites.")
+
+
+def check_shapes(hidden: Tensor, weight: Tensor, target: Tensor) -> None:
+    """Raise InputError unless hidden is [..., D] float, weight [V, D] and target [...] int64."""
+    if weight.ndim != 2:
+        raise InputError(f"weight is {list(weight.shape)}; expected [num_classes, features].")
+    if hidden.shape != (*target.shape, weight.shape[1]):
+        raise InputError(
+            f"hidden is {list(hidden.shape)} and target {list(target.shape)}; expected hidden [..., {weight.shape[1]}] "
+            f"(the width of weight) and target with the same leading dimensions."
+        )
+    if target.dtype != torch.int64 or not hidden.is_floating_point():
+        raise InputError(
+            f"hidden is {hidden.dtype} and target {target.dtype}; expected floating point and torch.int64."
+        )
+
+
+def check_labels(hidden: Tensor, weight: Tensor, target: Tensor, ignore_index: int) -> None:
+    """``check_shapes``, and raise InputError for a label outside [0, V) that is not ``ignore_index``."""
+    check_shapes(hidden, weight, target)
+    if (kept_N := target[target != ignore_index]).numel():
+        check_range(int(kept_N.min()), int(kept_N.max()), weight.shape[0], ignore_index)
+
+
+def check_range(lowest: int, highest: int, num_classes: int, ignore_index: int) -> None:
+    """Raise InputError unless the labels from ``lowest`` to ``highest`` lie in [0, num_classes)."""
+    if lowest < 0 or highest >= num_classes:
+        raise InputError(
+            f"target holds the label {lowest if lowest < 0 else highest}; expected 0 to {num_classes - 1} "
+            f"(num_classes = {num_classes}), or {ignore_index} for what does not count."
+        )

@@ -1,0 +1,176 @@
+"""What every output layer is: a row and perhaps a bias for each class, optimizers it is attached to, and growth.
+
+Shapes: V classes, D features; [...] stands for any leading dimensions.
+"""
+
+import math
+from abc import abstractmethod
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from firstsight.errors import InputError
+from firstsight.functional import IGNORE_INDEX
+from firstsight.heads.attachment import Handle
+from firstsight.heads.exchange import Group
+from firstsight.heads.growth import check_growable, check_landed, grow_
+
+
+class Head(nn.Module):
+    """Rows for classes, without a loss of its own: ``Softmax`` is one with, and ``HebbianWrite`` adds the write to any.
+
+    Arguments, attributes and errors as :class:`firstsight.Softmax`.
+    """
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        bias: bool = True,
+        *,
+        ignore_index: int = IGNORE_INDEX,
+        compute_dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self._attached: dict[int, tuple[torch.optim.Optimizer, list[Any]]] = {}
+        if in_features < 1 or num_classes < 1:
+            raise InputError(f"in_features is {in_features} and num_classes {num_classes}; expected 1 or more of each.")
+        self.ignore_index = ignore_index
+        self.compute_dtype = compute_dtype
+        self.weight = nn.Parameter(torch.empty(num_classes, in_features, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(num_classes, device=device, dtype=dtype)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start afresh: weight uniform in +-1/sqrt(D), bias 0."""
+        nn.init.uniform_(self.weight, -self._bound, self._bound)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def start_bias(self, counts: Tensor) -> None:
+        r"""Start the bias at the log frequency of each class, :math:`b_i = \log \frac{n_i + 1}{\sum_j (n_j + 1)}`.
+
+        A new layer then gives every class its share whatever the activation, and the gradient need not spend its
+        first thousands of steps on learning which classes are rare. The 1 is our decision: a class never seen keeps a
+        finite bias.
+
+        Args:
+            counts: [V], n_i: how often each class occurs in training, 0 or more.
+
+        Raises:
+            InputError: (a ``ValueError``) the layer has no bias, or counts is not as above.
+        """
+        if self.bias is None:
+            raise InputError("this layer has no bias to start; make it with bias=True.")
+        if counts.shape != self.bias.shape or bool((counts < 0).any()):
+            raise InputError(
+                f"counts is {list(counts.shape)}; expected [{self.num_classes}] occurrences, each 0 or more."
+            )
+        smoothed_V = counts.cpu().double() + 1
+        with torch.no_grad():
+            self.bias.copy_((smoothed_V / smoothed_V.sum()).log())
+
+    @property
+    def in_features(self) -> int:
+        """D."""
+        return self.weight.shape[1]
+
+    @property
+    def num_classes(self) -> int:
+        """V."""
+        return self.weight.shape[0]
+
+    @property
+    def _bound(self) -> float:
+        return 1 / math.sqrt(self.in_features)
+
+    @property
+    def attached(self) -> bool:
+        """Whether there is an optimizer whose steps it follows."""
+        return bool(self._attached)
+
+    @abstractmethod
+    def _cross_entropy(self, hidden: Tensor, target: Tensor, reduction: str, nll_out: Tensor | None = None) -> Tensor:
+        """The loss: its sum, its mean, or one value a token, which fills ``nll_out`` too."""
+
+    def attach(self, optimizer: torch.optim.Optimizer, *, group: Group = None, after: int = 0) -> Handle:
+        """Tie the head to an optimizer: ``add_classes`` then grows that optimizer's state too.
+
+        Args:
+            optimizer: one that holds ``weight``.
+            group, after: of the write; a plain softmax has none. Here so that any head can stand in any loop.
+
+        Returns:
+            A handle; ``handle.remove()`` ends it.
+
+        Raises:
+            InputError: (a ``ValueError``) the optimizer does not hold ``weight``, or is attached already.
+        """
+        if not any(parameter is self.weight for group_ in optimizer.param_groups for parameter in group_["params"]):
+            raise InputError(
+                "the optimizer does not hold this head's weight, so its steps say nothing about when to write. "
+                "Build the optimizer with the head's parameters, then attach."
+            )
+        key = id(optimizer)
+        if key in self._attached:
+            raise InputError("this head is attached to this optimizer already; a second time would write twice.")
+        self._attached[key] = optimizer, self._hooks(optimizer, group, after)
+        return Handle(lambda: self._detach(key))
+
+    def add_classes(self, n: int) -> None:
+        """Grow by n classes, which start as those of a new head: weight uniform in +-1/sqrt(D), bias 0.
+
+        The ``Parameter`` objects stay the same ones, so a tied embedding, ``param_groups`` and every other reference
+        follow. Gradients so far are kept (zeros for the new rows), and so is the state of each optimizer that the head
+        is attached to: a new row gets what it would have if it had been there, never seen, from the start. Costs one
+        copy of the head and of that state. Call ``backward()`` of what was computed before first. An optimizer that
+        holds the weight and is not attached must be built anew (torch's fused ones do not even notice, and write past
+        the end of their old state). Under DDP call it on
+        all ranks, then wrap the model again: DDP keeps buffers of the old size, and wrapping makes the new rows equal.
+
+        Args:
+            n: how many, 1 or more.
+
+        Raises:
+            InputError: (a ``ValueError``) n is below 1, or an attached optimizer keeps a state whose start is not known
+                here (known: SGD, RMSprop, Adagrad, Adadelta, Adam, AdamW, Adamax, NAdam, RAdam). Nothing has changed.
+        """
+        if n < 1:
+            raise InputError(f"n is {n}; expected 1 or more new classes.")
+        parameters = [self.weight] if self.bias is None else [self.weight, self.bias]
+        optimizers = [optimizer for optimizer, _ in self._attached.values()]
+        check_growable(parameters, optimizers)
+        for parameter, bound in zip(parameters, (self._bound, 0.0), strict=False):
+            grow_(parameter, n, bound, optimizers)
+
+    def _hooks(self, optimizer: torch.optim.Optimizer, group: Group, after: int) -> list[Any]:
+        return [self.weight.register_post_accumulate_grad_hook(check_landed)]  # type: ignore[no-untyped-call]
+
+    def _detach(self, key: int) -> None:
+        _, hooks = self._attached.pop(key, (None, []))
+        for hook in hooks:
+            hook.remove()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy is attached to nothing: the optimizer serves the parameters of the original.
+        return {**self.__dict__, "_attached": {}}
+
+    def _take_over(self, linear: nn.Linear) -> Self:
+        self.weight = cast(nn.Parameter, linear.weight)
+        self.bias = cast(nn.Parameter | None, linear.bias)
+        return self
+
+    @classmethod
+    def from_linear(cls, linear: nn.Linear) -> Self:
+        """Take over an ``nn.Linear``: its parameters, not copies, so that its optimizer goes on serving them."""
+        return cls(linear.in_features, linear.out_features, bias=False, device="meta")._take_over(linear)
+
+    def extra_repr(self) -> str:
+        """The sizes, for ``print``."""
+        return f"in_features={self.in_features}, num_classes={self.num_classes}, bias={self.bias is not None}"

@@ -1,0 +1,84 @@
+r"""Running mean m and covariance :math:`\Sigma` of all activations, for the rules of the write that use them.
+
+Shapes: U classes of a step, N activations, D features.
+"""
+
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from firstsight.heads.exchange import Sums
+
+Needs: TypeAlias = Literal["nothing", "mean", "covariance"]
+
+# Of the running moments: a step is forgotten after about a hundred others, for the model that makes them changes.
+RATE = 0.01
+# Added to the covariance's diagonal, as a share of its mean, so that it can be inverted from the first step on.
+RIDGE = 0.01
+# In units of the last place: differences of running means that are as small as this are rounding.
+ROUNDING = 32
+
+
+def no_moments(weight: Tensor, needs: Needs) -> Tensor | None:
+    """The buffer of a layer [V, D] that has seen nothing yet: [1 + D], or [1 + D, 1 + D] for a covariance."""
+    if needs == "nothing":
+        return None
+    shape = [1 + weight.shape[1]] * (2 if needs == "covariance" else 1)
+    return torch.zeros(shape, dtype=torch.promote_types(weight.dtype, torch.float32), device=weight.device)
+
+
+class Moments:
+    """Running moments of all activations, on a buffer that is changed in place.
+
+    The buffer holds the exponentially weighted mean of (1, h), or of (1, h)(1, h)^T, started at 0: its first value is
+    the weight of what it has seen, 1 in the long run, and dividing by it leaves no trace of the start.
+
+    Args:
+        buffer: [1 + D] for the mean alone, or [1 + D, 1 + D].
+    """
+
+    def __init__(self, buffer: Tensor) -> None:
+        self._buffer = buffer
+        self._first = buffer if buffer.ndim == 1 else buffer[0]
+
+    def take_in_(self, sums: Sums) -> Sums:
+        """Take in the sums of a step (of ``with_second_moment``, for a covariance), and give back the classes' own."""
+        classes, sums_UD, occurrences = sums
+        D = int((classes < 0).sum())  # 0 when another rank skipped the step
+        if tokens := int(occurrences.sum()):
+            self._buffer *= 1 - RATE
+            self._first[0] += RATE
+            self._first[1:] += RATE / tokens * sums_UD[D:].sum(0)
+            if self._buffer.ndim == 2:
+                self._buffer[1:, 1:] += RATE / tokens * sums_UD[:D]
+        return classes[D:], sums_UD[D:], occurrences[D:]
+
+    def mean(self) -> Tensor:
+        """[D]."""
+        return self._first[1:] / self._first[0]
+
+    def covariance(self) -> Tensor:
+        """[D, D], with a ridge on its diagonal."""
+        mean_D = self.mean()
+        covariance_DD = self._buffer[1:, 1:] / self._buffer[0, 0] - torch.outer(mean_D, mean_D)
+        diagonal_D, info = covariance_DD.diagonal(), torch.finfo(covariance_DD.dtype)
+        # Of one activation alone the difference is rounding, and may have no inverse.
+        diagonal_D += (RIDGE * diagonal_D.mean()).clamp(min=ROUNDING * info.eps * mean_D.square().mean()) + info.tiny
+        return covariance_DD
+
+
+def with_second_moment(sums: Sums, hidden_ND: Tensor) -> Sums:
+    """Class sums, and the sum of all h h^T as rows of D classes of its own, -D to -1.
+
+    So it is merged over micro-batches and exchanged between processes like everything else. (The sum of all h needs
+    nothing of its own: it is that of the class sums.)
+    """
+    with torch.autocast(hidden_ND.device.type, enabled=False):
+        second_DD = hidden_ND.t() @ hidden_ND
+    own_D = torch.arange(-len(second_DD), 0, device=second_DD.device)
+    return (
+        torch.cat([own_D, sums[0]]),
+        torch.cat([second_DD, sums[1]]),
+        torch.cat([torch.zeros_like(own_D), sums[2]]),
+    )
