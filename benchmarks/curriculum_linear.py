@@ -12,7 +12,8 @@ import tyro
 from firstsight.lab.curriculum import Curriculum
 from firstsight.lab.curriculum.convnet import Network
 from firstsight.lab.curriculum.summary import Panel
-from firstsight.lab.report.curriculum_figures import HEADS, STEPS, Figure, run_figure
+from firstsight.lab.report.figures.curricula import STEPS, CurriculaFigure
+from firstsight.lab.report.figures.figure_10 import HEADS
 
 
 def main(data: Path = Path("data/omniglot"), out: Path = Path("runs/linear"), seeds: int = 10) -> None:
@@ -23,8 +24,9 @@ def main(data: Path = Path("data/omniglot"), out: Path = Path("runs/linear"), se
         lines[line]: Curriculum(network=network, optimizer="rmsprop", max_steps=STEPS["cpu"], **settings)
         for line, (_, settings) in HEADS.items()
     }
-    figure = Figure("Omniglot curriculum without ReLU", [Panel("without ReLU, RMSProp 0.006", lines)], variants)
-    found = run_figure(figure, "linear", data, range(seeds), out, out / "runs", None, {})
+    panels = [Panel("without ReLU, RMSProp 0.006", lines)]
+    figure = CurriculaFigure("Omniglot curriculum without ReLU", panels, variants)
+    found = figure.make("linear", data, range(seeds), out, out / "runs", None, {})
     print("\n".join(found["files"]))
 
 

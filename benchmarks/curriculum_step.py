@@ -18,7 +18,7 @@ from torch import nn
 
 from firstsight.lab.curriculum import Curriculum
 from firstsight.lab.curriculum.draws import Drawings
-from firstsight.lab.curriculum.model import Classifier, make_optimizer
+from firstsight.lab.curriculum.model import Classifier, build_optimizer
 
 N = 400  # classes introduced
 IMAGES = np.random.default_rng(0).integers(0, 256, (N, 20, 28, 28), dtype=np.uint8)
@@ -30,7 +30,7 @@ def make_step(**changes: Any) -> Callable[[], float]:
     draws = Drawings(IMAGES, settings.seed)
     draws.seed_weights()
     model = Classifier(28, settings).train()
-    optimizer = make_optimizer(model, settings)
+    optimizer = build_optimizer(model, settings)
     model.head.attach(optimizer, group=False)
     steps = iter(range(10**9))
 

@@ -16,7 +16,7 @@ from firstsight.functional import tiled as _cross_entropy
 from firstsight.heads import HebbianSoftmax
 from firstsight.lab.lm.lstm import LanguageModel, head_width
 from firstsight.lab.lm.recipes import recipe
-from firstsight.lab.runs.optimizer import make_optimizer
+from firstsight.lab.lm.run import build_optimizer
 
 V, N, D = 267_735, 6400, 512  # a sub-batch of the paper: 64 sequences of 100 tokens
 ROWS = [512, 1024, 2048, 4096]
@@ -74,7 +74,7 @@ def paper_step(rounds: int) -> dict[str, Any]:
     def make(attached: bool) -> Callable[[], object]:
         head = HebbianSoftmax(head_width(config), V, bias=False)
         model = LanguageModel(V, config, head).cuda().train()
-        optimizer = make_optimizer(model.parameters(), config)
+        optimizer = build_optimizer(model, config)
         if attached:
             head.attach(optimizer)
 

@@ -25,7 +25,7 @@ from firstsight.lab.data import Corpus, open_corpus
 from firstsight.lab.data.audit.audit import audit_corpus
 from firstsight.lab.data.gutenberg.book_ids import LISTED
 from firstsight.lab.data.gutenberg.mirror import open_source
-from firstsight.lab.data.pool import cores
+from firstsight.lab.system.machine import cores
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "data"))
 from plain_script import plain_process_text  # type: ignore[import-not-found]

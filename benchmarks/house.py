@@ -45,22 +45,24 @@ import sys
 from pathlib import Path
 import numpy as np, torch
 torch.set_num_threads(1)
-try:
+if sys.argv[1] == "firstsight":
     from firstsight import MbPA, NeuralCache, score_stream
     from firstsight.lab.data.gutenberg import process_text
     from firstsight.lab.lm.evaluation import token_nll
-    from firstsight.lab.lm.run import open_run_and_corpus as opened
+    from firstsight.lab.lm.run import open_run
     from firstsight.lab.reading.moments import measure_moments
     from firstsight.lab.reading.writing import Writing, adapted_nll
-except ModuleNotFoundError:
+    trained = open_run(sys.argv[2])
+    corpus = trained.corpus
+else:
     from engram import MbPA, NeuralCache, score_stream
     from engram.data.gutenberg import process_text
     from engram.evaluation import token_nll
-    from engram.results import open_with_data as opened
+    from engram.results import open_with_data
     from engram.activations import measure_moments
     from engram.adaptation import Writing, adapted_nll
-run, books, out = map(Path, sys.argv[1:])
-trained, corpus = opened(run, "best", None)
+    trained, corpus = open_with_data(Path(sys.argv[2]), "best", None)
+books, out = map(Path, sys.argv[3:])
 model, eos_id, counts = trained.model, trained.vocabulary.eos_id, trained.vocabulary.counts
 tokens = np.asarray(corpus.split("valid")[:5000])
 found = {name: token_nll(model, tokens, eos_id=eos_id, streams=n) for name, n in (("plain", 1), ("streams", 7))}
@@ -133,7 +135,7 @@ def run_side(tree: Path, work: Path) -> None:
         command(f"curricula-{head}", "omniglot", *short, "--rule", head, "--workers", "1")
     shutil.unpack_archive(shared / "data" / "gutenberg" / "mirror-valid.tar.xz", work / "mirror", filter="data")
     print(f"{package}: every token, and the books", file=sys.stderr, flush=True)
-    python("-c", PROBE, run, "mirror", ".")
+    python("-c", PROBE, package, run, "mirror", ".")
 
 
 def values(work: Path) -> Iterator[tuple[str, Any]]:

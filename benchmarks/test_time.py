@@ -17,11 +17,9 @@ from typing import Any
 import numpy as np
 from common import save
 
-from firstsight.lab.data import Corpus
 from firstsight.lab.data.gutenberg import process_text
 from firstsight.lab.data.vocabulary import EOS
-from firstsight.lab.lm.results import open_with_data
-from firstsight.lab.lm.run import Trained
+from firstsight.lab.lm.run import Run, open_run
 from firstsight.lab.reading.adapt import MOMENTS_OF, adapt_run
 from firstsight.lab.reading.moments import measure_moments
 from firstsight.lab.reading.open_words import number, open_results
@@ -45,17 +43,15 @@ def books(archive: Path, count: int) -> dict[str, list[str]]:
     return found
 
 
-def open_books(
-    trained: Trained, corpus: Corpus, texts: dict[str, list[str]], writing: Writing, tokens: int
-) -> dict[str, Any]:
-    vocabulary = trained.vocabulary
-    part = np.asarray(corpus.split("train")[:MOMENTS_OF])
-    moments = measure_moments(trained.model, part, eos_id=vocabulary.eos_id)
+def open_books(run: Run, texts: dict[str, list[str]], writing: Writing, tokens: int) -> dict[str, Any]:
+    vocabulary = run.vocabulary
+    part = np.asarray(run.corpus.split("train")[:MOMENTS_OF])
+    moments = measure_moments(run.model, part, eos_id=vocabulary.eos_id)
     ids = {name: number(words[:tokens], vocabulary) for name, words in texts.items()}
     first, *others = ids
 
     def read(name: str, offset: float) -> dict[str, Any]:
-        return open_results(trained, ids[name], writing, moments=moments, offset=offset)
+        return open_results(run, ids[name], writing, moments=moments, offset=offset)
 
     tuned = {offset: read(first, offset) for offset in OFFSETS}
     best = {v: min(OFFSETS, key=lambda offset: _variant(tuned[offset], v)["all"]) for v in OPEN}
@@ -136,8 +132,7 @@ def main() -> None:
             print_split(part)
         result[str(run)] = found
         if texts:
-            trained, corpus = open_with_data(run, **where)
-            opened = open_books(trained, corpus, texts, Writing(**settings), options.tokens)
+            opened = open_books(open_run(run, **where), texts, Writing(**settings), options.tokens)
             print_open(opened)
             result[str(run)]["open"] = opened
     save(options.out, {"runs": result})

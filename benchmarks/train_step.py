@@ -16,8 +16,7 @@ from torch import Tensor
 
 from firstsight.functional import hebbian_update_
 from firstsight.lab.lm.recipes import recipe
-from firstsight.lab.lm.run import build_model
-from firstsight.lab.runs.optimizer import make_optimizer
+from firstsight.lab.lm.run import build_model, build_optimizer
 
 V = 33_278
 RESULT = "benchmarks/results/train_step.json"
@@ -28,7 +27,7 @@ def make_step(path: str, head: str, attached: bool) -> Callable[[], float]:
     torch.manual_seed(0)
     config = recipe("small").replace(head=head)
     model = build_model(V, config).train()
-    optimizer = make_optimizer(model.parameters(), config)
+    optimizer = build_optimizer(model, config)
     if attached:
         model.head.attach(optimizer)
     # Words by Zipf's law, as in text: the write depends on how many different ones a batch holds.

@@ -11,7 +11,7 @@ from forked import start_with
 from torch import nn
 
 from firstsight.lab import cli
-from firstsight.lab.report import curriculum_figures as figures
+from firstsight.lab.report.figures import curricula
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -56,7 +56,6 @@ def test_own_text(folder, capsys):
 @pytest.mark.shared
 def test_corpora(folder, shared_data, monkeypatch):
     """In the README's order; a small mirror on the disk stands in for the web's, made-up articles for LDC's."""
-    monkeypatch.syspath_prepend(str(ROOT / "tests" / "data"))
     from books import make_book, write_mirror
     from gigaword_files import make_documents, render
 
@@ -76,7 +75,7 @@ def test_corpora(folder, shared_data, monkeypatch):
         "300": "5",
     }
     shorter = {"omniglot": ["--seeds=1", "--max-steps=4"], "figure": ["--seeds=1"]}
-    monkeypatch.setattr(figures, "STEPS", {"cpu": 2})
+    monkeypatch.setattr(curricula, "STEPS", {"cpu": 2})
     start_with(monkeypatch)
     ran = [command for command in commands() if of_a_corpus(command)]
     for command in ran:

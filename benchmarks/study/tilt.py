@@ -16,7 +16,8 @@ import matplotlib
 import torch
 
 from firstsight.lab.data import open_corpus
-from firstsight.lab.lm.evaluation import EDGES, evaluate
+from firstsight.lab.data.bands import EDGES
+from firstsight.lab.lm.evaluation import evaluate
 from firstsight.lab.lm.run import open_run
 from firstsight.lab.report.style import INK, STYLE, Plot, add_legend, lines_of, new_axes
 from firstsight.lab.system.files import write_json

@@ -7,20 +7,19 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch._dynamo  # noqa: F401 - the first optimizer imports it: once, in place of once in every fork
 
-from firstsight.lab.studies.jobs import run_task
+from firstsight.lab.studies import worker
 
 
 class Forked:
     """A task as a fork of this process in place of a fresh Python, whose imports take longer than its work.
 
-    It stands for ``subprocess.Popen``, and takes ``[python, "-m", module, JSON]``; the module has a ``work``.
+    It stands for ``subprocess.Popen``, and takes ``[python, "-m", module, JSON]``.
     """
 
     def __init__(self, command, *, stdout, stderr, **_) -> None:
@@ -35,7 +34,7 @@ class Forked:
                 os.close(self._lives)
                 sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
                 sys.argv = command[2:]
-                run_task(import_module(command[2]).work)
+                worker.main()
             except SystemExit as end_of_task:
                 code = end_of_task.code
             except BaseException:

@@ -5,11 +5,13 @@ the last part.
 """
 
 import ast
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 PACKAGE = "firstsight"
+STANDARD = sys.stdlib_module_names
 
 
 class Import(NamedTuple):
@@ -68,10 +70,8 @@ def layer_of(module: str, layers: Mapping[str, int]) -> int:
     return layers[known[0]]
 
 
-def upward(
-    modules: Mapping[str, str], layers: Mapping[str, int], rooms: Iterable[str], same_floor: bool = False
-) -> set[str]:
-    """Imports from a higher layer, or (but for ``same_floor``) from another room of one's own: "source -> target"."""
+def upward(modules: Mapping[str, str], layers: Mapping[str, int], rooms: Iterable[str]) -> set[str]:
+    """Imports from a higher layer, or from another room of one's own: "source -> target"."""
     rooms = list(rooms)
 
     def room(module: str) -> str:
@@ -82,7 +82,7 @@ def upward(
         if source in ("", "__main__") or target == "":
             continue  # the package's face and its entry see the floors that test_layers names
         low, high = layer_of(source, layers), layer_of(target, layers)
-        if high > low or (high == low and not same_floor and room(source) != room(target)):
+        if high > low or (high == low and room(source) != room(target)):
             found.add(f"{source} -> {target}")
     return found
 

@@ -18,9 +18,8 @@ FEW = {"mbpa_first": 700, "mbpa_tokens": 150, "two_step_tokens": 12}  # of a swe
 
 def small_grids(monkeypatch):
     """Grids that a text of 1,500 tokens tells apart, read in several chunks."""
-    monkeypatch.setattr("firstsight.lab.reading.moments.BLOCK", 64)
-    monkeypatch.setattr("firstsight.lab.reading.memories.CHUNK", 256)
-    for name, value in {"CHUNK": 100, "STEP_CHUNK": 5, "SIZES": (40, 300), "THETAS": (0.1, 0.8)}.items():
+    monkeypatch.setattr("firstsight.lab.lm.reader.BLOCK", 64)
+    for name, value in {"CHUNK": 256, "STEP_CHUNK": 5, "SIZES": (40, 300), "THETAS": (0.1, 0.8)}.items():
         monkeypatch.setattr(f"firstsight.lab.reading.sweep.{name}", value)
     monkeypatch.setattr("firstsight.lab.reading.sweep.KS", (5, 20))
     monkeypatch.setattr("firstsight.lab.reading.sweep.LRS", (0.1, 0.3, 2.0))

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 
 from firstsight.errors import InputError
+from firstsight.heads.exchange import Group
 from firstsight.heads.hebbian import HebbianSoftmax
 from firstsight.heads.write import checked_counts
-from firstsight.heads.exchange import Group
 
 
 class _AdoptedHead(HebbianSoftmax):

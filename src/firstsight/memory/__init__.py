@@ -2,6 +2,6 @@
 
 from firstsight.memory.cache import CacheGrid, NeuralCache
 from firstsight.memory.mbpa import MbPA, MbPAGrid
-from firstsight.memory.mixture import mix, score_stream
+from firstsight.memory.mixture import mix, recall, score_stream
 
-__all__ = ["CacheGrid", "MbPA", "MbPAGrid", "NeuralCache", "mix", "score_stream"]
+__all__ = ["CacheGrid", "MbPA", "MbPAGrid", "NeuralCache", "mix", "recall", "score_stream"]

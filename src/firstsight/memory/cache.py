@@ -5,7 +5,8 @@ D features, T temperatures, S sizes, P pairs of a query and a seen one with its 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -41,20 +42,34 @@ class CacheGrid(Memory):
 
     def nll(self, hidden: Tensor, target: Tensor) -> Tensor:
         """As :meth:`NeuralCache.nll`: [T, S, N], or [T, S, B, N] for B streams."""
-        self.check(hidden, target)
-        with torch.inference_mode(False), torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
-            return self._each(hidden, target, self._score, (len(self.thetas), len(self.sizes)))
+        return self._read(hidden, target, self._score, (len(self.thetas), len(self.sizes)))
 
     def remember(self, hidden: Tensor, target: Tensor) -> None:
         """Take in the pairs as :meth:`nll` does, without scoring them."""
-        self.check(hidden, target)
 
-        def score(store: Store, h_ND: Tensor, y_N: Tensor) -> Tensor:
+        def take_in(store: Store, h_ND: Tensor, y_N: Tensor) -> Tensor:
             store.append(h_ND, y_N)
             return h_ND.new_zeros(len(y_N))
 
-        with torch.inference_mode(False), torch.no_grad():
-            self._each(hidden, target, score, ())
+        self._read(hidden, target, take_in, ())
+
+    def read(self, head: Any, hidden: Tensor, target: Tensor, *, score: bool = True) -> Tensor:
+        """As :meth:`Memory.read`; the output layer is of no account."""
+        if score:
+            return self.nll(hidden, target)
+        self.remember(hidden, target)
+        return target
+
+    def affinity(self, query_QD: Tensor, keys_WD: Tensor) -> Tensor:
+        """theta h . h_j, of the first theta; their shares are the softmax of it."""
+        return self.thetas[0] * (query_QD @ keys_WD.t())
+
+    def _read(
+        self, hidden: Tensor, target: Tensor, score: Callable[[Store, Tensor, Tensor], Tensor], lead: tuple[int, ...]
+    ) -> Tensor:
+        self.check(hidden, target)
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
+            return self._each(hidden, target, score, lead)
 
     def _score(self, store: Store, h_ND: Tensor, y_N: Tensor) -> Tensor:
         start = store.append(h_ND, y_N)

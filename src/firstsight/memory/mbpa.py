@@ -21,7 +21,7 @@ from torch import Tensor
 
 from firstsight.errors import InputError
 from firstsight.functional.tiles import LOG2_E, kind, slices
-from firstsight.memory.neighbours import kernel, nearest
+from firstsight.memory.neighbours import EPS, kernel, nearest
 from firstsight.memory.rows import Rows, adapted_alone
 from firstsight.memory.store import Memory, Store, check_rate, check_whole
 
@@ -65,10 +65,26 @@ class MbPAGrid(Memory):
         """Take in the pairs as :meth:`nll` does, without scoring them."""
         self._read(head, hidden, target, score=False)
 
+    def read(self, head: Any, hidden: Tensor, target: Tensor, *, score: bool = True) -> Tensor:
+        """As :meth:`Memory.read`."""
+        if score:
+            return self.nll(head, hidden, target)
+        self.remember(head, hidden, target)
+        return target
+
     def reset(self) -> None:
         """Forget everything: streams, width, dtype and device may then be others."""
         super().reset()
         self._rows_then = None
+
+    def affinity(self, query_QD: Tensor, keys_WD: Tensor) -> Tensor:
+        """The distance's negative; not in the expanded form, whose rounding hides that two activations are the same."""
+        return -torch.cdist(query_QD, keys_WD, compute_mode="donot_use_mm_for_euclid_dist")
+
+    def shares(self, score_QW: Tensor) -> Tensor:
+        """The kernel of the K nearest, of the first K."""
+        weight_QK = 1 / (EPS + score_QW[:, : self.ks[0]].square())
+        return weight_QK / weight_QK.sum(1, keepdim=True)
 
     def _read(self, head: Any, hidden: Tensor, target: Tensor, score: bool) -> Tensor:
         rows = Rows(head, hidden)

@@ -3,8 +3,8 @@
 [...] is [N] or [B, N]: tokens of one stream, or of B side by side.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,9 +14,11 @@ from firstsight.functional import IGNORE_INDEX, linear_cross_entropy
 from firstsight.memory.cache import NeuralCache
 from firstsight.memory.mbpa import MbPA
 from firstsight.memory.rows import Rows
-from firstsight.memory.store import Memory
+from firstsight.memory.store import Memory, check_pairs
 
 CACHE_WEIGHT, MBPA_WEIGHT = 0.1, 0.04  # the paper's choice (appendix A.2)
+
+_Given: TypeAlias = tuple[Memory | None, float | None, float, str]  # its weight, the default, its name in errors
 
 
 def score_stream(
@@ -28,14 +30,15 @@ def score_stream(
     cache_weight: float | None = None,
     mbpa: MbPA | None = None,
     mbpa_weight: float | None = None,
+    memories: Mapping[Memory, float] | None = None,
 ) -> Tensor:
     r"""NLL of a stream under a model and its memories, each token scored from the pairs before it.
 
-    .. math:: p = (1 - \lambda_\mathrm{cache} - \lambda_\mathrm{mbpa})\, p_\mathrm{lm}
-              + \lambda_\mathrm{cache}\, p_\mathrm{cache} + \lambda_\mathrm{mbpa}\, p_\mathrm{mbpa}
+    .. math:: p = \Big(1 - \sum_i \lambda_i\Big)\, p_\mathrm{lm} + \sum_i \lambda_i\, p_i
 
-    A memory that is still empty gives its weight to the model. The memories carry on from call to call until their
-    ``reset()``. Source: paper, appendix A.2 and its secondary sources; the empty memory is our decision.
+    over the memories i: neural cache, MbPA, and any others. A memory that is still empty gives its weight to the model.
+    The memories carry on from call to call until their ``reset()``. Source: paper, appendix A.2 and its secondary
+    sources; the empty memory is our decision.
 
     Args:
         head: the output layer: anything with ``weight`` [V, D] and ``bias`` [V] or None, as ``nn.Linear``.
@@ -43,31 +46,35 @@ def score_stream(
         target: [N] or [B, N] int64 in [0, V); -100 stands for no token: scored 0 and not remembered.
         cache, mbpa: the memories, or None.
         cache_weight, mbpa_weight: lambda of each, in [0, 1], together 1 at most; None: the paper's 0.1 and 0.04.
+        memories: more memories, each with its lambda.
 
     Returns:
         As ``target``, in nats, float32 at least, without a graph.
 
     Raises:
         InputError: (a ``ValueError``) a weight is not as above or is that of a memory that is not given, or see
-            :meth:`NeuralCache.nll` and :meth:`MbPA.nll`. Both memories then stay as they were.
+            :meth:`NeuralCache.nll` and :meth:`MbPA.nll`. All memories then stay as they were.
     """
-    weights = _weights((cache, cache_weight, CACHE_WEIGHT, "cache"), (mbpa, mbpa_weight, MBPA_WEIGHT, "mbpa"))
+    named: list[_Given] = [(cache, cache_weight, CACHE_WEIGHT, "cache"), (mbpa, mbpa_weight, MBPA_WEIGHT, "mbpa")]
+    named += [(memory, weight, 0.0, f"{type(memory).__name__}'s") for memory, weight in (memories or {}).items()]
+    weights = _weights(named)
     rows = Rows(head, hidden)
-    memories: list[Memory] = [memory for memory in (cache, mbpa) if memory is not None]
-    for memory in [Memory(1, None), *memories]:
+    check_pairs(hidden, target, len(rows.weight_VD))
+    for memory in weights:
         memory.check(hidden, target, len(rows.weight_VD))
-    fresh = [_first(memory.empty(hidden), target) for memory in memories]
     with torch.inference_mode(False), torch.no_grad():
         nll = linear_cross_entropy(
             hidden, rows.weight_VD, target, rows.bias_V, reduction="none", compute_dtype=rows.dtype
         )
-        found = [] if cache is None else [cache.nll(hidden, target)]
-        found += [] if mbpa is None else [mbpa.nll(head, hidden, target)]
-        parts = [
-            (torch.where(first, nll, memory_nll), weight)
-            for first, memory_nll, weight in zip(fresh, found, weights, strict=True)
-        ]
+        parts = [(recall(memory, head, hidden, target, nll), weight) for memory, weight in weights.items()]
         return torch.where(target == IGNORE_INDEX, nll, mix(nll, parts)) if parts else nll
+
+
+def recall(memory: Memory, head: Any, hidden: Tensor, target: Tensor, nll: Tensor) -> Tensor:
+    """A memory's NLL of each pair from those before it: the model's own, ``nll`` [...], where it holds none yet."""
+    counts = target != IGNORE_INDEX
+    first = counts & (counts.cumsum(-1) == 1) & memory.empty(hidden)[..., None]
+    return torch.where(first, nll, memory.read(head, hidden, target))
 
 
 def mix(nll: Tensor, parts: Sequence[tuple[Tensor, float]]) -> Tensor:
@@ -96,21 +103,15 @@ def mix(nll: Tensor, parts: Sequence[tuple[Tensor, float]]) -> Tensor:
     return -torch.logsumexp(torch.stack(logs), 0) if len(terms) > 1 else nll
 
 
-def _first(empty: Tensor, target: Tensor) -> Tensor:
-    """Bool [...]: the first token that counts of each stream whose memory is empty."""
-    counts = target != IGNORE_INDEX
-    return counts & (counts.cumsum(-1) == 1) & empty[..., None]
-
-
-def _weights(*given: tuple[Memory | None, float | None, float, str]) -> list[float]:
-    found = {}
+def _weights(given: list[_Given]) -> dict[Memory, float]:
+    found, names = {}, {}
     for memory, weight, default, name in given:
         if memory is not None:
-            found[f"{name}_weight"] = default if weight is None else weight
+            found[memory] = names[f"{name}_weight"] = default if weight is None else weight
         elif weight:
             raise InputError(f"{name}_weight is {weight}, but no {name} is given; give {name}=, or leave it out.")
-    _check_weights(found)
-    return list(found.values())
+    _check_weights(names)
+    return found
 
 
 def _check_weights(weights: dict[str, float]) -> None:

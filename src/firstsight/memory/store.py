@@ -4,8 +4,10 @@ Shape suffixes: B streams, N tokens of a call, D features, M pairs held; [...] i
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,7 +62,10 @@ class Store:
 
 
 class Memory:
-    """A memory over one or several streams; ``NeuralCache`` and ``MbPA`` are such."""
+    """A memory over one or several streams; ``NeuralCache`` and ``MbPA`` are such.
+
+    One of your own is a subclass with ``read``, and with ``affinity`` and ``shares`` if it is to show what it recalls.
+    """
 
     def __init__(self, size: int, block: int | None) -> None:
         for name, value in (("size", size), ("block", block)):
@@ -77,6 +82,48 @@ class Memory:
         """Forget everything: streams, width, dtype and device may then be others."""
         self._stores = []
 
+    @abstractmethod
+    def read(self, head: Any, hidden: Tensor, target: Tensor, *, score: bool = True) -> Tensor:
+        """The NLL of each pair from those before it, which then are remembered too; without ``score`` only remembered.
+
+        Args:
+            head: the output layer: anything with ``weight`` [V, D] and ``bias`` [V] or None.
+            hidden: [N, D] float, or [B, N, D]: B streams, each with a memory of its own.
+            target: [N] or [B, N] int64; -100 stands for no pair: scored 0 and not remembered.
+
+        Returns:
+            As ``target`` (behind a dimension for each axis of a grid), in nats; of no meaning without ``score``.
+        """
+
+    def recalled(self, query_QD: Tensor, keys_WD: Tensor, ago_QW: Tensor, top: int) -> list[list[tuple[int, float]]]:
+        """Of each query the pairs that weigh most: how long ago, and the share of all weight; the heaviest first.
+
+        Args:
+            query_QD: [Q, D] activations.
+            keys_WD: [W, D] those of the pairs, the most recent first: of pairs alike it comes first.
+            ago_QW: [Q, W] how many tokens before the query each pair stood; what is not in 1 to ``size`` is not held.
+            top: how many at most.
+        """
+        score_QW = self.affinity(query_QD, keys_WD)
+        if score_QW is None:
+            return [[] for _ in query_QD]
+        score_QW.masked_fill_((ago_QW < 1) | (ago_QW > self.size), -math.inf)
+        score_QW, order_QW = score_QW.sort(dim=1, descending=True, stable=True)
+        shares = self.shares(score_QW)[:, :top].tolist()
+        pairs = zip(ago_QW.gather(1, order_QW[:, :top]).tolist(), shares, strict=True)
+        return [
+            [(ago, share) for ago, share in zip(ago_K, share_K, strict=False) if 1 <= ago <= self.size]
+            for ago_K, share_K in pairs
+        ]
+
+    def affinity(self, query_QD: Tensor, keys_WD: Tensor) -> Tensor | None:
+        """How near each pair is to each query, [Q, W]: the larger the more weight. None: it recalls no single pair."""
+        return None
+
+    def shares(self, score_QW: Tensor) -> Tensor:
+        """The share of all weight [Q, W or fewer] of pairs with falling affinities [Q, W], -inf where there is none."""
+        return score_QW.softmax(1)
+
     def empty(self, hidden: Tensor) -> Tensor:
         """Which streams of such a call have no pair yet: bool [B], or [] for a single stream [N, D]."""
         stores = self._stores or [Store(1)] * (len(hidden) if hidden.ndim == 3 else 1)
@@ -85,23 +132,7 @@ class Memory:
 
     def check(self, hidden: Tensor, target: Tensor, num_classes: int | None = None) -> None:
         """Raise InputError unless the memory can take these pairs; it stays as it was."""
-        if hidden.ndim not in (2, 3) or target.shape != hidden.shape[:-1]:
-            raise InputError(
-                f"hidden is {list(hidden.shape)} and target {list(target.shape)}; expected [N, D] and [N], or "
-                "[B, N, D] and [B, N] for B streams side by side."
-            )
-        if not hidden.is_floating_point() or target.dtype != torch.int64:
-            raise InputError(
-                f"hidden is {hidden.dtype} and target {target.dtype}; expected floating point and torch.int64."
-            )
-        if target.device != hidden.device:
-            raise InputError(f"hidden is on {hidden.device} and target on {target.device}; expected one device.")
-        check_finite(hidden.detach())
-        kept = target[target != IGNORE_INDEX]
-        if kept.numel() and (int(kept.min()) < 0 or (num_classes is not None and int(kept.max()) >= num_classes)):
-            label = int(kept.min()) if int(kept.min()) < 0 else int(kept.max())
-            most = "" if num_classes is None else f" to {num_classes - 1}"
-            raise InputError(f"target holds the label {label}; expected 0{most}, or {IGNORE_INDEX} for no pair.")
+        check_pairs(hidden, target, num_classes)
         self._check_known(hidden)
 
     def _check_known(self, hidden: Tensor) -> None:
@@ -140,6 +171,27 @@ class Memory:
                 at = part if len(place_N) == len(y_BN[b]) else place_N[part]  # a slice spares the copies
                 out_N[..., at] = score(store, h_BND[b, at].to(found.dtype), y_BN[b, at])
         return found
+
+
+def check_pairs(hidden: Tensor, target: Tensor, num_classes: int | None = None) -> None:
+    """Raise InputError unless these are pairs of an activation and a label."""
+    if hidden.ndim not in (2, 3) or target.shape != hidden.shape[:-1]:
+        raise InputError(
+            f"hidden is {list(hidden.shape)} and target {list(target.shape)}; expected [N, D] and [N], or "
+            "[B, N, D] and [B, N] for B streams side by side."
+        )
+    if not hidden.is_floating_point() or target.dtype != torch.int64:
+        raise InputError(
+            f"hidden is {hidden.dtype} and target {target.dtype}; expected floating point and torch.int64."
+        )
+    if target.device != hidden.device:
+        raise InputError(f"hidden is on {hidden.device} and target on {target.device}; expected one device.")
+    check_finite(hidden.detach())
+    kept = target[target != IGNORE_INDEX]
+    if kept.numel() and (int(kept.min()) < 0 or (num_classes is not None and int(kept.max()) >= num_classes)):
+        label = int(kept.min()) if int(kept.min()) < 0 else int(kept.max())
+        most = "" if num_classes is None else f" to {num_classes - 1}"
+        raise InputError(f"target holds the label {label}; expected 0{most}, or {IGNORE_INDEX} for no pair.")
 
 
 def sum_dtype(hidden: Tensor) -> torch.dtype:

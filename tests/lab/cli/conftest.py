@@ -1,14 +1,11 @@
 """A small data folder and a trained run, made once; tests that damage them take a copy."""
 
-import sys
 from pathlib import Path
 
 import pytest
 from command import TINY, write_text
 
 from firstsight.lab import cli
-
-sys.path.append(str(Path(__file__).parents[1] / "data"))  # for its makers of books and articles
 
 
 @pytest.fixture(scope="session")

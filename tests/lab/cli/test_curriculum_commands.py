@@ -10,8 +10,8 @@ from command import assert_refused, call
 from curriculum_runs import prototypes
 from forked import end_when, start_with
 
-import firstsight.lab.studies.curriculum_worker  # noqa: F401 - once, in place of once in every fork
-from firstsight.lab.report import curriculum_figures as figures
+import firstsight.lab.curriculum.loop  # noqa: F401 - once, in place of once in every fork
+from firstsight.lab.report.figures import curricula as figures
 
 TINY = ["--start=3", "--add=2", "--channels=4", "--batch=8", "--check-every=2", "--threshold=0.3", "--max-steps=8"]
 
@@ -19,9 +19,9 @@ TINY = ["--start=3", "--add=2", "--channels=4", "--batch=8", "--check-every=2", 
 @pytest.fixture(autouse=True)
 def _drawings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawings of 40 classes in place of the folder's, and forks in place of fresh processes."""
-    for module in ("runs", "job"):
+    for module in ("studies.curricula", "data.omniglot"):
         opened = SimpleNamespace(images=prototypes(40))
-        monkeypatch.setattr(f"firstsight.lab.curriculum.{module}.open_omniglot", lambda folder, opened=opened: opened)
+        monkeypatch.setattr(f"firstsight.lab.{module}.open_omniglot", lambda folder, opened=opened: opened)
     start_with(monkeypatch)
 
 
@@ -131,9 +131,8 @@ def test_settings_that_cannot_be(given, said, tmp_path, capfd):
 
 
 def test_a_figure_that_is_none_of_ours(tmp_path, capfd):
-    code, _, err = call(capfd, "figure", "12", "--out", tmp_path / "out")
-    assert code == 2
-    assert "Expected one of ('10', '11')" in err
+    refused = call(capfd, "figure", "12", "--out", tmp_path / "out")
+    assert_refused(refused, "there is no figure 12 to make; expected 10 or 11")
 
 
 def test_drawings_too_small_for_the_network(tmp_path, capfd, monkeypatch):
@@ -150,7 +149,7 @@ def test_a_folder_of_other_settings(tmp_path, capfd):
 
 
 def test_data_that_is_not_there(tmp_path, capfd, monkeypatch):
-    from firstsight.lab.data.omniglot import open_omniglot
+    from firstsight.lab.data.omniglot.drawings import open_omniglot
 
     monkeypatch.setattr("firstsight.lab.studies.curricula.open_omniglot", open_omniglot)
     refused = call(capfd, "figure", "10", "--data", tmp_path / "none", "--out", tmp_path / "out")

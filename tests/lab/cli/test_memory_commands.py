@@ -127,8 +127,8 @@ def test_ended_in_the_middle_it_goes_on(number, run, trained, tmp_path, capfd, m
     assert partial.exists()
     assert not (run / "result.json").exists() or json.loads((run / "result.json").read_text())["memory"] is None
 
-    monkeypatch.setattr("firstsight.lab.reading.moments.BLOCK", 16)
-    monkeypatch.setattr("firstsight.lab.reading.memories.CHUNK", 16)
+    monkeypatch.setattr("firstsight.lab.lm.reader.BLOCK", 16)
+    monkeypatch.setattr("firstsight.lab.reading.recalled.CHUNK", 16)
     code, out, err = call(capfd, "eval", run, "--memory", "cache,mbpa", "--json")
     assert code == 0, err
     assert "going on after" in err

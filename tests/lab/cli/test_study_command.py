@@ -8,7 +8,7 @@ import yaml
 from command import assert_refused, call, start
 from forked import end_when, is_free, start_with, wait_for
 
-import firstsight.lab.studies.study_worker  # noqa: F401 - once, in place of once in every fork
+import firstsight.lab.lm.training  # noqa: F401 - once, in place of once in every fork
 from firstsight.lab.lm.results import evaluate_run
 
 BASE = {"embedding": 8, "hidden": 8, "batch": 4, "length": 10, "lr": 0.01, "dropout": 0.2, "eval_every": 10}

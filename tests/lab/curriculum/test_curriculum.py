@@ -14,7 +14,7 @@ from curriculum_runs import TINY, events, lasting, prototypes, run
 from firstsight.errors import InputError
 from firstsight.lab.curriculum import loop
 from firstsight.lab.curriculum.draws import Drawings
-from firstsight.lab.curriculum.model import Classifier, make_optimizer
+from firstsight.lab.curriculum.model import Classifier, build_optimizer
 
 HEADS = [{"head": "softmax"}, {"rule": "paper"}, {"rule": "centered"}]
 
@@ -157,7 +157,7 @@ def test_optimizers_take_their_settings():
         "adam": {"lr": 0.006},
         "adagrad": {"lr": 0.08, "initial_accumulator_value": 0.1},
     }.items():
-        made = make_optimizer(model, TINY.replace(optimizer=name, smoothing=0.9, accumulator=0.1))
+        made = build_optimizer(model, TINY.replace(optimizer=name, smoothing=0.9, accumulator=0.1))
         assert group.items() <= made.param_groups[0].items()
 
 

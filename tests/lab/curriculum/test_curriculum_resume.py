@@ -82,7 +82,7 @@ def test_what_cannot_go_on_stays_untouched(tmp_path):
     path = tmp_path / "checkpoint.pt"
     content = path.read_bytes()
     with pytest.raises(
-        InputError, match=r"other settings: threshold was 0\.6, now 0\.7; head was hebbian, now softmax"
+        InputError, match=r"other settings: head was hebbian, now softmax; threshold was 0\.6, now 0\.7"
     ):
         run(settings=settings.replace(head="softmax", threshold=0.7), out=tmp_path)
     with pytest.raises(InputError, match="trained on other images"):

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from firstsight.errors import InputError
 from firstsight.lab.lm.batches import Batches
 from firstsight.lab.lm.config import Config
-from firstsight.lab.runs.optimizer import learning_rate
 
 
 @given(st.integers(1, 7), st.integers(1, 9), st.integers(0, 400), st.integers(0, 3))
@@ -49,7 +48,7 @@ def test_a_text_too_short_for_a_batch():
 @pytest.mark.parametrize("warmup", [0, 4])
 def test_learning_rate(decay, warmup):
     config = Config(lr=0.8, warmup=warmup, decay=decay, steps=24)
-    rates = [learning_rate(step, config) for step in range(25)]
+    rates = [config.rate_at(step) for step in range(25)]
     for step in range(warmup):
         assert rates[step] == pytest.approx(0.8 * (step + 1) / warmup)
     assert rates[warmup] == 0.8
@@ -62,4 +61,4 @@ def test_learning_rate(decay, warmup):
 
 def test_learning_rate_where_all_steps_are_warm_up():
     config = Config(lr=1.0, warmup=10, steps=5, decay="linear")
-    assert [learning_rate(step, config) for step in range(5)] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+    assert [config.rate_at(step) for step in range(5)] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])

@@ -15,6 +15,7 @@ from firstsight.heads import HebbianSoftmax, Softmax
 from firstsight.lab.lm.config import Config
 from firstsight.lab.lm.evaluation import Evaluation, evaluate, token_nll
 from firstsight.lab.lm.lstm import LanguageModel
+from firstsight.lab.lm.reader import Plain, Text, read
 
 V, EOS = 13, 1
 TEXT = np.random.default_rng(0).integers(0, V, 101, dtype=np.uint32)
@@ -59,13 +60,17 @@ def part(tokens: list[int], before: int) -> list[float]:
     return nll
 
 
+def in_segments(model, text, streams: int, size: int) -> np.ndarray:
+    return read(Text(model, text, EOS, streams, size), {"model": Plain(model.head)})["model"]
+
+
 REFERENCE = np.array(part(TEXT.tolist(), EOS))
 
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(1, 120))
 def test_one_stream_equals_the_loop_for_every_segment_length(segment: int) -> None:
-    nll = token_nll(MODEL, TEXT, eos_id=EOS, segment=segment)
+    nll = in_segments(MODEL, TEXT, 1, segment)
     assert nll.dtype == np.float32
     np.testing.assert_allclose(nll, REFERENCE, rtol=2e-7)
 
@@ -74,7 +79,7 @@ def test_one_stream_equals_the_loop_for_every_segment_length(segment: int) -> No
 @given(st.integers(1, 30), st.integers(1, 12), st.integers(1, 40))
 def test_streams_are_parts_that_start_afresh(streams: int, segment: int, extra: int) -> None:
     text = TEXT[: streams + extra]
-    nll = token_nll(MODEL, text, eos_id=EOS, streams=streams, segment=segment)
+    nll = in_segments(MODEL, text, streams, segment)
     sizes, start = [], 0
     for stream in range(streams):
         end = len(text) * (stream + 1) // streams
@@ -89,11 +94,10 @@ def test_streams_are_parts_that_start_afresh(streams: int, segment: int, extra: 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(1, 120), st.integers(1, 7))
 def test_perplexity_does_not_depend_on_the_segment_length_in_float32(segment: int, streams: int) -> None:
-    got = evaluate(SINGLE, TEXT, COUNTS, eos_id=EOS, streams=streams, segment=segment)
-    want = evaluate(SINGLE, TEXT, COUNTS, eos_id=EOS, streams=streams, segment=17)
-    assert got.nll == pytest.approx(want.nll, rel=1e-5)
-    assert got.tokens == want.tokens == len(TEXT)
-    assert got.streams == streams
+    got, want = in_segments(SINGLE, TEXT, streams, segment), evaluate(SINGLE, TEXT, COUNTS, eos_id=EOS, streams=streams)
+    assert got.mean() == pytest.approx(want.nll, rel=1e-5)
+    assert len(got) == want.tokens == len(TEXT)
+    assert want.streams == streams
 
 
 def test_evaluation_equals_the_loop() -> None:
@@ -110,7 +114,7 @@ def test_real_heads_agree_with_the_plain_one(kind: type[Softmax]) -> None:
     model.head.weight = weight
     model.head.attach(optimizer := torch.optim.SGD(model.parameters(), lr=0.0))
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    np.testing.assert_allclose(token_nll(model, TEXT, eos_id=EOS, streams=1, segment=9), REFERENCE, rtol=2e-7)
+    np.testing.assert_allclose(in_segments(model, TEXT, 1, 9), REFERENCE, rtol=2e-7)
     optimizer.step()
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), "evaluation must leave nothing to be written"
@@ -226,5 +230,5 @@ def test_bad_input_is_explained() -> None:
         run(streams=0)
     with pytest.raises(InputError, match="streams is 102"):
         run(streams=102)
-    with pytest.raises(InputError, match="segment is 0"):
-        run(segment=0)
+    with pytest.raises(InputError, match="size is 0"):
+        in_segments(MODEL, TEXT, 1, 0)

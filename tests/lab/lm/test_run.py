@@ -219,4 +219,4 @@ def test_no_commit_is_claimed_outside_a_checkout(tmp_path):
         subprocess.run(["git", *identity, *command], cwd=tmp_path, check=True, capture_output=True)
     code = "import firstsight.lab.system.machine as r; print(r.__file__, r.provenance()['git_commit'])"
     done = subprocess.run([sys.executable, "-c", code], cwd=package.parent, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [str(package / "provenance.py"), "None"]
+    assert done.stdout.split() == [str(package / "lab/system/machine.py"), "None"]

@@ -15,7 +15,7 @@ from firstsight.lab.lm.evaluation import evaluate
 from firstsight.lab.lm.run import open_run
 from firstsight.lab.lm.sampling import DocumentSampler
 from firstsight.lab.lm.training import train
-from firstsight.lab.report.runs import read_metrics
+from firstsight.lab.runs.metrics import read_metrics
 
 WORDS = Vocabulary(["<unk>", "<eos>", *(f"w{i}" for i in range(18))], np.arange(20), "whitespace")
 

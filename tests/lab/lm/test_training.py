@@ -17,7 +17,6 @@ from firstsight.lab.lm.config import Config
 from firstsight.lab.lm.lstm import LanguageModel
 from firstsight.lab.lm.run import open_run
 from firstsight.lab.lm.training import train
-from firstsight.lab.runs.optimizer import learning_rate
 
 FIELDS = ["step", "tokens", "seconds", "train_loss", "valid_loss", "valid_perplexity", "valid_streams", "lr"]
 FIELDS += ["tokens_per_second", "classes_seen", "classes_past_T", "sights"]
@@ -123,7 +122,7 @@ def test_metrics(corpus, tmp_path):
         for step in range(first, line["step"]):
             np.add.at(counts, batches(step)[1].numpy().flatten(), 1)
         assert line["tokens"] == line["step"] * 48
-        assert line["lr"] == learning_rate(line["step"] - 1, config)
+        assert line["lr"] == config.rate_at(line["step"] - 1)
         assert line["classes_seen"] == pytest.approx((counts > 1).mean())
         assert line["classes_past_T"] == pytest.approx((counts >= config.T).mean())
         assert line["valid_perplexity"] == pytest.approx(math.exp(line["valid_loss"]))

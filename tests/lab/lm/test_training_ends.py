@@ -8,7 +8,7 @@ from training_runs import TINY, assert_equal, lasting_metrics, metrics, weights
 
 from firstsight.errors import InputError
 from firstsight.lab.lm import training
-from firstsight.lab.lm.config import load_config
+from firstsight.lab.lm.config import Config, load_config
 from firstsight.lab.lm.run import open_run
 from firstsight.lab.lm.training import DivergedError, Outcome, train
 from firstsight.lab.runs.checkpoint import load_checkpoint
@@ -16,8 +16,8 @@ from firstsight.lab.system.files import read_json
 
 
 def jump(monkeypatch, step: int, rate: float) -> None:
-    usual = training.learning_rate
-    monkeypatch.setattr(training, "learning_rate", lambda k, config: rate if k == step else usual(k, config))
+    usual = Config.rate_at
+    monkeypatch.setattr(Config, "rate_at", lambda config, k: rate if k == step else usual(config, k))
 
 
 @pytest.mark.parametrize(("rate", "every"), [(1e38, 2), (math.inf, 1)], ids=["by the loss", "by the weights"])
@@ -49,7 +49,7 @@ def stop_after(monkeypatch, step: int) -> None:
     usual = training._Trainer._train_step
 
     def spy(self):
-        if self.step == step:
+        if self.state.step == step:
             raise KeyboardInterrupt
         return usual(self)
 
@@ -91,7 +91,7 @@ def test_what_cannot_be_resumed_stays_untouched(corpus, song, tmp_path):
     before = files(out)
     with pytest.raises(InputError, match=r"holds a run already\. Continue it with --resume"):
         train(corpus, out, TINY)
-    with pytest.raises(InputError, match=r"other settings: dropout was 0\.0, now 0\.5; head was"):
+    with pytest.raises(InputError, match=r"other settings: head was hebbian, now softmax; dropout was"):
         train(corpus, out, TINY.replace(dropout=0.5, head="softmax"), resume=True)
     with pytest.raises(InputError, match="another vocabulary"):
         train(song, out, TINY.replace(steps=20), resume=True)

@@ -14,8 +14,9 @@ from firstsight.lab.lm.evaluation import by_band
 from firstsight.lab.lm.results import evaluate_run
 from firstsight.lab.lm.run import open_run
 from firstsight.lab.lm.training import train
-from firstsight.lab.reading import memories as memory_results
-from firstsight.lab.reading.memories import evaluate_with_memory
+from firstsight.lab.reading import recalled as memory_results
+from firstsight.lab.reading.memories import Recalling
+from firstsight.lab.reading.recalled import recall_run
 from firstsight.lab.runs.checkpoint import load_checkpoint, save_checkpoint
 
 
@@ -39,7 +40,7 @@ def tuned(run, tmp_path):
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Twelve chunks of the text, each saved."""
-    monkeypatch.setattr("firstsight.lab.reading.moments.BLOCK", 64)
+    monkeypatch.setattr("firstsight.lab.lm.reader.BLOCK", 64)
     monkeypatch.setattr(memory_results, "CHUNK", 128)
     monkeypatch.setattr(memory_results, "SAVE_EVERY", -1.0)
 
@@ -49,7 +50,7 @@ def variants(result):
 
 
 def test_every_mixture_is_that_of_plain_loops(run, tuned, corpus):
-    result = evaluate_with_memory(run, "valid", "cache,mbpa", tuned=tuned)
+    result = recall_run(run, "valid", "cache,mbpa", tuned=tuned)
     assert result == json.loads((run / "result.json").read_text())
     tokens, trained = np.asarray(corpus.split("valid")), open_run(run)
     hidden, model = activations(trained, tokens)
@@ -89,7 +90,7 @@ def test_every_mixture_is_that_of_plain_loops(run, tuned, corpus):
 def test_the_model_alone_is_the_plain_evaluation(memory, run):
     plain = evaluate_run(run, "test")
     assert plain["memory"] is None
-    result = evaluate_with_memory(run, "test", memory)
+    result = recall_run(run, "test", memory)
     assert set(result) == set(plain)
     names = ["model", "+ cache", "+ MbPA", "+ cache + MbPA"]
     wanted = {"cache": names[:2], "mbpa": [names[0], names[2]], "cache,mbpa": names}[memory]
@@ -111,10 +112,10 @@ def test_the_model_alone_is_the_plain_evaluation(memory, run):
 
 def test_the_passage_gets_the_numbers(run, tuned, corpus, monkeypatch):
     given = []
-    monkeypatch.setattr("firstsight.lab.reading.memories.write_passage", lambda *arguments: given.append(arguments))
-    result = evaluate_with_memory(run, "valid", "cache", tuned=tuned)
-    folder, trained, tokens, split, settings, nll = given[0]
-    assert (folder, split, trained.step) == (run, "valid", result["checkpoint"]["step"])
+    monkeypatch.setattr("firstsight.lab.reading.recalled.write_passage", lambda *arguments: given.append(arguments))
+    result = recall_run(run, "valid", "cache", tuned=tuned)
+    opened, tokens, split, settings, nll = given[0]
+    assert (opened.folder, split, opened.step) == (run, "valid", result["checkpoint"]["step"])
     assert np.array_equal(tokens, corpus.split("valid"))
     assert settings == {key: value for key, value in result["memory"].items() if key != "variants"}
     assert list(nll) == ["model", "cache"]
@@ -126,28 +127,28 @@ def test_the_passage_gets_the_numbers(run, tuned, corpus, monkeypatch):
 
 def interrupt(monkeypatch, after, error=KeyboardInterrupt):
     """Make the memories' ``after``-th scoring fail; the list that is returned counts those that were done."""
-    real, calls = memory_results.score, []
+    real, calls = Recalling.read, []
 
-    def score(memory, head, chunk):
+    def read(self, segment):
         if after is not None and len(calls) == after:
             raise error
-        calls.append(chunk.first)
-        return real(memory, head, chunk)
+        calls.append(segment.first)
+        return real(self, segment)
 
-    monkeypatch.setattr(memory_results, "score", score)
+    monkeypatch.setattr(Recalling, "read", read)
     return calls
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 def test_cut_off_it_goes_on(error, run, tuned, small_chunks, monkeypatch, capsys):
-    undisturbed = evaluate_with_memory(run, "valid", "cache,mbpa", tuned=tuned)
+    undisturbed = recall_run(run, "valid", "cache,mbpa", tuned=tuned)
     with monkeypatch.context() as patch:
         interrupt(patch, 11, error)  # in the middle of the sixth chunk
         with pytest.raises(error):
-            evaluate_with_memory(run, "valid", "cache,mbpa", tuned=tuned)
+            recall_run(run, "valid", "cache,mbpa", tuned=tuned)
     assert (run / "memory/partial-valid.npz").exists()
     calls = interrupt(monkeypatch, None)
-    result = evaluate_with_memory(run, "valid", "cache,mbpa", tuned=tuned)
+    result = recall_run(run, "valid", "cache,mbpa", tuned=tuned)
     assert "going on after 640 tokens" in capsys.readouterr().err
     assert min(calls) == 640
     for name, row in variants(result).items():
@@ -160,7 +161,7 @@ def test_what_was_read_is_used_only_where_it_fits(change, run, tuned, small_chun
     with monkeypatch.context() as patch:
         interrupt(patch, 7)
         with pytest.raises(KeyboardInterrupt):
-            evaluate_with_memory(run, "valid", "cache", tuned=tuned)
+            recall_run(run, "valid", "cache", tuned=tuned)
     partial, how = run / "memory/partial-valid.npz", {"tuned": tuned}
     if change == "settings":
         how["tuned"] = write_tuned(run, tuned, cache={"size": 151, "theta": 0.3})
@@ -176,16 +177,23 @@ def test_what_was_read_is_used_only_where_it_fits(change, run, tuned, small_chun
         content[len(content) // 2] ^= 0xFF
         partial.write_bytes(content)
     calls = interrupt(monkeypatch, None)
-    evaluate_with_memory(run, "test" if change == "split" else "valid", "cache", **how)
+    recall_run(run, "test" if change == "split" else "valid", "cache", **how)
     said = capsys.readouterr().err
     assert min(calls) == (896 if change == "weights" else 0), "weights are mixed in at the end"
     assert ("starting anew" in said) == (change in ("settings", "model", "damage"))
 
 
-@pytest.mark.parametrize("memory", ["", "mbpa,cache", "cache,", "Cache", "none"])
+@pytest.mark.parametrize("memory", ["", "cache,cache", "cache,", "Cache", "none"])
 def test_other_memories_are_refused(memory, run):
-    with pytest.raises(InputError, match=f"--memory is {memory!r}; expected one of cache, mbpa and cache,mbpa"):
-        evaluate_with_memory(run, "valid", memory)
+    with pytest.raises(
+        InputError, match=f"--memory is {memory!r}; expected one or more of cache, mbpa, separated by commas"
+    ):
+        recall_run(run, "valid", memory)
+
+
+def test_the_order_in_which_memories_are_named_is_of_no_account(run):
+    one, other = (recall_run(run, "valid", memory) for memory in ("cache,mbpa", "mbpa,cache"))
+    assert variants(one) == variants(other)
 
 
 def test_a_file_of_another_model(run, tuned, trained_run, tmp_path):
@@ -195,19 +203,19 @@ def test_a_file_of_another_model(run, tuned, trained_run, tmp_path):
     state = load_checkpoint(other / "checkpoints/last.pt")
     save_checkpoint(other / "checkpoints/best.pt", state | {"step": 33})
     with pytest.raises(InputError, match="tuned for the run run, checkpoint best of step 60") as caught:
-        evaluate_with_memory(other, "valid", "cache", tuned=tuned)
+        recall_run(other, "valid", "cache", tuned=tuned)
     assert "step 33" in str(caught.value)
     assert f"firstsight sweep memory {other}." in str(caught.value)
     with pytest.raises(InputError, match="--checkpoint last"):
-        evaluate_with_memory(other, "valid", "cache", tuned=tuned, checkpoint="last")
+        recall_run(other, "valid", "cache", tuned=tuned, checkpoint="last")
 
 
 def test_a_file_without_mbpa(run, tmp_path):
     path = write_tuned(run, tmp_path / "t.json", mbpa=None, weights={"cache": 0.2, "mbpa": None, "both": None})
-    assert variants(evaluate_with_memory(run, "valid", "cache", tuned=path))["+ cache"]["cache_weight"] == 0.2
+    assert variants(recall_run(run, "valid", "cache", tuned=path))["+ cache"]["cache_weight"] == 0.2
     for memory in ("mbpa", "cache,mbpa"):
-        with pytest.raises(InputError, match="holds no settings of MbPA: its sweep was made with --no-mbpa"):
-            evaluate_with_memory(run, "valid", memory, tuned=path)
+        with pytest.raises(InputError, match="holds no settings of MbPA: its sweep was made without"):
+            recall_run(run, "valid", memory, tuned=path)
 
 
 @pytest.mark.parametrize(
@@ -231,16 +239,16 @@ def test_a_damaged_file_of_settings(place, value, named, run, tuned):
     inner[place[-1]] = value
     tuned.write_text(json.dumps(content))
     with pytest.raises(InputError, match=f"missing or of another kind: {named}"):
-        evaluate_with_memory(run, "valid", "cache,mbpa", tuned=tuned)
+        recall_run(run, "valid", "cache,mbpa", tuned=tuned)
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", "{", "null"])
 def test_no_file_of_settings(text, run, tmp_path):
     (tmp_path / "t.json").write_text(text)
     with pytest.raises(InputError, match="firstsight sweep memory"):
-        evaluate_with_memory(run, "valid", "cache", tuned=tmp_path / "t.json")
+        recall_run(run, "valid", "cache", tuned=tmp_path / "t.json")
     with pytest.raises(InputError, match="there is no such file"):
-        evaluate_with_memory(run, "valid", "cache", tuned=tmp_path / "missing.json")
+        recall_run(run, "valid", "cache", tuned=tmp_path / "missing.json")
 
 
 def test_a_model_that_has_diverged(run):
@@ -248,5 +256,5 @@ def test_a_model_that_has_diverged(run):
     state["model"]["head.weight"][3] = torch.nan
     save_checkpoint(run / "checkpoints/best.pt", state)
     with pytest.raises(InputError, match="diverged"):
-        evaluate_with_memory(run, "valid", "cache")
+        recall_run(run, "valid", "cache")
     assert not (run / "result.json").exists()

@@ -70,7 +70,7 @@ def test_equals_the_loop_that_grows(rule: str, block: int, max_count: int | None
 
 
 def test_segments_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("firstsight.lab.reading.moments.BLOCK", 24)
+    monkeypatch.setattr("firstsight.lab.lm.reader.BLOCK", 24)
     writing = Writing(gamma=0.3, block=2, max_count=50)
     np.testing.assert_allclose(opened(IDS, writing), open_loop(IDS, writing, START), rtol=3e-6)
 

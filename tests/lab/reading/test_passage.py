@@ -10,8 +10,8 @@ from training_runs import TINY
 
 from firstsight.errors import InputError
 from firstsight.lab.data.vocabulary import EOS, UNK, Vocabulary
-from firstsight.lab.lm.run import Trained, build_model
-from firstsight.lab.reading.moments import Segment
+from firstsight.lab.lm.reader import Segment
+from firstsight.lab.lm.run import Run, build_model
 from firstsight.lab.reading.passage import LENGTH, choose, gains, write_passage
 
 V, EOS_ID = 23, 1
@@ -19,14 +19,14 @@ WORDS = [UNK, EOS, *(f"w{i}" for i in range(V - 2))]
 
 
 @pytest.fixture
-def trained():
+def trained(tmp_path):
     """A random model in float64, whose activations a loop can follow exactly, spread far enough to tell pairs apart."""
     torch.manual_seed(3)
     model = build_model(V, TINY).double()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3)
-    return Trained(model, Vocabulary(WORDS, np.ones(V), "whitespace"), "data", TINY, "best", 8)
+    return Run(tmp_path, model, Vocabulary(WORDS, np.ones(V), "whitespace"), "data", TINY, "best", 8)
 
 
 def make_text(length, seed=0):
@@ -37,6 +37,7 @@ def make_nll(length, seed=1):
     noise = np.random.default_rng(seed)
     nll = {name: noise.uniform(0.1, 12, length).astype(np.float32) for name in ("model", "cache", "mbpa")}
     nll["cache"][noise.random(length) < 0.5] = np.inf
+    nll["cache"][0] = nll["mbpa"][0] = nll["model"][0]  # empty memories
     return nll
 
 
@@ -46,7 +47,7 @@ def make_settings(size=10, k=4, theta=0.7, mbpa_size=None):
 
 
 def write(folder, trained, tokens, settings, nll=None):
-    write_passage(folder, trained, tokens, "valid", settings, nll or make_nll(len(tokens)))
+    write_passage(trained, tokens, "valid", settings, nll or make_nll(len(tokens)))
     text = (folder / "passage.json").read_text(encoding="utf-8")
     return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
@@ -99,7 +100,7 @@ def read_at_once(trained, tokens):
 def test_contexts_equal_a_loop_over_pairs(trained, settings, tmp_path, monkeypatch):
     monkeypatch.setattr("firstsight.lab.reading.passage.LENGTH", 45)
     monkeypatch.setattr("firstsight.lab.reading.passage.QUERIES", 7)
-    monkeypatch.setattr("firstsight.lab.reading.moments.BLOCK", 16)
+    monkeypatch.setattr("firstsight.lab.lm.reader.BLOCK", 16)
     tokens = make_text(190)
     passage = write(tmp_path, trained, tokens, settings)
     assert len(passage["tokens"]) == 45
@@ -119,7 +120,8 @@ def test_a_text_from_its_first_token_on(trained, tmp_path):
 def test_of_pairs_alike_the_more_recent_comes_first(trained, tmp_path, monkeypatch):
     hidden = torch.from_numpy(np.random.default_rng(4).integers(-1, 2, (80, 2))).float()
     tokens = make_text(80)
-    monkeypatch.setattr("firstsight.lab.reading.passage.read_segments", lambda *_, **__: [Segment(0, False, hidden)])
+    segment = Segment(0, False, hidden[None], torch.from_numpy(tokens[None].astype(np.int64)))
+    monkeypatch.setattr(Run, "text", lambda *_, **__: [segment])
     passage = write(tmp_path, trained, tokens, make_settings(size=50, k=30, theta=1.0))
     assert_recalls(passage, hidden.tolist(), tokens)
     alike = [token for token in passage["tokens"] if len({entry["weight"] for entry in token["mbpa_top"]}) == 1]
@@ -198,7 +200,7 @@ def test_the_passage_is_chosen_by_its_rule(length, lines):
 
 def test_mistakes_are_named(trained, tmp_path):
     tokens, nll, settings = make_text(40), make_nll(40), make_settings()
-    with pytest.raises(InputError, match="settings of one: cache or mbpa"):
+    with pytest.raises(InputError, match="settings of one: cache, mbpa"):
         write(tmp_path, trained, tokens, {"cache": None}, nll)
     with pytest.raises(InputError, match=r"NLLs of mbpa are missing; expected one for each of the split's 40 tokens"):
         write(tmp_path, trained, tokens, settings, {name: nll[name] for name in ("model", "cache")})

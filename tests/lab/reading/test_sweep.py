@@ -12,9 +12,9 @@ from firstsight.errors import InputError
 from firstsight.lab.lm.results import evaluate_run
 from firstsight.lab.lm.run import open_run
 from firstsight.lab.reading import sweep as sweeps
-from firstsight.lab.reading.memories import evaluate_with_memory
-from firstsight.lab.reading.settings import choose_cache, choose_mbpa, read_tuned
+from firstsight.lab.reading.recalled import recall_run
 from firstsight.lab.reading.sweep import sweep_memory
+from firstsight.lab.reading.tuned import choose_cache, choose_mbpa, read_tuned
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_what_is_chosen_is_best_and_reads_like_it(swept):
     assert chosen["mbpa"] == {
         "size": best["size"], "k": best_mbpa["k"], "lr": best_mbpa["lr"], "beta": 0.5, "steps": 1
     }  # fmt: skip
-    result = evaluate_with_memory(folder, "valid", "cache,mbpa", tuned=folder / "memory/sweep.json")
+    result = recall_run(folder, "valid", "cache,mbpa", tuned=folder / "memory/sweep.json")
     rows = {row["name"]: row for row in result["memory"]["variants"]}
     assert rows["+ cache"]["nll"] == pytest.approx(best["nll"], abs=1e-6)
     assert rows["model"]["nll"] == pytest.approx(found["cache"]["model"]["nll"], abs=1e-7)
@@ -103,9 +103,9 @@ def test_part_of_the_text_and_no_mbpa(run, corpus):
     assert found["cache"]["model"]["nll"] == pytest.approx(model.mean(), abs=2e-6)
     assert found["mbpa"] is None
     assert (found["chosen"]["mbpa"], found["chosen"]["weights"]["both"]) == (None, None)
-    assert {path.name for path in (folder / "memory").iterdir()} == {"sweep.json", "memory_cache.png"}
+    assert {path.name for path in (folder / "memory").iterdir()} == {"sweep.json"}
     with pytest.raises(InputError, match="holds no settings of MbPA"):
-        evaluate_with_memory(folder, "valid", "mbpa", tuned=folder / "memory/sweep.json")
+        recall_run(folder, "valid", "mbpa", tuned=folder / "memory/sweep.json")
 
 
 def test_what_is_left_of_a_short_text_is_used(run, corpus):
@@ -142,21 +142,21 @@ def test_refused(options, said, run):
 
 def test_cut_off_it_goes_on_after_the_last_part(swept, monkeypatch, capsys):
     folder, undisturbed = swept
-    real, done = sweeps._Bench.measure, []
+    real, done = sweeps._measure, []
 
-    def measure(self, title, first, tokens, size, theta, lrs, steps):
-        if steps == 2 and not done:
+    def measure(run, tokens, title, *rest):
+        if title.endswith("two") and not done:
             raise KeyboardInterrupt
-        return real(self, title, first, tokens, size, theta, lrs, steps)
+        return real(run, tokens, title, *rest)
 
-    monkeypatch.setattr(sweeps._Bench, "measure", measure)
+    monkeypatch.setattr(sweeps, "_measure", measure)
     (folder / "memory/sweep.json").unlink()
     with pytest.raises(KeyboardInterrupt):
         sweep_memory(folder, **FEW)
     assert not (folder / "memory/sweep.json").exists()
     done.append(True)
-    monkeypatch.setattr(sweeps._Bench, "cache_grid", None)
-    monkeypatch.setattr(sweeps._Bench, "mbpa_grid", None)
+    monkeypatch.setattr(sweeps, "cache_grid", None)
+    monkeypatch.setattr(sweeps, "mbpa_grid", None)
     capsys.readouterr()
     found = sweep_memory(folder, **FEW)
     said = capsys.readouterr().err

@@ -125,7 +125,7 @@ def test_equals_the_loop_for_every_block(block: int, max_count: int | None) -> N
 
 
 def test_segments_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("firstsight.lab.reading.moments.BLOCK", 20)
+    monkeypatch.setattr("firstsight.lab.lm.reader.BLOCK", 20)
     for block in (1, 7, 30):
         writing = Writing(gamma=0.3, max_count=None, block=block)
         np.testing.assert_allclose(adapted(writing), loop(MODEL, TEXT, writing), rtol=3e-6)

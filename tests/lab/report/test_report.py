@@ -11,7 +11,7 @@ import tyro
 from report_runs import BANDS, HEBBIAN, SOFTMAX, make_result, make_run, text_of
 
 from firstsight.errors import InputError
-from firstsight.lab.cli import Flags
+from firstsight.lab.cli.train import Flags
 from firstsight.lab.lm.config import Config
 from firstsight.lab.lm.recipes import recipe
 from firstsight.lab.report import comparison_table, markdown_table, write_report

@@ -12,11 +12,11 @@ from report_runs import SOFTMAX, make_run, text_of
 
 from firstsight.errors import InputError
 from firstsight.lab.cli.sweep import show_sweep
+from firstsight.lab.lm.record import load_records
 from firstsight.lab.lm.results import evaluate_run
-from firstsight.lab.reading.memories import evaluate_with_memory
+from firstsight.lab.reading.recalled import recall_run
 from firstsight.lab.report import write_report
 from firstsight.lab.report.memory import fitting_sweep, memory_table, sweep_plots, told
-from firstsight.lab.report.runs import load_runs
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def swept(swept_run, tmp_path):
 
 def test_the_report_shows_it(swept, tmp_path, capsys):
     folder, found = swept
-    evaluate_with_memory(folder, "test", "cache,mbpa", tuned=folder / "memory/sweep.json")
+    recall_run(folder, "test", "cache,mbpa", tuned=folder / "memory/sweep.json")
     result = json.loads((folder / "result.json").read_text())
     page = write_report([folder]).read_text()
     rows = re.search(r"<table class=memory>.*?</table>", page, re.DOTALL).group()
@@ -77,7 +77,7 @@ def test_a_sweep_of_other_weights_is_not_shown(swept):
     assert "What the memories change" not in page
     for change in ({"sha256": "0" * 64}, {"step": 59}, {"name": "last"}):
         (folder / "memory/sweep.json").write_text(json.dumps(sweep | {"checkpoint": sweep["checkpoint"] | change}))
-        assert fitting_sweep(load_runs([folder])[0]) is None
+        assert fitting_sweep(load_records([folder])[0]) is None
     page = write_report([folder]).read_text()
     assert "Ring: the best" not in page
     assert "Memory at test time" not in page

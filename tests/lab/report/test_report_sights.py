@@ -9,9 +9,9 @@ from report_runs import HEBBIAN, SOFTMAX, make_run
 
 from firstsight.errors import InputError
 from firstsight.lab.lm.config import Config
+from firstsight.lab.lm.record import load_records
 from firstsight.lab.report import write_report
 from firstsight.lab.report.plots import make_plots, make_sight_plots
-from firstsight.lab.report.runs import load_runs
 from firstsight.lab.report.sights import compare_sights, format_nats, sight_curve, sight_table
 
 BUCKETS = [0, *(2**i for i in range(11))]
@@ -149,7 +149,7 @@ def cells_of(section):
 
 
 def test_differences_are_to_the_softmax_and_bucket_by_bucket(folders):
-    runs = load_runs(folders)
+    runs = load_records(folders)
     sights = compare_sights(runs)
     assert (sights.base, sights.unlike, list(sights.curves)) == ("softmax", {}, ["fast", "softmax"])
     fast, softmax = ({k: x for k, _, x in sight_curve(runs[i].metrics)} for i in (0, 2))
@@ -164,7 +164,7 @@ def test_differences_are_to_the_softmax_and_bucket_by_bucket(folders):
 def test_page_has_curves_differences_and_table(folders, tmp_path):
     page = write_report(folders, tmp_path / "out").read_text(encoding="utf-8")
     section = section_of(page)
-    assert cells_of(section) == sight_table(compare_sights(load_runs(folders)))
+    assert cells_of(section) == sight_table(compare_sights(load_records(folders)))
     assert section.count("<svg") == 2
     assert "before each step and with dropout" in section
     assert "on the very same targets" in section
@@ -205,7 +205,7 @@ def test_one_run_has_its_curve_and_an_old_one_none(folders):
 def test_runs_on_other_targets_have_no_difference(folders, tmp_path, setting, sight, named):
     make_run(tmp_path / "other", HEBBIAN, sights=1.1, config=Config(**setting).to_dict())
     change_sights(tmp_path / "other", lambda sights: sights[2].update(sight))
-    runs = load_runs([*folders, tmp_path / "other"])
+    runs = load_records([*folders, tmp_path / "other"])
     sights = compare_sights(runs)
     assert list(sights.differences) == ["fast"]
     assert sight_table(sights)[0][-2:] == ["tokens, other", "other"]
@@ -220,18 +220,18 @@ def test_runs_on_other_targets_have_no_difference(folders, tmp_path, setting, si
 def test_other_data_and_other_buckets_have_no_difference(folders, tmp_path):
     config = folders[0] / "config.yaml"
     config.write_text(config.read_text(encoding="utf-8").replace("data/stdlib", "data/wt2"), encoding="utf-8")
-    assert compare_sights(load_runs(folders)).unlike == {"fast": "data: data/wt2 against data/stdlib"}
+    assert compare_sights(load_records(folders)).unlike == {"fast": "data: data/wt2 against data/stdlib"}
     make_run(tmp_path / "moved", HEBBIAN, sights=1.1)
     change_sights(
         tmp_path / "moved", lambda s: (s[2].update(tokens=s[2]["tokens"] + 1), s[3].update(tokens=s[3]["tokens"] - 1))
     )
-    sights = compare_sights(load_runs([folders[2], tmp_path / "moved"]))
+    sights = compare_sights(load_records([folders[2], tmp_path / "moved"]))
     assert sights.unlike == {"moved": "targets in a bucket"}
     assert sights.differences == {}
 
 
 def test_axis_steps_evenly_from_0_and_names_few_places(folders):
-    runs = load_runs(folders)
+    runs = load_records(folders)
     axes = make_sight_plots(runs, compare_sights(runs))[0].figure.axes[0]
     x, y = axes.lines[0].get_data()
     assert list(x) == list(range(18))
@@ -242,7 +242,7 @@ def test_axis_steps_evenly_from_0_and_names_few_places(folders):
 
 
 def test_colours_are_those_of_the_other_figures(folders):
-    runs = load_runs(folders)
+    runs = load_records(folders)
     by_name = dict(zip(("fast", "old", "softmax"), make_plots(runs)[0].figure.axes[0].lines, strict=True))
     drawn = make_sight_plots(runs, compare_sights(runs))[0].figure.axes[0].lines
     assert [line.get_color() for line in drawn] == [by_name[name].get_color() for name in ("fast", "softmax")]

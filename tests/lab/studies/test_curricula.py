@@ -1,6 +1,5 @@
 """Many curricula as tasks: the numbers of ``run_curriculum``, once each, through ends, failures and longer runs."""
 
-import hashlib
 import json
 import shutil
 from functools import cache
@@ -11,35 +10,22 @@ import numpy as np
 import pytest
 from curriculum_runs import TINY, lasting, prototypes, run
 from forked import Forked, end_when, is_free, start_with
+from omniglot_folder import write_images
 
-import firstsight.lab.studies.curriculum_worker  # noqa: F401 - once, in place of once in every fork
+import firstsight.lab.curriculum.loop  # noqa: F401 - once, in place of once in every fork
 from firstsight.errors import InputError
 from firstsight.lab.curriculum.draws import image_facts
-from firstsight.lab.data.corpus import IMAGES
-from firstsight.lab.studies.curricula import Job, is_done, read_result, run_curricula
-from firstsight.lab.studies.jobs import TasksFailedError, alone
+from firstsight.lab.studies.curricula import CurriculumJob, read_result, run_curricula
+from firstsight.lab.studies.jobs import JobsFailedError, alone
 
 SHORT = TINY.replace(max_steps=30)
 VARIANTS = {"hebbian": SHORT, "softmax": SHORT.replace(head="softmax")}
 DRAWINGS = prototypes(20, drawings=20)
 
 
-def write_data(folder: Path, images: np.ndarray) -> Path:
-    """A data folder as ``firstsight data omniglot`` leaves it."""
-    folder.mkdir()
-    np.save(folder / IMAGES, images)
-    raw = (folder / IMAGES).read_bytes()
-    alphabets = {"background": {"Greek": [f"character{i}" for i in range(len(images))]}, "evaluation": {}}
-    array = {"shape": list(images.shape), "bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
-    meta = {"corpus": "omniglot", "version": 1, "complete": True, "drawings": 20, "size": images.shape[2]}
-    meta |= {"classes": {"background": len(images), "evaluation": 0}, "alphabets": alphabets, "images": array}
-    (folder / "meta.json").write_text(json.dumps(meta))
-    return folder
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    return write_data(tmp_path_factory.mktemp("drawings") / "data", DRAWINGS)
+    return write_images(tmp_path_factory.mktemp("drawings") / "data", DRAWINGS)
 
 
 class Started:
@@ -171,14 +157,14 @@ def test_a_result_that_is_none_is_named(text, data, out, started):
         run_curricula(data, VARIANTS, [0, 1, 2], out)
     assert refused.type is InputError
     assert (started.titles, contents(out)) == ([], before)
-    job = Job("softmax", VARIANTS["softmax"].replace(seed=1), path.parent)
-    for read in (is_done, read_result):
+    job = CurriculumJob("softmax", VARIANTS["softmax"].replace(seed=1), path.parent, data, image_facts(DRAWINGS))
+    for read in (CurriculumJob.result, CurriculumJob.ended, read_result):
         with pytest.raises(InputError, match=r"softmax/seed-1/result\.json"):
-            read(job, image_facts(DRAWINGS))
+            read(job)
     path.unlink()
-    assert not is_done(job, image_facts(DRAWINGS))
+    assert job.result() is job.ended() is None
     with pytest.raises(InputError, match=r"softmax/seed-1/result\.json: there is no such file"):
-        read_result(job, image_facts(DRAWINGS))
+        read_result(job)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +186,7 @@ def test_a_result_of_other_images_is_named(out, tmp_path, started):
     other = DRAWINGS.copy()
     other[3, 2, 1, 0] ^= 1
     with pytest.raises(InputError, match=r"hebbian/seed-0/result\.json is of another run: .*other images"):
-        run_curricula(write_data(tmp_path / "other", other), VARIANTS, [0], out)
+        run_curricula(write_images(tmp_path / "other", other), VARIANTS, [0], out)
     assert started.titles == []
 
 
@@ -227,7 +213,7 @@ def test_what_cannot_be_run_is_refused_before_anything_is_written(
 
 
 def test_images_too_small_for_the_network_and_no_drawings_at_all(tmp_path, started):
-    small = write_data(tmp_path / "small", np.ascontiguousarray(DRAWINGS[:, :, :15, :15]))
+    small = write_images(tmp_path / "small", np.ascontiguousarray(DRAWINGS[:, :, :15, :15]))
     with pytest.raises(InputError, match="15 x 15; expected 16 x 16 or more"):
         run_curricula(small, VARIANTS, [0], tmp_path / "out")
     with pytest.raises(InputError, match="nowhere: there is no such folder"):
@@ -269,14 +255,14 @@ def test_a_failing_run_stops_no_other(data, tmp_path, started, monkeypatch):
     broken = tmp_path / "hebbian/seed-0/checkpoint.pt"
     broken.parent.mkdir(parents=True)
     broken.write_text("no checkpoint")
-    with pytest.raises(TasksFailedError, match=r"1 of the jobs failed.*hebbian seed 0: .*checkpoint\.pt") as failed:
+    with pytest.raises(JobsFailedError, match=r"1 of the jobs failed.*hebbian seed 0: .*checkpoint\.pt") as failed:
         run_curricula(data, VARIANTS, [0], tmp_path, workers=1)
     assert failed.value.exit_code == 2  # bad input
     assert started.titles == ["hebbian seed-0", "softmax seed-0"]
     assert lasting(json.loads((tmp_path / "softmax/seed-0/result.json").read_text())) == direct("softmax", 0)
     with monkeypatch.context() as patch:  # a fault of ours in the one that is left
-        patch.setattr("firstsight.lab.studies.curriculum_worker.run_curriculum", lambda *_, **__: 1 / 0)
-        with pytest.raises(TasksFailedError, match=r"hebbian seed 0: ZeroDivisionError.*log\.txt") as failed:
+        patch.setattr("firstsight.lab.curriculum.loop.run_curriculum", lambda *_, **__: 1 / 0)
+        with pytest.raises(JobsFailedError, match=r"hebbian seed 0: ZeroDivisionError.*log\.txt") as failed:
             run_curricula(data, VARIANTS, [0], tmp_path, workers=1)
     assert failed.value.exit_code == 1
     broken.unlink()

@@ -11,11 +11,12 @@ from training_runs import make_corpus
 from firstsight.errors import InputError
 from firstsight.lab.lm.config import save_config
 from firstsight.lab.lm.recipes import recipe
-from firstsight.lab.report.study import COLUMNS, OVERALL, RARE, format_difference, groups, markdown, write_study
+from firstsight.lab.report.study import COLUMNS, OVERALL, RARE, format_difference, groups, markdown
+from firstsight.lab.report.study_figure import draw_study
 from firstsight.lab.runs.metrics import append_metrics
 from firstsight.lab.studies.jobs import seconds_left
-from firstsight.lab.studies.run import list_study
-from firstsight.lab.studies.study import check_jobs, is_finished, load_study, make_jobs, record
+from firstsight.lab.studies.recipe import load_study
+from firstsight.lab.studies.study import check_jobs, list_study, make_jobs, record
 from firstsight.lab.system.files import write_json
 
 RECIPE = {
@@ -156,15 +157,15 @@ def test_how_often_a_checkpoint_is_saved_may_change(jobs):
 
 def test_what_is_finished(jobs):
     one, other = jobs
-    assert [is_finished(job) for job in jobs] == [False, False]
+    assert [job.ended() for job in jobs] == [None, None]
     assert record(one)["state"] == "waiting"
     finish(one)
-    assert is_finished(one)
+    assert one.ended().whole
     assert record(one)["state"] == "done"
     write_json(one.folder / "result.json", {"split": "test", "perplexity": 3.0})
-    assert not is_finished(one)
+    assert one.ended() is None
     write_json(other.folder / "outcome.json", {"reason": "diverged", "message": "the loss is nan"})
-    assert is_finished(other)
+    assert not other.ended().whole
     assert (record(other)["state"], record(other)["diverged"]) == ("diverged", True)
     finish(one, perplexity=None)  # an overflow
     assert record(one)["state"] == "diverged"
@@ -262,16 +263,16 @@ def test_files(far, tmp_path):
     if far:
         for job in study["jobs"]:
             job["perplexity"] = job["perplexity"] and job["perplexity"] * (100 if job["variant"] == "bad" else 1)
-    write_study(tmp_path, study)
+    draw_study(tmp_path, study)
     image = matplotlib.image.imread(tmp_path / "study.png")
     assert image.shape[1] > 2 * image.shape[0]
     assert len({tuple(color) for color in image.reshape(-1, image.shape[2])[::7].round(2).tolist()}) > 10
-    assert {path.name for path in tmp_path.iterdir()} == {"study.json", "table.md", "study.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"table.md", "study.png"}
 
 
 def test_before_there_is_a_difference_there_is_no_figure(tmp_path):
-    write_study(tmp_path, make_study(seeds=(1,), lacking=(("other", 1),)))
-    assert {path.name for path in tmp_path.iterdir()} == {"study.json", "table.md"}
+    draw_study(tmp_path, make_study(seeds=(1,), lacking=(("other", 1),)))
+    assert {path.name for path in tmp_path.iterdir()} == {"table.md"}
 
 
 def test_time_left():

@@ -1,4 +1,4 @@
-"""The part of the command line that lets a trained model write while it reads."""
+"""``firstsight adapt``: let a trained model write while it reads."""
 
 import math
 from pathlib import Path
@@ -8,8 +8,7 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from firstsight.errors import InputError
-from firstsight.lab.cli import screen
-from firstsight.lab.cli.data import Json
+from firstsight.lab.cli.output import Checkpoint, Found, Json, console, show
 from firstsight.lab.reading.writing import Writing
 
 DEFAULT = Writing()
@@ -29,7 +28,7 @@ def adapt(
     open: bool = False,
     offset: float = 0.0,
     tune_tokens: int = 20_000,
-    checkpoint: Literal["best", "last"] = "best",
+    checkpoint: Checkpoint = "best",
     data: Path | None = None,
     json: Json = False,
 ) -> int:
@@ -73,11 +72,11 @@ def adapt(
     where: dict[str, Any] = {"checkpoint": checkpoint, "data": None if data is None else str(data)}
     where["tune_tokens"] = tune_tokens
     if open and text is not None:
-        return screen.show(open_text(run, text, writing, offset=offset, **where), json, show_open)
-    return screen.show(adapt_run(run, split, writing, text=text, forget=forget, **where), json, show_adapted)
+        return show(open_text(run, text, writing, offset=offset, **where), json, show_open)
+    return show(adapt_run(run, split, writing, text=text, forget=forget, **where), json, show_adapted)
 
 
-def show_adapted(found: dict[str, Any]) -> None:
+def show_adapted(found: Found) -> None:
     """The model without and with writing: overall, by band, by sight."""
     settings = ", ".join(f"{name} {value}" for name, value in found["writing"].items())
     table = Table(title=f"{found['run']}: {settings}", title_justify="left")
@@ -90,17 +89,17 @@ def show_adapted(found: dict[str, Any]) -> None:
         if before["tokens"]:
             values = before["perplexity"], after["perplexity"]
             table.add_row(before["name"], f"{before['tokens']:,}", *_pair(*values, _log_ratio(*values)))
-    screen.console.print(table)
+    console.print(table)
     table = Table(title="rare words, by how often the text has had them", title_justify="left")
     for name in ("sights before", "tokens", "NLL", "written", "change"):
         table.add_column(name, justify="right")
     for row in found["sights"]:
         change = None if None in (row["model"], row["adapted"]) else row["adapted"] - row["model"]
         table.add_row(str(row["seen"]), f"{row['tokens']:,}", *_pair(row["model"], row["adapted"], change))
-    screen.console.print(table)
+    console.print(table)
 
 
-def show_open(found: dict[str, Any]) -> None:
+def show_open(found: Found) -> None:
     """NLL of new words by sight, and of all others, under each treatment."""
     new = found["new"]
     table = Table(
@@ -113,7 +112,7 @@ def show_open(found: dict[str, Any]) -> None:
     for row in found["variants"]:
         values = [row["all"], row["known"], *(row["new"][name] for name in names)]
         table.add_row(row["name"], *(_number(value) for value in values))
-    screen.console.print(table)
+    console.print(table)
 
 
 def _pair(one: float | None, other: float | None, change: float | None) -> tuple[str, str, str]:

@@ -1,4 +1,4 @@
-"""The part of the command line that makes, describes and checks data folders."""
+"""``firstsight data``: turn a corpus into a data folder."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg
+from rich.table import Table
+from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, arg
 
-from firstsight.errors import InputError
-from firstsight.lab.cli import screen
+from firstsight.lab.cli.folders import Audit, Info, audit, info, print_omniglot
+from firstsight.lab.cli.output import Found, Json, console, show
 from firstsight.lab.system.progress import say
 
 Source = Annotated[Path, arg(name="from", metavar="PATH")]
-Json = Annotated[bool, arg(help="print one JSON object on standard output and nothing else there")]
 DocumentType = Literal["story", "multi", "advis", "other"]
 
 
@@ -158,40 +158,6 @@ class Omniglot:
     json: Json = False
 
 
-@dataclass(frozen=True)
-class Info:
-    """Describe a data folder: counts, vocabulary, unknown words, where it comes from; draws its Zipf plot.
-
-    Of Omniglot it tells the classes and drawings.
-
-    Example: firstsight data info data/gutenberg
-    """
-
-    folder: Positional[Path]
-    """data folder"""
-    json: Json = False
-
-
-@dataclass(frozen=True)
-class Audit:
-    """Find evaluation text that also stands in training text, by runs of 13 words; writes audit.json.
-
-    Example: firstsight data audit data/gutenberg
-
-    Example: firstsight data audit data/gutenberg --clean data/gutenberg-clean
-    """
-
-    folder: Positional[Path]
-    """data folder"""
-    words: int = 13
-    """length of the runs of words that are compared"""
-    clean: Path | None = None
-    """write a data folder here whose training split lacks the documents that hold evaluation text"""
-    max_share: float | None = None
-    """with --clean: the share of an evaluation document that a training document may hold and stay; by default 0.01"""
-    json: Json = False
-
-
 Corpora = (
     Annotated[Stdlib, tyro.conf.subcommand("stdlib")]
     | Annotated[Text, tyro.conf.subcommand("text")]
@@ -208,18 +174,18 @@ Corpora = (
 def data(command: OmitSubcommandPrefixes[OmitArgPrefixes[Corpora]]) -> int:
     """Turn a corpus into a data folder (vocabulary, token files, checksums), describe it, or audit it."""
     if isinstance(command, Info):
-        return _info(command)
+        return info(command)
     if isinstance(command, Audit):
-        return _audit(command)
+        return audit(command)
     say(f"preparing {command.out}")
     if isinstance(command, Omniglot):
         from firstsight.lab.data import omniglot
 
         made = omniglot.prepare(command.source, command.out, command.size, command.cache)
-        return screen.show(omniglot.summary(made), command.json, screen.omniglot)
+        return show(omniglot.summary(made), command.json, print_omniglot)
     from firstsight.lab.data import summary
 
-    return screen.show(summary(_preparation(command)()), command.json, screen.corpus)
+    return show(summary(_preparation(command)()), command.json, _print_corpus)
 
 
 def _preparation(command: Any) -> Callable[[], Any]:
@@ -239,30 +205,15 @@ def _preparation(command: Any) -> Callable[[], Any]:
     )
 
 
-def _info(command: Info) -> int:
-    from firstsight.lab.data.omniglot import holds_omniglot, open_omniglot
-    from firstsight.lab.data.omniglot import summary as describe_omniglot
-
-    if holds_omniglot(command.folder):
-        return screen.show(describe_omniglot(open_omniglot(command.folder)), command.json, screen.omniglot)
-    from firstsight.lab.data.info import describe_corpus
-
-    return screen.show(describe_corpus(command.folder), command.json, screen.info)
-
-
-def _audit(command: Audit) -> int:
-    from firstsight.lab.data.audit.audit import audit_corpus
-    from firstsight.lab.data.audit.cleaning import MAX_SHARE, clean_corpus
-
-    if command.clean is None and command.max_share is not None:
-        raise InputError(
-            f"--max-share {command.max_share} decides what --clean leaves out. Name its folder: --clean DIR."
-        )
-    cleaned = None  # written first: what it refuses, it refuses before the audit
-    if command.clean is not None:
-        max_share = MAX_SHARE if command.max_share is None else command.max_share
-        cleaned = clean_corpus(command.folder, command.clean, n=command.words, max_share=max_share)
-    found = audit_corpus(command.folder, n=command.words)
-    if cleaned is not None:
-        found["cleaned"] = {"folder": str(cleaned.folder), **cleaned.meta["cleaned"]}
-    return screen.show(found, command.json, screen.audit)
+def _print_corpus(found: Found) -> None:
+    """What ``firstsight data`` made."""
+    table = Table(title=f"{found['corpus']}: {found['vocabulary']:,} types", title_justify="left")
+    table.add_column("split")
+    table.add_column("tokens", justify="right")
+    table.add_column("unknown", justify="right")
+    for split, tokens in found["tokens"].items():
+        unknown = found["unknown"].get(split)
+        table.add_row(split, f"{tokens:,}", "" if unknown is None else f"{unknown:.2%}")
+    console.print(table)
+    if found["tokens"]["train"]:
+        console.print(f"Next: firstsight train {found['folder']} --out runs/first", soft_wrap=True, markup=False)

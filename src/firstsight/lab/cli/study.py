@@ -1,11 +1,11 @@
-"""The part of the command line that runs studies."""
+"""``firstsight study``: variants x seeds, compared."""
 
+from functools import partial
 from pathlib import Path
 
 from tyro.conf import Positional
 
-from firstsight.lab.cli import screen
-from firstsight.lab.cli.data import Json
+from firstsight.lab.cli.output import Found, Json, show
 
 
 def study(
@@ -27,15 +27,16 @@ def study(
         workers: runs at a time; by default one a core.
         dry_run: list the jobs and the settings they differ in, and run nothing.
     """
-    from firstsight.lab.studies.run import list_study, run_study
+    from firstsight.lab.report.study_figure import draw_study
+    from firstsight.lab.studies.study import list_study, run_study
 
     out = Path("runs") / recipe.stem if out is None else out
     if dry_run:
-        return screen.show(list_study(recipe, out), json, _listed)
-    return screen.show(run_study(recipe, out, workers), json, lambda found: _studied(found, out))
+        return show(list_study(recipe, out), json, _listed)
+    return show(run_study(recipe, out, workers, partial(draw_study, out)), json, lambda found: _studied(found, out))
 
 
-def _listed(found: screen.Found) -> None:
+def _listed(found: Found) -> None:
     for group in found["groups"]:
         seeds = ", ".join(
             f"{seed} ({state})" if state != "waiting" else str(seed) for seed, state in group["seeds"].items()
@@ -45,7 +46,7 @@ def _listed(found: screen.Found) -> None:
     print(f"{found['jobs']} jobs, {found['waiting']} to run; a line has the settings that are not the same in all")
 
 
-def _studied(found: screen.Found, out: Path) -> None:
+def _studied(found: Found, out: Path) -> None:
     print((out / "table.md").read_text(encoding="utf-8"))
     if "interrupted" in found:
         print(f"ended by {found['interrupted']}; the same command goes on")

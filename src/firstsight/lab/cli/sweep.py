@@ -1,4 +1,4 @@
-"""The part of the command line that searches for settings."""
+"""``firstsight sweep``: search for settings."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -6,8 +6,7 @@ from typing import Any, Literal
 from rich.table import Table
 from tyro.conf import Positional
 
-from firstsight.lab.cli import screen
-from firstsight.lab.cli.data import Json
+from firstsight.lab.cli.output import Checkpoint, Found, Json, console, show
 
 SHOWN = 5  # points of a grid
 
@@ -20,7 +19,7 @@ def sweep(
     mbpa_first: int | None = None,
     mbpa_tokens: int = 5000,
     two_step_tokens: int = 500,
-    checkpoint: Literal["best", "last"] = "best",
+    checkpoint: Checkpoint = "best",
     data: Path | None = None,
     json: Json = False,
 ) -> int:
@@ -45,6 +44,7 @@ def sweep(
     """
     from firstsight.lab.reading.sweep import sweep_memory
     from firstsight.lab.report import write_report
+    from firstsight.lab.report.memory import sweep_plots
 
     found = sweep_memory(
         run,
@@ -56,31 +56,35 @@ def sweep(
         checkpoint=checkpoint,
         data=None if data is None else str(data),
     )
+    for old in (run / "memory").glob("memory_*.png"):
+        old.unlink()
+    for plot in sweep_plots(found):
+        plot.save_png(run / "memory")
     if (run / "result.json").exists():
         write_report([run])
-    return screen.show(found, json, lambda found: show_sweep(found, run))
+    return show(found, json, lambda found: show_sweep(found, run))
 
 
-def show_sweep(found: dict[str, Any], run: Path) -> None:
+def show_sweep(found: Found, run: Path) -> None:
     """The best points of each grid, the paper's choice among them, and what was chosen."""
-    from firstsight.lab.reading.settings import CACHE, MBPA, WEIGHTS
+    from firstsight.lab.reading.memories import MEMORIES
 
     cache = found["cache"]
-    paper = {**CACHE, "weight": WEIGHTS["cache"]}
+    usual, others = MEMORIES["cache"], MEMORIES["mbpa"]
+    paper = {**usual.settings, "weight": usual.weight}
     columns = {"theta": "theta", "size": "size", "weight": "weight"}
     _table(f"{found['run']}: neural cache, {found['tokens']:,} tokens of validation", columns, cache, paper)
     mbpa = found["mbpa"]
     if mbpa:
         columns = {"k": "neighbours", "lr": "rate", "cache_weight": "cache", "mbpa_weight": "MbPA"}
-        paper = {"k": MBPA["k"], "lr": MBPA["lr"], "cache_weight": WEIGHTS["both"][0], "mbpa_weight": WEIGHTS["mbpa"]}
+        paper = {**others.settings, "cache_weight": usual.weight, "mbpa_weight": others.weight}
         where = f"{mbpa['tokens']:,} tokens after {mbpa['first']:,}"
-        same = {**found["chosen"]["cache"]} == CACHE
+        same = found["chosen"]["cache"] == usual.settings
         mark = "paper" if same else "paper's but theta, size"
         _table(f"MbPA and the cache chosen, weights of both, {where}", columns, mbpa, paper, mark)
         if mbpa["two_steps"]:
             _steps(mbpa["two_steps"])
     chosen, weights = found["chosen"], found["chosen"]["weights"]
-    console = screen.console
     console.print(f"chosen: cache: {_told(chosen['cache'])}; weight {weights['cache']:g}", soft_wrap=True)
     if mbpa:
         both = "both together: cache {:g}, MbPA {:g}".format(*weights["both"])
@@ -116,10 +120,10 @@ def _table(
             idle = ("k", "lr") if row in without else ()  # they decide nothing there
             cells = ["" if key in idle else f"{row[key]:,}" for key in columns]
             table.add_row(*cells, *_values(row["perplexity"], model), mark)
-    screen.console.print(table)
+    console.print(table)
 
 
-def _steps(found: dict[str, Any]) -> None:
+def _steps(found: Found) -> None:
     """One step of MbPA and two, each with its best weights."""
     names = ["neighbours", "rate", "one step", "to model", "two steps", "to model"]
     table = _new_table(f"MbPA in two steps, the first {found['tokens']:,} of these tokens", names)
@@ -127,7 +131,7 @@ def _steps(found: dict[str, Any]) -> None:
     for row in found["grid"]:
         pairs = [value for name in ("one", "two") for value in _values(row[name]["perplexity"], model)]
         table.add_row(f"{row['k']:,}", f"{row['lr']:g}", *pairs)
-    screen.console.print(table)
+    console.print(table)
 
 
 def _new_table(title: str, names: list[str]) -> Table:

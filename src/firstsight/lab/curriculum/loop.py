@@ -18,7 +18,7 @@ from torch import Tensor
 from firstsight.errors import InputError
 from firstsight.lab.curriculum.binding import Binding
 from firstsight.lab.curriculum.draws import Drawings
-from firstsight.lab.curriculum.model import Classifier, make_optimizer
+from firstsight.lab.curriculum.model import Classifier, build_optimizer
 from firstsight.lab.curriculum.settings import Curriculum
 from firstsight.lab.runs.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from firstsight.lab.system.files import write_json
@@ -105,7 +105,7 @@ class _Run:
         self.total = settings.num_classes(len(images))
         self.draws.seed_weights()
         self.model = Classifier(images.shape[2], settings).to(device)
-        self.optimizer = make_optimizer(self.model, settings)
+        self.optimizer = build_optimizer(self.model, settings)
         self.model.head.attach(self.optimizer, group=False)
         self.binding = Binding(settings.start, settings.add, self.total)
         self.step, self.n, self.reason = 0, settings.start, ""

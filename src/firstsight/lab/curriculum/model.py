@@ -6,17 +6,16 @@ Shapes: n classes introduced so far, B drawings, S pixels a side, D width of the
 import torch
 from torch import Tensor, nn
 
-from firstsight.heads import HebbianSoftmax, Softmax
 from firstsight.lab.curriculum.convnet import ConvNet
 from firstsight.lab.curriculum.settings import Curriculum
+from firstsight.lab.runs.head import make_head
+from firstsight.lab.runs.optimizer import make_optimizer
 
 CHUNK = 50  # test drawings embedded at a time: of more the activations do not fit a core's cache
 
 
 class Classifier(nn.Module):
     """A ``ConvNet`` and a head for the classes of the start; torch's generator decides its weights.
-
-    Heads of all kinds take the same numbers from the generator, so that those of one seed start alike.
 
     Args:
         size: S.
@@ -29,20 +28,7 @@ class Classifier(nn.Module):
     def __init__(self, size: int, settings: Curriculum) -> None:
         super().__init__()
         self.body = ConvNet(size, settings.network)
-        width, classes, bias = self.body.out_features, settings.start, settings.bias
-        self.head: Softmax
-        if settings.head == "hebbian":
-            self.head = HebbianSoftmax(
-                width,
-                classes,
-                T=settings.T,
-                gamma=settings.gamma,
-                bias=bias,
-                rule=settings.rule,
-                prior_count=settings.prior_count,
-            )
-        else:
-            self.head = Softmax(width, classes, bias)
+        self.head = make_head(settings, self.body.out_features, settings.start)
 
     def forward(self, images_BSS: Tensor) -> Tensor:
         """Logits [B, n]."""
@@ -62,11 +48,12 @@ class Classifier(nn.Module):
         return torch.cat(logits).argmax(1) == label_B
 
 
-def make_optimizer(model: nn.Module, settings: Curriculum) -> torch.optim.Optimizer:
-    """The optimizer of these settings; everything they do not name is torch's default."""
-    parameters, rate = model.parameters(), settings.rate
-    if settings.optimizer == "rmsprop":
-        return torch.optim.RMSprop(parameters, lr=rate, alpha=settings.smoothing)
-    if settings.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=rate)
-    return torch.optim.Adagrad(parameters, lr=rate, initial_accumulator_value=settings.accumulator)
+def build_optimizer(model: Classifier, settings: Curriculum) -> torch.optim.Optimizer:
+    """The optimizer of these settings for all of the model that trains."""
+    return make_optimizer(
+        model.parameters(),
+        settings.optimizer,
+        settings.rate,
+        smoothing=settings.smoothing,
+        accumulator=settings.accumulator,
+    )

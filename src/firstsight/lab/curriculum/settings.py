@@ -5,16 +5,16 @@ from typing import Any, Literal, Self
 
 from firstsight.errors import InputError
 from firstsight.lab.curriculum.convnet import Network
-from firstsight.lab.system.settings import RuleName, Settings
+from firstsight.lab.runs.head import HeadSettings
 
-OptimizerName = Literal["rmsprop", "adam", "adagrad"]
+OptimizerName = Literal["rmsprop", "adam", "adagrad"]  # those that the paper has a rate of
 
 RATES: dict[OptimizerName, float] = {"rmsprop": 0.006, "adam": 0.006, "adagrad": 0.08}
 """The paper's learning rates (appendix B), found with the plain softmax."""
 
 
 @dataclass(frozen=True)
-class Curriculum(Settings):
+class Curriculum(HeadSettings):
     """Everything that decides a curriculum but the images.
 
     Start, additions, threshold, optimizers, T and gamma are those of the paper's appendix B; batch, checks and ends are
@@ -33,18 +33,10 @@ class Curriculum(Settings):
     reading: Literal["accuracy", "error"] = "accuracy"
     """error: new classes come when the test *error* is above the threshold, as the appendix literally says"""
     # -- model
-    head: Literal["softmax", "hebbian"] = "hebbian"
-    """output layer"""
-    bias: bool = True
-    """a bias for each class in the output layer"""
     T: int = 10
     """hebbian: a class is written until it has been seen T times"""
     gamma: float = 0.1
     """hebbian: smallest rate of the write"""
-    rule: RuleName = "paper"
-    """hebbian: what the write does to a row (docs/rule.md); the default is the paper's"""
-    prior_count: float = 10.0
-    """hebbian, rule shrinkage: how many examples the prior is worth"""
     network: Network = field(default_factory=Network)
     """the convnet before it"""
     # -- optimisation
@@ -75,15 +67,12 @@ class Curriculum(Settings):
     def __post_init__(self) -> None:
         """Check every value: names the setting, what was given and what is expected."""
         super().__post_init__()
-        for name in ("start", "add", "T", "batch", "check_every", "additions", "max_steps"):
+        for name in ("start", "add", "batch", "check_every", "additions", "max_steps"):
             self._require(name, getattr(self, name) >= 1, "1 or more")
         for name in ("max_classes", "lr", "accumulator", "check_images", "save_seconds"):
             self._require(name, getattr(self, name) >= 0, "0 or more")
         self._require("threshold", 0 < self.threshold <= 1, "in (0, 1]")
-        self._require("gamma", 0 <= self.gamma <= 1, "in [0, 1]")
         self._require("smoothing", 0 <= self.smoothing < 1, "in [0, 1)")
-        self._require("prior_count", self.prior_count > 0, "above 0")
-        self._require("rule", self.bias or self.rule != "shrinkage", "bias to be true, for this rule moves it")
         self._require("seed", 0 <= self.seed < 2**63, "from 0 to 2^63 - 1")
         enough = self.max_classes == 0 or self.max_classes >= self.start
         self._require("max_classes", enough, f"0, or at least the {self.start} of the start")

@@ -6,30 +6,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from firstsight.lab.data.bands import BANDS, EDGES
 from firstsight.lab.data.corpus import Corpus, open_corpus
-from firstsight.lab.lm.evaluation import BANDS, EDGES
-from firstsight.lab.report.zipf import zipf_plot
 
 _BLOCK = 1 << 22  # tokens counted at a time
 _FEW = 20  # top tokens and sources that are listed
 _LISTED = 50  # an evaluation split of no more documents is listed document by document
 
 
-def describe_corpus(folder: str | Path, plot: bool = True) -> dict[str, Any]:
-    """Describe a data folder, and draw its Zipf plot into ``folder/plots/zipf.png``.
+def describe_corpus(folder: str | Path) -> dict[str, Any]:
+    """Describe a data folder.
 
-    Shares are between 0 and 1. The bands are those of ``firstsight.lab.lm.evaluation``, by training count.
+    Shares are between 0 and 1. The bands are those of ``firstsight.lab.data.bands``, by training count.
 
     Args:
         folder: a data folder.
-        plot: whether to draw; a folder with no training text has no plot in any case, and ``notes`` says so.
 
     Returns:
         ``tokens``, ``documents`` (None where no boundaries are kept) and ``unknown`` by split; ``by_document``, the
         tokens of each document of an evaluation split of up to 50; ``vocabulary`` (types);
         ``singletons``, the types that training has once; ``top``, the most frequent tokens of training; ``bands``,
         types and tokens of each split by training count; ``paper``, the paper's token counts next to these, where
-        meta.json has them; ``provenance``; ``bytes`` of each file; ``plot``, its path or None; ``notes``.
+        meta.json has them; ``provenance``; ``bytes`` of each file; ``notes``.
 
     Raises:
         InputError: it is no sound data folder.
@@ -63,12 +61,8 @@ def describe_corpus(folder: str | Path, plot: bool = True) -> dict[str, Any]:
         "paper": _paper(corpus),
         "provenance": _provenance(corpus),
         "bytes": {path.name: path.stat().st_size for path in sorted(corpus.folder.iterdir()) if path.is_file()},
-        "plot": None,
         "notes": [] if seen else ["There is no training text, so there is nothing to plot."],
     }
-    if plot and seen:
-        figure = zipf_plot(corpus.name, corpus.vocabulary.tokens, train, found["unknown"])
-        found["plot"] = str(figure.save_png(corpus.folder / "plots"))
     return found
 
 

@@ -13,14 +13,10 @@ from pathlib import Path
 
 from firstsight.errors import InputError
 from firstsight.lab.data.shards import Item, make_shard
+from firstsight.lab.system.machine import cores
 from firstsight.lab.system.progress import Bar
 
 _AHEAD = 2  # items handed out a process: enough that none waits, few enough that their bytes fit into memory
-
-
-def cores() -> int:
-    """The cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def make_shards(folder: Path, items: Iterable[Item], total: int | None, workers: int | None = None) -> list[str]:

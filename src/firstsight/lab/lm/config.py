@@ -1,5 +1,6 @@
 """The settings of a run: one flat frozen dataclass, to and from YAML."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -7,12 +8,13 @@ from typing import Literal
 import yaml
 
 from firstsight.errors import InputError
+from firstsight.lab.runs.head import HeadSettings
+from firstsight.lab.runs.optimizer import OptimizerName
 from firstsight.lab.system.files import atomic_write
-from firstsight.lab.system.settings import RuleName, Settings
 
 
 @dataclass(frozen=True)
-class Config(Settings):
+class Config(HeadSettings):
     """Everything that decides a training run but the data. Recipes are instances of it."""
 
     # -- model
@@ -31,26 +33,16 @@ class Config(Settings):
     tied: bool = True
     """input and output embedding are one matrix"""
     # -- head
-    head: Literal["softmax", "hebbian"] = "hebbian"
-    """output layer"""
     bias: bool = False
     """a bias for each class in the output layer"""
     bias_start: Literal["zero", "unigram"] = "zero"
     """unigram: each class's bias starts at the log of its frequency in the training text"""
-    T: int = 500
-    """hebbian: a class is written until it has been seen T times"""
-    gamma: float = 0.01
-    """hebbian: smallest rate of the write"""
-    rule: RuleName = "paper"
-    """hebbian: what the write does to a row (docs/rule.md); the default is the paper's"""
-    prior_count: float = 10.0
-    """hebbian, rule shrinkage: how many examples the prior is worth"""
     write_embedding: bool = True
     """hebbian, tied: the write reaches the input embedding too, as in the paper"""
     write_after: int = 0
     """hebbian: steps that only count before the first write"""
     # -- optimisation
-    optimizer: Literal["rmsprop", "adam", "adagrad", "sgd"] = "rmsprop"
+    optimizer: OptimizerName = "rmsprop"
     """torch's, with its defaults for all that is not named here"""
     lr: float = 0.001
     """learning rate"""
@@ -95,7 +87,7 @@ class Config(Settings):
     def __post_init__(self) -> None:
         """Check every value: names the setting, what was given and what is expected."""
         super().__post_init__()
-        for name in ("embedding", "hidden", "batch", "length", "accumulate", "steps", "eval_every", "T"):
+        for name in ("embedding", "hidden", "batch", "length", "accumulate", "steps", "eval_every"):
             self._require(name, getattr(self, name) >= 1, "1 or more")
         for name in ("momentum", "weight_decay", "clip", "warmup", "minutes", "checkpoint_every", "write_after"):
             self._require(name, getattr(self, name) >= 0, "0 or more")
@@ -103,15 +95,20 @@ class Config(Settings):
             self._require(name, getattr(self, name) >= 0, "0 or more")
         self._require("layers", self.layers in (1, 2), "1 or 2")
         self._require("dropout", 0 <= self.dropout < 1, "in [0, 1)")
-        self._require("gamma", 0 <= self.gamma <= 1, "in [0, 1]")
         self._require("lr", self.lr > 0, "above 0")
-        self._require("prior_count", self.prior_count > 0, "above 0")
         spared = self.tied and not self.write_embedding
         self._require("weight_decay", not (spared and self.weight_decay), "0 where write_embedding is false")
         self._require("bias_start", self.bias or self.bias_start == "zero", "zero, or bias to be true")
-        self._require("rule", self.bias or self.rule != "shrinkage", "bias to be true, for this rule moves it")
         self._require("seed", 0 <= self.seed < 2**63, "from 0 to 2^63 - 1")
         self._require("accumulate", self.batch % self.accumulate == 0, f"a divisor of batch = {self.batch}")
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of a step: a linear rise over ``warmup`` steps, then ``decay`` towards 0 at the last."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        factor = {"none": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * min(1.0, done)))}
+        return self.lr * factor[self.decay]
 
 
 def save_config(path: str | Path, data: str, config: Config) -> None:

@@ -1,27 +1,22 @@
 """Perplexity of a token stream, overall and by how often its words occur in training.
 
-Shape suffixes: N tokens of the text, B streams, S steps of a segment, V vocabulary.
+Shape suffixes: N tokens of the text, V vocabulary.
 """
 
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
 from firstsight.errors import InputError
-from firstsight.functional import IGNORE_INDEX
-from firstsight.lab.lm.lstm import LanguageModel, State
-
-BANDS = ("unseen", "<100", "100-1K", "1K-10K", ">10K")
-EDGES = (1, 100, 1000, 10_001)  # the smallest count of each band after the first
-BLOCK = 1024  # tokens that the head gets at once: enough for full matrix products, little enough to stay small
+from firstsight.lab.data.bands import BANDS, EDGES
+from firstsight.lab.lm.lstm import LanguageModel
+from firstsight.lab.lm.reader import Plain, Text, read
+from firstsight.lab.system.shape import finite_or_none
 
 
 @dataclass(frozen=True)
@@ -58,7 +53,6 @@ def evaluate(
     *,
     eos_id: int,
     streams: int = 1,
-    segment: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Evaluation:
     r"""Perplexity of a text, overall and in bands of the target's training count c.
@@ -84,7 +78,7 @@ def evaluate(
             f"counts has {len(counts):,} entries but the model knows {len(model.embedding_weight):,} types. "
             "Give the counts of the vocabulary that the model was trained with."
         )
-    nll_N = token_nll(model, tokens, eos_id=eos_id, streams=streams, segment=segment, progress=progress)
+    nll_N = token_nll(model, tokens, eos_id=eos_id, streams=streams, progress=progress)
     nll, bands = by_band(nll_N, counts[tokens])
     return Evaluation(len(nll_N), nll, exp_or_inf(nll), bands, streams, time.perf_counter() - start)
 
@@ -107,89 +101,21 @@ def token_nll(
     *,
     eos_id: int,
     streams: int = 1,
-    segment: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> np.ndarray:
-    """The negative log-likelihood of every token of a text, the first one too.
-
-    The text is cut into ``streams`` contiguous parts, whose lengths differ by one at most, read side by side. A
-    part begins with a zero state, and its first input is the token before it, or ``<eos>`` for the first of all. The
-    state is carried on from segment to segment, so the segments' length changes nothing but speed and memory.
-    The model runs in evaluation mode, on the device where it is, in the precision of the surrounding autocast.
+    """The negative log-likelihood [N] float32 of every token of a text, the first one too, in nats.
 
     Args:
-        model: its mode, that of each of its parts, is given back as it was.
-        tokens: [N] integers in [0, V), a memory map as well.
-        eos_id: the id of ``<eos>``.
-        streams: parts, 1 or more. With more than 1 it is faster, and each part but the first lacks its context.
-        segment: steps at once; by default the head gets 1024 tokens at once.
+        model, tokens, eos_id, streams: as :class:`firstsight.lab.lm.reader.Text`.
         progress: called after each segment with the number of tokens predicted so far.
 
-    Returns:
-        [N] float32, in nats.
-
     Raises:
-        InputError: no tokens, an id outside the vocabulary, ``streams`` or ``segment`` below 1 or too many streams.
+        InputError: see ``Text``.
     """
-    check_tokens(tokens, len(model.embedding_weight), streams, segment)
-    segment = segment or max(1, BLOCK // streams)
-    edges = np.array([len(tokens) * stream // streams for stream in range(streams + 1)])
-    starts_B1, ends_B1 = edges[:-1, None], edges[1:, None]
-    device = model.embedding_weight.device
-    nll_N = np.empty(len(tokens), dtype=np.float32)
-    state: State | None = None
-    done, longest = 0, int((ends_B1 - starts_B1).max())
-    with evaluating(model), torch.inference_mode():
-        for first in range(0, longest, segment):
-            index_BS = starts_B1 + np.arange(first, min(first + segment, longest))
-            inside_BS = index_BS < ends_B1
-            target_BS = tokens[np.minimum(index_BS, len(tokens) - 1)].astype(np.int64)
-            input_BS = np.where(index_BS > 0, tokens[np.maximum(index_BS - 1, 0)], eos_id).astype(np.int64)
-            hidden_BSD, state = model(torch.from_numpy(input_BS).to(device), state)
-            target_BS = np.where(inside_BS, target_BS, IGNORE_INDEX)
-            nll_BS = model.head.nll(hidden_BSD, torch.from_numpy(target_BS).to(device))
-            nll_N[index_BS[inside_BS]] = nll_BS.float().cpu().numpy()[inside_BS]
-            done += int(inside_BS.sum())
-            if progress is not None:
-                progress(done)
-    return nll_N
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; then each part is in the mode it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-def check_tokens(tokens: np.ndarray, vocabulary: int, streams: int, segment: int | None) -> None:
-    """Raise InputError unless ``token_nll`` can read these tokens so."""
-    if tokens.ndim != 1 or not len(tokens) or tokens.dtype.kind not in "iu":
-        raise InputError(
-            f"tokens is {tokens.dtype} of shape {list(tokens.shape)}; expected one or more token ids, integers in one "
-            "dimension. Is the text empty?"
-        )
-    if int(tokens.min()) < 0 or int(tokens.max()) >= vocabulary:
-        raise InputError(
-            f"token ids run from {tokens.min()} to {tokens.max()}, but the model knows the ids 0 to {vocabulary - 1}. "
-            "Encode the text with the vocabulary that the model was trained with."
-        )
-    if not 1 <= streams <= len(tokens):
-        raise InputError(f"streams is {streams}; expected 1 to the number of tokens, {len(tokens)}. Reports use 1.")
-    if segment is not None and segment < 1:
-        raise InputError(f"segment is {segment}; expected 1 or more steps.")
+    text = Text(model, tokens, eos_id, streams)
+    return read(text, {"model": Plain(model.head)}, progress=progress)["model"]
 
 
 def exp_or_inf(nll: float) -> float:
     """exp(nll); an overflow is inf, and NaN stays NaN."""
     return math.exp(nll) if nll < 709 else nll * math.inf
-
-
-def finite_or_none(value: float | None) -> float | None:
-    """What JSON can hold of a number."""
-    return value if value is not None and math.isfinite(value) else None

@@ -5,6 +5,7 @@ I width of a layer's input, G = 4H gates in the order input, forget, cell, outpu
 """
 
 import math
+from functools import cache
 from typing import Any
 
 import torch
@@ -60,7 +61,7 @@ class LanguageModel(nn.Module):
       softmax row wants would give the gates next to nothing: with P of length-keeping scale, WikiText-2 stood at
       5.46 nats after 450 steps (D 128, H 256, the 5,000 most frequent words, one seed), with this scale at 5.20.
     - Under autocast the LSTM runs in the low precision as well (1.3 to 2 times as fast as in float32 on a CPU with
-      avx512_bf16); the state that is handed on is in the precision of the weights.
+      avx512_bf16; a CPU without runs it in float32); the state that is handed on is in the precision of the weights.
 
     Args:
         vocab_size: V.
@@ -85,7 +86,7 @@ class LanguageModel(nn.Module):
         self.embedding = None if config.tied else nn.Parameter(torch.empty(vocab_size, width))
         self.dropout = nn.Dropout(config.dropout)
         self.projection = nn.Parameter(torch.empty(config.hidden, width)) if config.projection else None
-        layer = LayerNormLSTM if config.layer_norm else _plain_lstm
+        layer = LayerNormLSTM if config.layer_norm else PlainLSTM
         inputs = [config.hidden if config.projection else width] + [config.hidden] * (config.layers - 1)
         self.lstm = nn.ModuleList(layer(size, config.hidden) for size in inputs)
         if self.embedding is not None:
@@ -175,11 +176,26 @@ class LayerNormLSTM(nn.Module):
         return torch.stack(y, dim=1), (h_BH[None], c_BH[None])
 
 
-def _plain_lstm(input_size: int, hidden_size: int) -> nn.LSTM:
-    layer = nn.LSTM(input_size, hidden_size, batch_first=True)
-    nn.init.zeros_(layer.get_parameter("bias_hh_l0")).requires_grad_(False)
-    _start_bias(layer.get_parameter("bias_ih_l0"))
-    return layer
+class PlainLSTM(nn.LSTM):
+    """torch's own layer, in float32 where autocast asks for a bfloat16 that this CPU's library has no LSTM for."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size, batch_first=True)
+        nn.init.zeros_(self.get_parameter("bias_hh_l0")).requires_grad_(False)
+        _start_bias(self.get_parameter("bias_ih_l0"))
+
+    def forward(self, x_BSI: Tensor, state: State | None = None) -> tuple[Tensor, State]:  # type: ignore[override]
+        """As ``nn.LSTM``."""
+        device = x_BSI.device.type
+        if device != "cpu" or not torch.is_autocast_enabled(device) or _multiplies_bf16():
+            return super().forward(x_BSI, state)
+        with torch.autocast(device, enabled=False):
+            return super().forward(x_BSI.to(self.get_parameter("bias_ih_l0").dtype), state)
+
+
+@cache
+def _multiplies_bf16() -> bool:
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @torch.no_grad()

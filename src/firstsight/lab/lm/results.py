@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 
 from firstsight.errors import InputError
-from firstsight.lab.data import Corpus, open_corpus
 from firstsight.lab.data.lines import read_lines
 from firstsight.lab.data.tokenize import tokenize_lines
 from firstsight.lab.data.vocabulary import EOS, Vocabulary
-from firstsight.lab.lm.evaluation import evaluate, exp_or_inf, finite_or_none, token_nll
-from firstsight.lab.lm.run import Trained, open_run
+from firstsight.lab.lm.evaluation import evaluate, exp_or_inf, token_nll
+from firstsight.lab.lm.run import Run, open_run
 from firstsight.lab.system.files import write_json
 from firstsight.lab.system.machine import provenance
 from firstsight.lab.system.progress import Bar
+from firstsight.lab.system.shape import finite_or_none
 
 CONTEXT = 8  # words shown before a surprising one
 
@@ -31,36 +31,28 @@ def evaluate_run(folder: Path, split: str, *, checkpoint: str = "best", data: st
     Raises:
         InputError: the run or the data are missing or damaged, or do not belong together.
     """
-    trained, corpus = open_with_data(folder, checkpoint, data)
-    tokens = corpus.split(split)
+    run = open_run(folder, checkpoint, data)
+    tokens, counts = run.corpus.split(split), run.vocabulary.counts
     with Bar(f"eval {folder.name} {split}", len(tokens)) as bar:
-        found = evaluate(
-            trained.model,
-            tokens,
-            trained.vocabulary.counts,
-            eos_id=trained.vocabulary.eos_id,
-            progress=bar.update,
-        )
-    return write_result(folder, trained, corpus, split, found.to_dict(), None)
+        found = evaluate(run.model, tokens, counts, eos_id=run.vocabulary.eos_id, progress=bar.update)
+    return write_result(run, split, found.to_dict(), None)
 
 
-def write_result(
-    folder: Path, trained: Trained, corpus: Corpus, split: str, found: dict[str, Any], memory: dict[str, Any] | None
-) -> dict[str, Any]:
+def write_result(run: Run, split: str, found: dict[str, Any], memory: dict[str, Any] | None) -> dict[str, Any]:
     """Write ``result.json`` of an evaluation: its numbers, the memory used, and where they come from."""
     result = {
-        "run": folder.resolve().name,
-        "dataset": corpus.name,
+        "run": run.name,
+        "dataset": run.corpus.name,
         "split": split,
         **found,
-        "vocabulary": len(trained.vocabulary),
-        "vocabulary_hash": trained.vocabulary.hash,
-        "checkpoint": {"name": trained.checkpoint, "step": trained.step},
+        "vocabulary": len(run.vocabulary),
+        "vocabulary_hash": run.vocabulary.hash,
+        "checkpoint": {"name": run.checkpoint, "step": run.step},
         "memory": memory,
-        "config": trained.config.to_dict(),
+        "config": run.config.to_dict(),
         **provenance(),
     }
-    write_json(folder / "result.json", result)
+    write_json(run.folder / "result.json", result)
     return result
 
 
@@ -82,12 +74,12 @@ def score_text(folder: Path, text: Path, *, top: int = 20, checkpoint: str = "be
     """
     if top < 0:
         raise InputError(f"top is {top}; expected the number of surprising tokens to list, 0 or more.")
-    trained = open_run(folder, checkpoint)
-    vocabulary = trained.vocabulary
+    run = open_run(folder, checkpoint)
+    vocabulary = run.vocabulary
     words = read_words(text, vocabulary)
     ids = vocabulary.encode(words)
     with Bar(f"score {text.name}", len(ids)) as bar:
-        nll = token_nll(trained.model, ids, eos_id=vocabulary.eos_id, progress=bar.update)
+        nll = token_nll(run.model, ids, eos_id=vocabulary.eos_id, progress=bar.update)
     mean = float(nll.mean(dtype=np.float64))
     surprising = [
         {
@@ -100,7 +92,7 @@ def score_text(folder: Path, text: Path, *, top: int = 20, checkpoint: str = "be
     ]
     unknown = float((ids == vocabulary.unk_id).mean())
     return {
-        "run": folder.resolve().name,
+        "run": run.name,
         "file": str(text),
         "tokens": len(ids),
         "unknown": unknown,
@@ -109,26 +101,6 @@ def score_text(folder: Path, text: Path, *, top: int = 20, checkpoint: str = "be
         "surprising": surprising,
         **provenance(),
     }
-
-
-def open_with_data(folder: Path, checkpoint: str, data: str | None) -> tuple[Trained, Corpus]:
-    """A trained run and the corpus it was trained on, which may lie elsewhere by now.
-
-    Raises:
-        InputError: as ``evaluate_run``.
-    """
-    trained = open_run(folder, checkpoint)
-    if data is None and not Path(trained.data).is_dir():
-        raise InputError(
-            f"{folder} was trained on {trained.data}, which is not there. Say with --data where it is now."
-        )
-    corpus = open_corpus(data or trained.data)
-    if corpus.vocabulary.hash != trained.vocabulary.hash:
-        raise InputError(
-            f"{corpus.folder}: this data has another vocabulary than the one {folder} was trained with, so its "
-            "token ids mean other words. Give --data the folder the run was trained on, or train on this one."
-        )
-    return trained, corpus
 
 
 def read_words(text: Path, vocabulary: Vocabulary) -> list[str]:

@@ -1,59 +1,113 @@
-"""The folder of a run: what is saved in it, and how it is opened again.
+"""A trained run, opened: its model, what it was trained with and on, and the texts it can read.
 
 A run is ``config.yaml``, ``vocabulary.json``, ``metrics.jsonl``, ``checkpoints/last.pt`` and ``best.pt``, and
 after an evaluation ``result.json``, ``report.html`` and ``plots/``.
 """
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from firstsight.errors import InputError
-from firstsight.heads import HebbianSoftmax, Softmax
+from firstsight.lab.data import Corpus, open_corpus
 from firstsight.lab.data.vocabulary import Vocabulary
 from firstsight.lab.lm.config import Config, load_config
 from firstsight.lab.lm.lstm import LanguageModel, head_width
+from firstsight.lab.lm.reader import Text
 from firstsight.lab.runs.checkpoint import load_checkpoint, load_weights
+from firstsight.lab.runs.head import make_head
+from firstsight.lab.runs.optimizer import make_optimizer
+from firstsight.lab.system.files import sha256
 
 # What a resumed run may change: when it ends and when it saves, but nothing that its weights have learnt under.
 MAY_CHANGE = ("steps", "minutes", "patience", "checkpoint_every", "checkpoint_minutes")
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A trained model and what it was trained with."""
+class Run:
+    """A trained model, and what it was trained with."""
 
+    folder: Path
     model: LanguageModel
     vocabulary: Vocabulary
     data: str
+    """the data folder it was trained on, as it was then"""
     config: Config
     checkpoint: str
+    """the name of the weights: "best" or "last" """
     step: int
+    """of these weights"""
+    moved: str | None = None
+    """where the data folder is now, if not where it was"""
+
+    @property
+    def name(self) -> str:
+        """The folder's."""
+        return self.folder.resolve().name
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """The corpus it was trained on.
+
+        Raises:
+            InputError: it is not where it was, damaged, or another.
+        """
+        if self.moved is None and not Path(self.data).is_dir():
+            raise InputError(
+                f"{self.folder} was trained on {self.data}, which is not there. Say with --data where it is now."
+            )
+        corpus = open_corpus(self.moved or self.data)
+        if corpus.vocabulary.hash != self.vocabulary.hash:
+            raise InputError(
+                f"{corpus.folder}: this data has another vocabulary than the one {self.folder} was trained with, so "
+                "its token ids mean other words. Give --data the folder the run was trained on, or train on this one."
+            )
+        return corpus
+
+    def text(self, tokens: np.ndarray, *, size: int | None = None, chunk: int = 1, starts: Iterable[int] = ()) -> Text:
+        """These tokens as its model reads them, in one stream; arguments as of ``Text``."""
+        return Text(self.model, tokens, self.vocabulary.eos_id, size=size, chunk=chunk, starts=starts)
+
+    def weights(self) -> dict[str, Any]:
+        """Which weights these are: ``{"name", "step", "sha256"}``, the last of the checkpoint's file."""
+        return {
+            "name": self.checkpoint,
+            "step": self.step,
+            "sha256": sha256(checkpoint_path(self.folder, self.checkpoint)),
+        }
+
+
+def checkpoint_path(folder: Path, name: str) -> Path:
+    """The file of a run's weights, "best" or "last"."""
+    return folder / "checkpoints" / f"{name}.pt"
 
 
 def build_model(vocab_size: int, config: Config) -> LanguageModel:
     """The language model of these settings, freshly started; torch's random state decides its weights."""
-    head: Softmax
-    if config.head == "hebbian":
-        head = HebbianSoftmax(
-            head_width(config),
-            vocab_size,
-            T=config.T,
-            gamma=config.gamma,
-            bias=config.bias,
-            rule=config.rule,
-            prior_count=config.prior_count,
-            record=config.tied and not config.write_embedding,
-        )
-    else:
-        head = Softmax(head_width(config), vocab_size, bias=config.bias)
+    head = make_head(config, head_width(config), vocab_size, record=config.tied and not config.write_embedding)
     return LanguageModel(vocab_size, config, head)
 
 
-def open_run(folder: str | Path, checkpoint: str = "best") -> Trained:
+def build_optimizer(model: LanguageModel, config: Config) -> torch.optim.Optimizer:
+    """The optimizer of these settings for all of the model that trains."""
+    return make_optimizer(
+        model.parameters(), config.optimizer, config.lr, weight_decay=config.weight_decay, momentum=config.momentum
+    )
+
+
+def open_run(folder: str | Path, checkpoint: str = "best", data: str | None = None) -> Run:
     """Open a trained run: its model in evaluation mode, on a GPU where there is one.
+
+    Args:
+        folder: the run.
+        checkpoint: "best" or "last".
+        data: the data folder, if it lies elsewhere than when the run was trained.
 
     Raises:
         InputError: the folder is no run, or one of its files is missing, damaged, or does not fit the others.
@@ -63,16 +117,16 @@ def open_run(folder: str | Path, checkpoint: str = "best") -> Trained:
         raise InputError(
             f"{folder}: there is no such folder. Give the folder of a run: what firstsight train --out made."
         )
-    data, config = load_config(folder / "config.yaml")
+    trained_on, config = load_config(folder / "config.yaml")
     vocabulary = Vocabulary.load(folder / "vocabulary.json")
-    path = folder / "checkpoints" / f"{checkpoint}.pt"
+    path = checkpoint_path(folder, checkpoint)
     state = load_checkpoint(path)
     if state["vocabulary_hash"] != vocabulary.hash:
         raise InputError(f"{path}: the checkpoint was trained with another vocabulary than vocabulary.json beside it.")
     model = build_model(len(vocabulary), config)
     load_weights(model, state, path)
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-    return Trained(model, vocabulary, data, config, checkpoint, state["step"])
+    return Run(folder, model, vocabulary, trained_on, config, checkpoint, state["step"], data)
 
 
 def check_folder(out: Path, config: Config, resume: bool) -> None:

@@ -1,12 +1,20 @@
 """The learning curve of a class: how well its k-th sight is predicted.
 
+Training puts ``"sights": [{"seen": k, "tokens": n, "nll": x}, ...]`` into each line of ``metrics.jsonl``: of the steps
+since the line before, each bucket of ``Sights``.
+
 Shapes: N tokens of a step, V classes, K buckets of "seen k times so far".
 """
 
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from firstsight.errors import InputError
+from firstsight.lab.system.shape import is_number_or_none, is_whole
 
 BUCKETS = 40  # 0, 1, 2-3, 4-7, ... up to 2^39 sights
 
@@ -63,3 +71,61 @@ class Sights:
     def restore(self, state: dict[str, Tensor]) -> None:
         """The reverse of ``state``."""
         self.seen_V, self._tokens_K, self._sums_K = state["seen"], state["tokens"], state["sums"]
+
+
+Bucket = tuple[int, float]
+MEND = "Delete the line, or train anew."
+
+
+def sight_curve(
+    metrics: Sequence[Mapping[str, Any]], since: float = 0.0, source: str = "metrics.jsonl"
+) -> list[tuple[int, int, float]]:
+    """Add up the buckets of a run's lines, each weighted by its tokens.
+
+    ``tokens_k = sum_i n_ik`` and ``nll_k = sum_i n_ik x_ik / tokens_k`` over the lines i. Lines without sights, as
+    runs had before they were recorded, add nothing; neither does a bucket whose mean is null or not finite.
+
+    Args:
+        metrics: the lines of ``metrics.jsonl``.
+        since: only lines all of whose steps lie after this fraction of the run's; 0 for the whole training.
+        source: where the lines come from, for messages.
+
+    Returns:
+        ``(k, tokens, nll)``, k rising, nll in nats; empty without sights.
+
+    Raises:
+        InputError: the sights of a line are not as described above.
+    """
+    tokens: dict[int, int] = {}
+    nats: dict[int, float] = {}
+    before = 0
+    for line in metrics:
+        # Dividing, unlike multiplying, makes 7 of 100 steps exactly the 0.07 that a user writes.
+        counts = not since or before / metrics[-1]["step"] >= since
+        before = line["step"]
+        for seen, count, nll in _buckets(line, source):
+            if counts and nll is not None and math.isfinite(nll):
+                tokens[seen] = tokens.get(seen, 0) + count
+                nats[seen] = nats.get(seen, 0.0) + count * nll
+    return [(seen, tokens[seen], nats[seen] / tokens[seen]) for seen in sorted(tokens)]
+
+
+def _buckets(line: Mapping[str, Any], source: str) -> Iterator[tuple[int, int, float | None]]:
+    if "sights" not in line:
+        return
+    where, last, entries = f"{source}, the line of step {line['step']}", -1, line["sights"]
+    if not isinstance(entries, list):
+        raise InputError(f"{where}: sights is {entries!r}; expected a list of buckets. {MEND}")
+    for entry in entries:
+        values: Any = entry if isinstance(entry, dict) else {}
+        seen, tokens, nll = values.get("seen"), values.get("tokens"), values.get("nll", "missing")
+        sound = is_whole(seen, 0) and is_whole(tokens, 1) and seen & (seen - 1) == 0
+        if not sound or not is_number_or_none(nll):
+            raise InputError(
+                f"{where}: a bucket of sights is {entry!r}; expected seen (0, 1, 2, 4, 8, ...), tokens (1 or more) and "
+                f"nll (a number or null). {MEND}"
+            )
+        if seen <= last:
+            raise InputError(f"{where}: in sights, {seen} comes after {last}; expected rising values of seen. {MEND}")
+        last = seen
+        yield seen, tokens, nll

@@ -3,9 +3,9 @@
 Shapes: B sequences of a batch, S tokens of a sequence, D width of the head, V vocabulary.
 """
 
+import dataclasses
 import math
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,45 +18,24 @@ from firstsight.lab.data import Corpus
 from firstsight.lab.lm.batches import Batches
 from firstsight.lab.lm.config import Config, save_config
 from firstsight.lab.lm.evaluation import Evaluation, evaluate
-from firstsight.lab.lm.lstm import State
-from firstsight.lab.lm.run import build_model, check_folder, check_same
+from firstsight.lab.lm.run import build_model, build_optimizer, check_folder, check_same
 from firstsight.lab.lm.sampling import DocumentSampler
 from firstsight.lab.lm.sights import Sights
+from firstsight.lab.lm.state import Outcome, TrainState
 from firstsight.lab.runs.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from firstsight.lab.runs.metrics import append_metrics, cut_metrics
-from firstsight.lab.runs.optimizer import learning_rate, make_optimizer
 from firstsight.lab.system.interrupt import ending_signals
 from firstsight.lab.system.progress import Bar, readable, say
 
 # Validation on the way reads the text in parts side by side, because one alone is slow; reported numbers use 1.
 VALID_STREAMS = 20
 _PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed"}
-_TRAINER_STATE = (
-    "state",
-    "seconds",
-    "best_loss",
-    "since_best",
-    "loss_sum",
-    "loss_steps",
-    "valid_perplexity",
-)
 
 
 class DivergedError(InputError):
     """The loss or the weights are no longer finite: no mistake in the input, so the exit code is 1."""
 
     exit_code = 1
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How training ended: ``reason`` is "steps", "minutes", "patience", or the name of a signal."""
-
-    step: int
-    tokens: int
-    seconds: float
-    best_perplexity: float | None
-    reason: str
 
 
 def train(corpus: Corpus, out: Path, config: Config, *, resume: bool = False) -> Outcome:
@@ -86,7 +65,7 @@ def train(corpus: Corpus, out: Path, config: Config, *, resume: bool = False) ->
     save_config(out / "config.yaml", str(corpus.folder.resolve()), config)
     for unfinished in out.rglob(".*.part"):  # what a kill left half-written
         unfinished.unlink()
-    with ending_signals() as received, Bar(f"train {out.name}", config.steps, trainer.step) as bar:
+    with ending_signals() as received, Bar(f"train {out.name}", config.steps, trainer.state.step) as bar:
         return trainer.run(received, bar)
 
 
@@ -108,73 +87,68 @@ class _Trainer:
         model = build_model(len(vocabulary), config)
         if config.bias_start == "unigram":
             model.head.start_bias(torch.from_numpy(vocabulary.counts))
-        optimizer = make_optimizer(model.parameters(), config)
-        model.head.attach(optimizer)
-        self.bare = model
+        optimizer = build_optimizer(model, config)
+        self.bare, self.stepped = model, optimizer
         self.model, self.optimizer = self.fabric.setup(model, optimizer)
         self.tokens_per_step = config.batch * config.length
-        self.state: State | None = None
-        self.step, self.seconds, self.best_loss, self.since_best = 0, 0.0, math.inf, 0
-        self.loss_sum, self.loss_steps = 0.0, 0
+        self.state = TrainState()
         self.sights = Sights(len(vocabulary))
-        self.valid_perplexity = math.nan
 
     def run(self, received: list[str], bar: Bar) -> Outcome:
         """Train until one of the ends is reached."""
-        config, start, before = self.config, time.perf_counter(), self.seconds
-        began, saved_at, mark = self.step, start, (self.step, start)
+        config, state = self.config, self.state
+        self.bare.head.attach(self.stepped, after=max(0, config.write_after - state.step))
+        start, before = time.perf_counter(), state.seconds
+        began, saved_at, mark = state.step, start, (state.step, start)
         reason = self._end()  # a resumed run may have ended already
         while not reason:
             loss = self._train_step()
             now = time.perf_counter()
-            self.seconds = before + now - start
-            rate = (self.step - began) * self.tokens_per_step / (now - start)
-            if self.step % config.eval_every == 0 or self.step == config.steps:
-                self._validate((self.step - mark[0]) * self.tokens_per_step / (now - mark[1]))
-                mark = self.step, time.perf_counter()
-            bar.update(self.step, f"{rate:,.0f} tokens/s  loss {loss:.3f}  valid {readable(self.valid_perplexity)}")
+            state.seconds = before + now - start
+            rate = (state.step - began) * self.tokens_per_step / (now - start)
+            if state.step % config.eval_every == 0 or state.step == config.steps:
+                self._validate((state.step - mark[0]) * self.tokens_per_step / (now - mark[1]))
+                mark = state.step, time.perf_counter()
+            valid = readable(state.valid_perplexity)
+            bar.update(state.step, f"{rate:,.0f} tokens/s  loss {loss:.3f}  valid {valid}")
             reason = received[0] if received else self._end()
-            due = config.checkpoint_every and self.step % config.checkpoint_every == 0
+            due = config.checkpoint_every and state.step % config.checkpoint_every == 0
             overdue = config.checkpoint_minutes and now - saved_at > 60 * config.checkpoint_minutes
             if reason or due or overdue:
                 self._save(self.last, full=True)
                 saved_at = time.perf_counter()
-        if not math.isfinite(self.best_loss):  # ended before the first validation: the best is what there is
+        if not math.isfinite(state.best_loss):  # ended before the first validation: the best is what there is
             self._save(self.best, full=False)
-        perplexity = math.exp(self.best_loss) if self.best_loss < 700 else None
-        return Outcome(self.step, self.step * self.tokens_per_step, self.seconds, perplexity, reason)
+        perplexity = math.exp(state.best_loss) if state.best_loss < 700 else None
+        return Outcome(state.step, state.step * self.tokens_per_step, state.seconds, perplexity, reason)
 
     def _end(self) -> str:
-        config = self.config
-        if self.step >= config.steps:
+        config, state = self.config, self.state
+        if state.step >= config.steps:
             return "steps"
-        if config.patience and self.since_best >= config.patience:
+        if config.patience and state.since_best >= config.patience:
             return "patience"
-        return "minutes" if config.minutes and self.seconds > 60 * config.minutes else ""
+        return "minutes" if config.minutes and state.seconds > 60 * config.minutes else ""
 
     def _train_step(self) -> float:
-        config = self.config
-        rate = learning_rate(self.step, config)
-        if config.head == "hebbian":  # a count is 1 at least: nothing is below this T, so that nothing is written
-            self.bare.head.T = config.T if self.step >= config.write_after else 0.5
+        config, state = self.config, self.state
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        input_BS, target_BS, epoch_begins = self.batches(self.step)
-        if epoch_begins or not config.pass_state:
-            self.state = None
-        total, states = 0.0, []
+            group["lr"] = config.rate_at(state.step)
+        input_BS, target_BS, epoch_begins = self.batches(state.step)
+        before = None if epoch_begins or not config.pass_state else state.lstm
+        total, after = 0.0, []
         part = config.batch // config.accumulate
         for first in range(0, config.batch, part):
             rows = slice(first, first + part)
             inputs, targets = (self.fabric.to_device(x[rows]) for x in (input_BS, target_BS))
-            state = None if self.state is None else (self.state[0][:, rows], self.state[1][:, rows])
+            lstm = None if before is None else (before[0][:, rows], before[1][:, rows])
             with self.fabric.autocast():
-                hidden_BSD, state = self.model(inputs, state)
+                hidden_BSD, lstm = self.model(inputs, lstm)
                 loss, nll_BS = self.bare.head.loss_and_nll(hidden_BSD, targets)
                 loss = loss / config.accumulate
             self.sights.add(nll_BS, targets)
             self.fabric.backward(loss)
-            states.append((state[0].detach(), state[1].detach()))
+            after.append((lstm[0].detach(), lstm[1].detach()))
             total += loss.item()
         if not math.isfinite(total):
             raise self._diverged(f"the loss is {total}")
@@ -183,29 +157,29 @@ class _Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
         if config.pass_state:
-            self.state = torch.cat([h for h, _ in states], 1), torch.cat([c for _, c in states], 1)
+            state.lstm = torch.cat([h for h, _ in after], 1), torch.cat([c for _, c in after], 1)
         self.sights.step()
-        self.step += 1
-        self.loss_sum += total
-        self.loss_steps += 1
+        state.step += 1
+        state.loss_sum += total
+        state.loss_steps += 1
         return total
 
     def _validate(self, speed: float) -> None:
-        config, found = self.config, self._evaluate(self.valid)
+        config, state, found = self.config, self.state, self._evaluate(self.valid)
         if not math.isfinite(found.nll):
             raise self._diverged(f"the validation loss is {found.nll}")
-        self.valid_perplexity = found.perplexity
-        improved = found.nll < self.best_loss
-        self.best_loss, self.since_best = (found.nll, 0) if improved else (self.best_loss, self.since_best + 1)
+        state.valid_perplexity = found.perplexity
+        improved = found.nll < state.best_loss
+        state.best_loss, state.since_best = (found.nll, 0) if improved else (state.best_loss, state.since_best + 1)
         line = {
-            "step": self.step,
-            "tokens": self.step * self.tokens_per_step,
-            "seconds": round(self.seconds, 3),
-            "train_loss": self.loss_sum / self.loss_steps,
+            "step": state.step,
+            "tokens": state.step * self.tokens_per_step,
+            "seconds": round(state.seconds, 3),
+            "train_loss": state.loss_sum / state.loss_steps,
             "valid_loss": found.nll,
             "valid_perplexity": found.to_dict()["perplexity"],  # an overflow, inf, is no JSON
             "valid_streams": found.streams,
-            "lr": learning_rate(self.step - 1, config),
+            "lr": config.rate_at(state.step - 1),
             "tokens_per_second": round(speed, 1),
             "classes_seen": float((self.sights.seen_V > 0).double().mean()),
             # c starts at 1, so a class is past T once it has been seen T - 1 times.
@@ -215,16 +189,16 @@ class _Trainer:
         if self.sampler:
             line["test_sample"] = self._test(self.sampler)
         append_metrics(self.metrics, line)
-        self.loss_sum, self.loss_steps = 0.0, 0
+        state.loss_sum, state.loss_steps = 0.0, 0
         if improved:
             self._save(self.best, full=False)
         train_perplexity = math.exp(min(line["train_loss"], 700))
         perplexities = f"train {readable(train_perplexity)}  valid {readable(found.perplexity)}"
-        say(f"step {self.step:,}  perplexity: {perplexities}{'  (best)' if improved else ''}  {speed:,.0f} tokens/s")
+        say(f"step {state.step:,}  perplexity: {perplexities}{'  (best)' if improved else ''}  {speed:,.0f} tokens/s")
 
     def _test(self, sampler: DocumentSampler) -> dict[str, Any]:
         """Watched only: neither the best checkpoint nor the end of training depends on test text."""
-        sample = sampler.draw(self.step)
+        sample = sampler.draw(self.state.step)
         found = self._evaluate(sample.tokens).to_dict()
         return {
             **sample.about,
@@ -240,20 +214,20 @@ class _Trainer:
     def _save(self, path: Path, full: bool) -> None:
         if not all(bool(parameter.isfinite().all()) for parameter in self.bare.parameters()):
             raise self._diverged("a weight is no longer finite")
-        state: dict[str, Any] = {"vocabulary_hash": self.corpus.vocabulary.hash, "step": self.step}
+        state: dict[str, Any] = {"vocabulary_hash": self.corpus.vocabulary.hash, "step": self.state.step}
         state["model"] = self.bare.state_dict()
         if full:
             state["config"] = self.config.to_dict()
             state["optimizer"] = self.optimizer.state_dict()
             state["rng"] = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
-            state["trainer"] = {name: getattr(self, name) for name in _TRAINER_STATE}
-            state["trainer"]["sights"] = self.sights.state()
+            state["trainer"] = {**vars(self.state), "sights": self.sights.state()}
         save_checkpoint(path, state)
 
     def resume(self) -> None:
         """Go back to the last checkpoint: weights, optimizer, random state, counters and ``metrics.jsonl``."""
         state = load_checkpoint(self.last)
-        if "sights" not in state.get("trainer", {}):
+        known = {field.name for field in dataclasses.fields(TrainState)} | {"sights"}
+        if set(state.get("trainer", {})) != known:
             raise InputError(
                 f"{self.last}: this checkpoint holds weights alone (is it a copy of best.pt?) or is of an older "
                 "firstsight, and training goes on from a last.pt of this one only. Put that back, or start a new run."
@@ -268,17 +242,15 @@ class _Trainer:
         torch.set_rng_state(state["rng"][0])
         if len(state["rng"]) - 1 == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(state["rng"][1:])
-        self.step = state["step"]
-        for name in _TRAINER_STATE:
-            setattr(self, name, state["trainer"][name])
-        self.sights.restore(state["trainer"]["sights"])
-        self.state = self.fabric.to_device(self.state)
-        cut_metrics(self.metrics, self.step)
-        say(f"resumed at step {self.step:,}")
+        self.sights.restore(state["trainer"].pop("sights"))
+        self.state = TrainState(**state["trainer"])
+        self.state.lstm = self.fabric.to_device(self.state.lstm)
+        cut_metrics(self.metrics, self.state.step)
+        say(f"resumed at step {self.state.step:,}")
 
     def _diverged(self, what: str) -> DivergedError:
         kept = f"the last good checkpoint, {self.last}, is kept" if self.last.exists() else "no checkpoint exists yet"
         return DivergedError(
-            f"training stopped at step {self.step + 1:,}: {what}; {kept}. The usual mends: a lower --lr, a smaller "
-            f"--clip (it is {self.config.clip}), some --warmup steps, or --precision fp32."
+            f"training stopped at step {self.state.step + 1:,}: {what}; {kept}. The usual mends: a lower --lr, a "
+            f"smaller --clip (it is {self.config.clip}), some --warmup steps, or --precision fp32."
         )

@@ -4,24 +4,22 @@ import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from firstsight.errors import InputError
-from firstsight.heads.rules import Moments
-from firstsight.lab.data import Corpus
-from firstsight.lab.lm.evaluation import evaluating, token_nll
+from firstsight.heads.moments import Moments
+from firstsight.lab.lm.evaluation import token_nll
 from firstsight.lab.lm.lstm import LanguageModel
-from firstsight.lab.lm.results import open_with_data, read_words
-from firstsight.lab.lm.run import Trained
-from firstsight.lab.reading.moments import measure_moments, read_segments
+from firstsight.lab.lm.reader import read, reading
+from firstsight.lab.lm.results import read_words
+from firstsight.lab.lm.run import Run, open_run
+from firstsight.lab.reading.moments import measure_moments
 from firstsight.lab.reading.open_words import number, open_results
 from firstsight.lab.reading.tables import mean_of, sight_table, summary
-from firstsight.lab.reading.writing import Memory, Writing, adapted_nll, read_text
+from firstsight.lab.reading.writing import Writing, Written, WrittenRows, adapted_nll, block_text
 from firstsight.lab.system.machine import provenance
 from firstsight.lab.system.progress import Bar
 
@@ -61,21 +59,21 @@ def adapt_run(
         InputError: the run, its data or the file are missing or damaged, or do not belong together, or there is no
             text.
     """
-    bench = _Bench.open(folder, checkpoint, data)
-    vocabulary = bench.trained.vocabulary
+    bench = _Bench(open_run(folder, checkpoint, data))
+    run, vocabulary = bench.run, bench.run.vocabulary
     if text is None:
-        tokens, starts = np.asarray(bench.corpus.split(split)), bench.starts(split, forget)
+        tokens, starts = np.asarray(run.corpus.split(split)), bench.starts(split, forget)
     else:
         tokens, starts = vocabulary.encode(read_words(text, vocabulary)), []
     writing, tuned = bench.chosen(writing, forget, tune_tokens)
     began = time.perf_counter()
     with Bar(f"adapt {folder.name}", len(tokens)) as bar:
-        adapted_N = adapted_nll(bench.trained.model, tokens, writing, **bench.known, starts=starts, progress=bar.update)
-    model_N = token_nll(bench.trained.model, tokens, eos_id=vocabulary.eos_id)
+        adapted_N = adapted_nll(run.model, tokens, writing, **bench.known, starts=starts, progress=bar.update)
+    model_N = token_nll(run.model, tokens, eos_id=vocabulary.eos_id)
     count_N = vocabulary.counts[tokens]
     return {
-        "run": folder.resolve().name,
-        "dataset": bench.corpus.name,
+        "run": run.name,
+        "dataset": run.corpus.name,
         **({"split": split} if text is None else {"file": str(text)}),
         "tokens": len(tokens),
         "writing": {**dataclasses.asdict(writing), "documents": len(starts)},
@@ -83,7 +81,7 @@ def adapt_run(
         "adapted": summary(adapted_N, count_N),
         "sights": sight_table({"model": model_N, "adapted": adapted_N}, tokens, count_N < RARE, starts),
         "tuned": tuned,
-        "checkpoint": {"name": bench.trained.checkpoint, "step": bench.trained.step},
+        "checkpoint": {"name": run.checkpoint, "step": run.step},
         "seconds": time.perf_counter() - began,
         **provenance(),
     }
@@ -111,11 +109,12 @@ def open_text(
     Raises:
         InputError: as ``adapt_run``.
     """
-    bench = _Bench.open(folder, checkpoint, data)
-    ids = number(read_words(text, bench.trained.vocabulary), bench.trained.vocabulary)
+    bench = _Bench(open_run(folder, checkpoint, data))
+    run, moments = bench.run, bench.known["moments"]
+    ids = number(read_words(text, run.vocabulary), run.vocabulary)
     writing, tuned = bench.chosen(writing, True, tune_tokens)
-    found = open_results(bench.trained, ids, writing, moments=bench.known["moments"], offset=offset)
-    return {"run": folder.resolve().name, "file": str(text), **found, "tuned": tuned, **provenance()}
+    found = open_results(run, ids, writing, moments=moments, offset=offset)
+    return {"run": run.name, "file": str(text), **found, "tuned": tuned, **provenance()}
 
 
 def tune(
@@ -149,13 +148,15 @@ def tune(
     def found(nll_N: np.ndarray) -> dict[str, float | None]:
         return {"nll": mean_of(nll_N, np.ones_like(rare_N)), "rare": mean_of(nll_N, rare_N)}
 
-    with evaluating(model), torch.inference_mode():
-        segments = list(read_segments(model, tokens, eos_id=eos_id, block=grid[0].block, starts=starts))
-        for done, writing in enumerate(grid, start=1):
-            memory = Memory(head.weight, head.bias, counts, writing, moments)
-            table.append({**dataclasses.asdict(writing), **found(read_text(memory, segments, tokens))})
-            if progress is not None:
-                progress(done)
+    text = block_text(model, tokens, grid[0], eos_id=eos_id, starts=starts)
+    with reading(model):
+        segments = list(text)
+    for done, writing in enumerate(grid, start=1):
+        rows = WrittenRows(head.weight, head.bias, counts, writing, moments)
+        nll_N = read(text, {"adapted": Written(rows)}, segments=segments)["adapted"]
+        table.append({**dataclasses.asdict(writing), **found(nll_N)})
+        if progress is not None:
+            progress(done)
     order = [np.inf if row["nll"] is None else row["nll"] for row in table]
     best = dataclasses.asdict(grid[int(np.argmin(order))])
     return {
@@ -166,30 +167,24 @@ def tune(
     }
 
 
-@dataclass(frozen=True)
 class _Bench:
-    """A run with the data that it was trained on, and what all readings of a text need of the two."""
+    """A run, and what all its readings of a text that is written have in common."""
 
-    trained: Trained
-    corpus: Corpus
-    known: dict[str, Any]
-
-    @classmethod
-    def open(cls, folder: Path, checkpoint: str, data: str | None) -> "_Bench":
-        trained, corpus = open_with_data(folder, checkpoint, data)
-        eos_id, tokens = trained.vocabulary.eos_id, np.asarray(corpus.split("train")[:MOMENTS_OF])
-        moments = measure_moments(trained.model, tokens, eos_id=eos_id)
-        return cls(trained, corpus, {"counts": trained.vocabulary.counts, "eos_id": eos_id, "moments": moments})
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        eos_id, tokens = run.vocabulary.eos_id, np.asarray(run.corpus.split("train")[:MOMENTS_OF])
+        moments = measure_moments(run.model, tokens, eos_id=eos_id)
+        self.known: dict[str, Any] = {"counts": run.vocabulary.counts, "eos_id": eos_id, "moments": moments}
 
     def starts(self, split: str, forget: bool) -> list[int]:
-        documents = self.corpus.documents(split) if forget else None
+        documents = self.run.corpus.documents(split) if forget else None
         return [] if documents is None else documents.starts[:-1].tolist()
 
     def chosen(self, writing: Writing | None, forget: bool, tokens: int) -> tuple[Writing, dict[str, Any] | None]:
         """The settings given, or the best on the first tokens of validation, and how they were found."""
         if writing is not None:
             return writing, None
-        part, starts = np.asarray(self.corpus.split("valid")[:tokens]), self.starts("valid", forget)
+        part, starts = np.asarray(self.run.corpus.split("valid")[:tokens]), self.starts("valid", forget)
         with Bar("tune", len(GRID)) as bar:
-            tuned = tune(self.trained.model, part, **self.known, starts=starts, grid=GRID, progress=bar.update)
+            tuned = tune(self.run.model, part, **self.known, starts=starts, grid=GRID, progress=bar.update)
         return Writing(**tuned["best"]), tuned

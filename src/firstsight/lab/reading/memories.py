@@ -1,248 +1,137 @@
-"""A trained run on a split of its corpus, with memories at test time.
+"""The memories at test time by name, as readers of a text; a new one is a line of ``MEMORIES``."""
 
-Shape suffixes: N tokens of the text, S of a chunk, D features.
-"""
-
-import hashlib
-import json
-import time
-import zipfile
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from firstsight import __version__
 from firstsight.errors import InputError
 from firstsight.heads import Softmax
-from firstsight.lab.lm.evaluation import BLOCK, Evaluation, by_band, check_tokens, evaluating, exp_or_inf
-from firstsight.lab.lm.lstm import LanguageModel
-from firstsight.lab.lm.results import open_with_data, write_result
-from firstsight.lab.lm.run import Trained
-from firstsight.lab.reading.moments import read_segments
-from firstsight.lab.reading.passage import write_passage
-from firstsight.lab.reading.settings import Settings, Variant, check_tuned, checkpoint_of, choose_settings, read_tuned
-from firstsight.lab.system.files import atomic_write
-from firstsight.lab.system.progress import Bar, say
-from firstsight.memory import MbPA, NeuralCache, mix
+from firstsight.lab.lm.reader import Segment
+from firstsight.memory import MbPA, NeuralCache, mix, recall
+from firstsight.memory.mixture import CACHE_WEIGHT, MBPA_WEIGHT
+from firstsight.memory.store import Memory
 
 CHUNK = 4096  # tokens that the memories get at once: MbPA computes its window's distributions once for all of them
-SAVE_EVERY = 60.0  # seconds between two savings of what has been read
 
 
-class Chunk(NamedTuple):
-    """A part of a text, and the activations that predict it."""
+@dataclass(frozen=True)
+class Kind:
+    """A memory that ``--memory`` knows."""
 
-    first: int
-    """position of its first token in the text"""
-    hidden: Tensor
-    """[S, D]"""
-    target: Tensor
-    """[S] int64"""
+    label: str
+    """what tables call it"""
+    make: Callable[..., Memory]
+    """the memory of some settings, empty"""
+    settings: Mapping[str, Any]
+    """those of the paper, or the usual ones: all of its arguments that a sweep may choose"""
+    weight: float
+    """its share of the mixture with them"""
+
+
+MEMORIES: dict[str, Kind] = {
+    "cache": Kind("cache", NeuralCache, {"size": 10_000, "theta": 0.3}, CACHE_WEIGHT),
+    "mbpa": Kind("MbPA", MbPA, {"size": 10_000, "k": 1024, "lr": 0.3, "beta": 0.5, "steps": 1}, MBPA_WEIGHT),
+}
+
+
+class Recalling:
+    """A reader that scores a text with a memory of what came before; where that is empty, as the model does."""
+
+    def __init__(self, memory: Memory, head: Softmax) -> None:
+        self._memory, self._head = memory, head
 
     @property
-    def stop(self) -> int:
-        """Position after its last token."""
-        return self.first + len(self.target)
+    def reach(self) -> float:
+        """See :class:`firstsight.lab.lm.reader.Reader`."""
+        return self._memory.size
 
-    def part(self, start: int, stop: int) -> "Chunk":
-        """What of it lies between two positions of the text; it may be empty."""
-        inside = slice(max(0, start - self.first), max(0, stop - self.first))
-        return Chunk(max(start, self.first), self.hidden[inside], self.target[inside])
+    def read(self, segment: Segment) -> Tensor:
+        """See ``Reader``; infinite where the memory has not met the word."""
+        assert segment.nll is not None, "the model reads first"
+        return recall(self._memory, self._head, segment.hidden, segment.target, segment.nll)
+
+    def skip(self, segment: Segment) -> None:
+        """See ``Reader``."""
+        self._memory.read(self._head, segment.hidden, segment.target, score=False)
 
 
-def evaluate_with_memory(
-    folder: Path,
-    split: str,
-    memory: str,
-    *,
-    tuned: Path | None = None,
-    checkpoint: str = "best",
-    data: str | None = None,
-) -> dict[str, Any]:
-    r"""Evaluate a run on a split in one stream with memories of the text before, and write ``result.json``.
+@dataclass(frozen=True)
+class Mixture:
+    """The model and some memories: what it is called, and the weight of each memory that takes part."""
 
-    .. math:: p = (1 - \lambda_c - \lambda_m) p_\mathrm{model} + \lambda_c p_\mathrm{cache} + \lambda_m p_\mathrm{MbPA}
+    name: str
+    weights: Mapping[str, float]
 
-    The text is read once: each mixture is made from the same three likelihoods of every token. Perplexity and bands
-    are those of the whole mixture; ``memory`` holds its settings and all mixtures, the model alone as the first. While
-    a memory is empty, at the first token, it says what the model says. What has been read is saved every minute in
-    ``memory/partial-SPLIT.npz``, and the same command goes on from there. The passage that the report shows is
-    written too.
+    def nll(self, nll: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The NLL [N] of the mixture from the model's and those of the memories."""
+        return mixture(nll["model"], [(nll[name], weight) for name, weight in self.weights.items()])
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What an evaluation with memories needs to know."""
+
+    settings: dict[str, dict[str, Any]]
+    """the arguments of each memory, by name"""
+    mixtures: list[Mixture]
+    """those to report: the model alone first, the whole last"""
+
+    def memories(self) -> dict[str, Memory]:
+        """The memories, empty.
+
+        Raises:
+            InputError: a setting is outside its range.
+        """
+        return {name: MEMORIES[name].make(**settings) for name, settings in self.settings.items()}
+
+
+def choose_recipe(memory: str, tuned: Mapping[str, Any] | None = None, source: str = "") -> Recipe:
+    """The settings of the memories named, the paper's without a tuned file.
+
+    Each mixture has weights of its own in a tuned file: what is best for the cache alone is too much for it where
+    MbPA takes part. The paper gives one pair, which serves all.
 
     Args:
-        folder: the run.
-        split: "valid" or "test".
-        memory: "cache", "mbpa" or "cache,mbpa".
-        tuned: the file of ``firstsight sweep memory``; without it the paper's settings are used.
-        checkpoint: "best" or "last".
-        data: the data folder, if it lies elsewhere than when the run was trained.
+        memory: names of ``MEMORIES``, separated by commas.
+        tuned: what ``read_tuned`` gave.
+        source: the file that it is from, for messages.
 
     Raises:
-        InputError: the run, the data or the tuned file are missing or damaged, or do not belong together; or the
-            activations are not finite.
+        InputError: another memory, or one that the file has no settings of.
     """
-    began = time.perf_counter()
-    found = None if tuned is None else read_tuned(tuned)
-    settings = choose_settings(memory, found, str(tuned))
-    trained, corpus = open_with_data(folder, checkpoint, data)
-    identity = checkpoint_of(folder, trained)
-    if tuned is not None and found is not None:
-        check_tuned(found, tuned, folder, identity)
-    tokens = np.asarray(corpus.split(split))
-    partial = folder / "memory" / f"partial-{split}.npz"
-    title = f"eval {folder.name} {split} {settings.variants[-1].name}"
-    nll = _read(trained, tokens, _Partial(partial, identity["sha256"], settings, tokens), title)
-    table = [_row(variant, nll, trained.vocabulary.counts[tokens]) for variant in settings.variants]
-    whole = settings.variants[-1]
-    told: dict[str, Any] = {
-        "cache": None if settings.cache is None else {**settings.cache, "weight": whole.cache},
-        "mbpa": None if settings.mbpa is None else {**settings.mbpa, "weight": whole.mbpa},
-        "tuned": None if tuned is None else str(tuned),
-    }
-    told["seconds"] = seconds = time.perf_counter() - began
-    write_passage(folder, trained, tokens, split, told, nll)
-    found_here, rows = {**table[-1][0], "seconds": seconds}, [row for _, row in table]
-    result = write_result(folder, trained, corpus, split, found_here, {**told, "variants": rows})
-    partial.unlink(missing_ok=True)
-    return result
+    asked = memory.split(",")
+    if set(asked) - set(MEMORIES) or len(set(asked)) < len(asked):
+        expected = f"expected one or more of {', '.join(MEMORIES)}, separated by commas"
+        raise InputError(f"--memory is {memory!r}; {expected}, as in {','.join(MEMORIES)}.")
+    names = [name for name in MEMORIES if name in asked]
+    chosen: dict[str, Any] = {name: MEMORIES[name].settings for name in names}
+    alone = together = {name: MEMORIES[name].weight for name in names}
+    if tuned is not None:
+        for name in names:
+            if tuned["chosen"].get(name) is None:
+                raise InputError(
+                    f"{source} holds no settings of {MEMORIES[name].label}: its sweep was made without. Leave that "
+                    "memory out, or sweep again with it."
+                )
+        chosen = {name: {key: tuned["chosen"][name][key] for key in chosen[name]} for name in names}
+        alone, both = tuned["chosen"]["weights"], tuned["chosen"]["weights"]["both"]
+        together = dict(zip(MEMORIES, both, strict=False)) if both else alone
+    mixtures = [Mixture("model", {})]
+    mixtures += [Mixture(f"+ {MEMORIES[name].label}", {name: alone[name]}) for name in names]
+    if len(names) > 1:
+        whole = " ".join(f"+ {MEMORIES[name].label}" for name in names)
+        mixtures.append(Mixture(whole, {name: together[name] for name in names}))
+    return Recipe({name: dict(settings) for name, settings in chosen.items()}, mixtures)
 
 
 def mixture(nll_N: np.ndarray, parts: Sequence[tuple[np.ndarray, float]]) -> np.ndarray:
     """The NLL [N] of a mixture from the model's and those of memories with weights, in float64; untouched without."""
     weighty = [(torch.from_numpy(part_N).double(), weight) for part_N, weight in parts if weight]
     return mix(torch.from_numpy(nll_N).double(), weighty).numpy() if weighty else nll_N
-
-
-def _row(variant: Variant, nlls: dict[str, np.ndarray], count_N: np.ndarray) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A mixture as an evaluation gives it, and as a row of ``memory.variants``."""
-    weights = {"cache": variant.cache, "mbpa": variant.mbpa}
-    nll, bands = by_band(mixture(nlls["model"], [(nlls[name], w) for name, w in weights.items() if w]), count_N)
-    found = Evaluation(len(count_N), nll, exp_or_inf(nll), bands, 1, 0.0).to_dict()
-    row = {"name": variant.name, **{key: found[key] for key in ("nll", "perplexity", "bands")}}
-    return found, row | {"cache_weight": variant.cache, "mbpa_weight": variant.mbpa}
-
-
-def read_chunks(model: LanguageModel, tokens: np.ndarray, *, eos_id: int) -> Iterator[Chunk]:
-    """The activations of a text in one stream, ``CHUNK`` tokens at a time, in whole segments of ``evaluation``'s.
-
-    To be called with the model in evaluation mode and gradients off.
-
-    Raises:
-        InputError: no tokens, or an id outside the vocabulary.
-    """
-    check_tokens(tokens, len(model.embedding_weight), 1, None)
-    held: list[Tensor] = []
-    first = 0
-    for segment in read_segments(model, tokens, eos_id=eos_id):
-        held.append(segment.hidden)
-        stop = segment.first + len(segment.hidden)
-        if stop - first >= CHUNK or stop == len(tokens):
-            target = torch.from_numpy(tokens[first:stop].astype(np.int64)).to(segment.hidden.device)
-            yield Chunk(first, torch.cat(held), target)
-            held, first = [], stop
-
-
-def text_hash(tokens: np.ndarray) -> str:
-    """The SHA-256 of a text's ids, in hex."""
-    return hashlib.sha256(tokens.tobytes()).hexdigest()
-
-
-def model_nll(head: Softmax, chunk: Chunk) -> np.ndarray:
-    """The model's own NLL [S], float32, a block at a time as the plain evaluation computes it."""
-    pairs = zip(torch.split(chunk.hidden, BLOCK), torch.split(chunk.target, BLOCK), strict=True)
-    return torch.cat([head.nll(h_SD[None], y_S[None])[0] for h_SD, y_S in pairs]).float().cpu().numpy()
-
-
-def score(memory: NeuralCache | MbPA, head: Softmax, chunk: Chunk) -> np.ndarray:
-    """A memory's NLL [S], float32, infinite where it has not met the word; the chunk is remembered."""
-    if isinstance(memory, MbPA):
-        return memory.nll(head, chunk.hidden, chunk.target).float().cpu().numpy()
-    return memory.nll(chunk.hidden, chunk.target).float().cpu().numpy()
-
-
-def remember(memory: NeuralCache | MbPA, head: Softmax, chunk: Chunk) -> None:
-    """Take a chunk into a memory without scoring it."""
-    if isinstance(memory, MbPA):
-        memory.remember(head, chunk.hidden, chunk.target)
-    else:
-        memory.remember(chunk.hidden, chunk.target)
-
-
-class _Partial:
-    """What an evaluation that was cut off has read, with what it belongs to."""
-
-    def __init__(self, path: Path, checkpoint: str, settings: Settings, tokens: np.ndarray) -> None:
-        self.path, self.memories = path, settings.memories()
-        known = {"cache": settings.cache, "mbpa": settings.mbpa}
-        self.header = {
-            "checkpoint": checkpoint,
-            "text": text_hash(tokens),
-            "chunk": CHUNK,
-            "firstsight": __version__,
-            **known,
-        }
-        self.nll = {name: np.empty(len(tokens), dtype=np.float32) for name in ("model", *self.memories)}
-
-    def load(self) -> int:
-        """Take in what the file holds; how many tokens that is, 0 without a file that fits."""
-        if not self.path.exists():
-            return 0
-        try:
-            with np.load(self.path, allow_pickle=False) as file:
-                header = json.loads(str(file["header"]))
-                parts = {name: file[name] for name in self.nll} if header == self.header else {}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            say(f"{self.path}: damaged ({error}); starting anew")
-            return 0
-        if header != self.header:
-            differing = [name for name in self.header if header.get(name) != self.header[name]]
-            say(f"{self.path} is of another evaluation ({', '.join(differing)} differ); starting anew")
-            return 0
-        for name, part in parts.items():
-            self.nll[name][: len(part)] = part
-        done = len(parts["model"])
-        say(f"{self.path}: going on after {done:,} tokens")
-        return done
-
-    def save(self, done: int) -> None:
-        """Write what has been read so far, whole or not at all."""
-        known: dict[str, Any] = {name: nll_N[:done] for name, nll_N in self.nll.items()}
-        with atomic_write(self.path, "wb") as file:
-            np.savez(file, header=np.array(json.dumps(self.header)), **known)
-
-
-def _read(trained: Trained, tokens: np.ndarray, partial: _Partial, title: str) -> dict[str, np.ndarray]:
-    """The NLL [N] of every token under the model and each memory, float32; resumed where ``partial`` ends."""
-    model, head, nll = trained.model, trained.model.head, partial.nll
-    done, saved = partial.load(), time.monotonic()
-    with Bar(title, len(tokens), start=done) as bar, evaluating(model), torch.no_grad():
-        try:
-            for chunk in read_chunks(model, tokens, eos_id=trained.vocabulary.eos_id):
-                stop = chunk.stop
-                if stop <= done:
-                    for memory in partial.memories.values():
-                        if stop > done - memory.size:
-                            remember(memory, head, chunk)
-                    continue
-                nll["model"][chunk.first : stop] = model_nll(head, chunk)
-                for name, memory in partial.memories.items():
-                    nll[name][chunk.first : stop] = score(memory, head, chunk)
-                    nll[name][0] = nll["model"][0]  # it was empty
-                done = stop
-                bar.update(done)
-                if time.monotonic() - saved > SAVE_EVERY and done < len(tokens):
-                    partial.save(done)
-                    saved = time.monotonic()
-        except KeyboardInterrupt:
-            if done:
-                partial.save(done)
-            raise
-    check_finite(nll["model"])
-    return nll
 
 
 def check_finite(nll_N: np.ndarray) -> None:

@@ -26,14 +26,14 @@ import torch
 from torch import Tensor
 
 from firstsight.errors import InputError
-from firstsight.heads.rules import Moments
+from firstsight.heads.moments import Moments
 from firstsight.lab.data.vocabulary import Vocabulary
-from firstsight.lab.lm.evaluation import check_tokens, evaluating, token_nll
+from firstsight.lab.lm.evaluation import token_nll
 from firstsight.lab.lm.lstm import LanguageModel
-from firstsight.lab.lm.run import Trained
-from firstsight.lab.reading.moments import Segment, read_segments
+from firstsight.lab.lm.reader import Segment, read, reading
+from firstsight.lab.lm.run import Run
 from firstsight.lab.reading.tables import mean_of, sights_before
-from firstsight.lab.reading.writing import Memory, Writing, read_text
+from firstsight.lab.reading.writing import Writing, Written, WrittenRows, block_text
 
 RAREST = 0.1  # share of the classes, those that training had least often, that new rows are modelled on
 
@@ -120,15 +120,12 @@ def open_nll(
     """
     V = len(model.head.weight)
     inputs = closed(ids, V, unk_id)
-    check_tokens(inputs, V, 1, None)
     first_N = first_sights(ids)
     early_N = (ids >= V) & (first_N // writing.block == np.arange(len(ids)) // writing.block)
-    memory = _open_memory(model, counts, int(ids.max()) + 1, writing, start, moments)
-    with evaluating(model), torch.inference_mode():
-        if segments is None:
-            segments = read_segments(model, inputs, eos_id=eos_id, block=writing.block)  # type: ignore[assignment]
-        assert segments is not None
-        nll_N = read_text(memory, segments, np.where(early_N, unk_id, ids), ids, progress=progress)
+    rows = _open_rows(model, counts, int(ids.max()) + 1, writing, start, moments)
+    readers = {"open": Written(rows, np.where(early_N, unk_id, ids), ids)}
+    text = block_text(model, inputs, writing, eos_id=eos_id)
+    nll_N = read(text, readers, segments=segments, progress=progress)["open"]
     repeated_N = early_N & (first_N < np.arange(len(ids)))
     nll_N[repeated_N] += np.log(met_before(ids, V)[repeated_N])
     return nll_N
@@ -178,7 +175,7 @@ def met_before(ids: np.ndarray, vocabulary: int) -> np.ndarray:
 
 
 def open_results(
-    trained: Trained, ids: np.ndarray, writing: Writing, *, moments: Moments, offset: float = 0.0
+    run: Run, ids: np.ndarray, writing: Writing, *, moments: Moments, offset: float = 0.0
 ) -> dict[str, Any]:
     """The variants of an open vocabulary on one text, all on the same events.
 
@@ -191,20 +188,22 @@ def open_results(
         tokens, new (words, tokens, of them first sights), the settings, and ``variants``: a row each, ``{"name",
         "all", "known", "new": {"1", "2", "3", "4", "5+"}}``, mean NLL in nats (None: of no tokens).
     """
-    model, vocabulary = trained.model, trained.vocabulary
+    model, vocabulary = run.model, run.vocabulary
     V, start = len(vocabulary), newborn(model, vocabulary.counts, offset)
     inputs, eos_id = closed(ids, V, vocabulary.unk_id), vocabulary.eos_id
     alone = dataclasses.replace(writing, max_count=0)
-    with evaluating(model), torch.inference_mode():
-        segments = list(read_segments(model, inputs, eos_id=eos_id, block=writing.block))
+    text = block_text(model, inputs, writing, eos_id=eos_id)
+    with reading(model):
+        segments = list(text)
     known: dict[str, Any] = {"counts": vocabulary.counts, "unk_id": vocabulary.unk_id, "eos_id": eos_id}
     known |= {"moments": moments, "segments": segments}
     unk_N = token_nll(model, inputs, eos_id=eos_id)
-    memory = Memory(model.head.weight, model.head.bias, vocabulary.counts, writing, moments)
+    rows = WrittenRows(model.head.weight, model.head.bias, vocabulary.counts, writing, moments)
+    written_N = read(text, {"written": Written(rows)}, segments=segments)["written"]
     nll = {
         "closed": closed_nll(unk_N, ids, V),
         "closed_by_count": closed_nll(unk_N, ids, V, by_count=True),
-        "closed_written": closed_nll(read_text(memory, segments, inputs), ids, V, by_count=True),
+        "closed_written": closed_nll(written_N, ids, V, by_count=True),
         "unwritten": open_nll(model, ids, alone, dataclasses.replace(start, written=False), **known),
         "written": open_nll(model, ids, alone, start, **known),
         "all_written": open_nll(model, ids, writing, start, **known),
@@ -233,9 +232,9 @@ def open_results(
     }
 
 
-def _open_memory(
+def _open_rows(
     model: LanguageModel, counts: np.ndarray, classes: int, writing: Writing, start: Newborn, moments: Moments | None
-) -> Memory:
+) -> WrittenRows:
     """The rows of the model, and behind them those that wait for new words."""
     V, weight = len(model.head.weight), model.head.weight.detach()
     K = max(0, classes - V)
@@ -246,9 +245,9 @@ def _open_memory(
     waiting_K = bias_V.new_full((K,), -torch.inf)
     counts_C = np.r_[np.asarray(counts, dtype=np.int64), np.zeros(K, dtype=np.int64)]
     rows_CD = torch.cat([weight, random_KD.to(weight) + start.base.to(weight)])
-    memory = Memory(rows_CD, torch.cat([bias_V, waiting_K]), counts_C, writing, moments)
-    memory.newborn_bias, memory.first_new = start.bias, V
-    memory.base_D = start.base.to(memory.rows_CD)
-    memory.writable_C[V:] = True
-    memory.limit_C[V:] = writing.T if start.written else 0
-    return memory
+    rows = WrittenRows(rows_CD, torch.cat([bias_V, waiting_K]), counts_C, writing, moments)
+    rows.newborn_bias, rows.first_new = start.bias, V
+    rows.base_D = start.base.to(rows.rows_CD)
+    rows.writable_C[V:] = True
+    rows.limit_C[V:] = writing.T if start.written else 0
+    return rows

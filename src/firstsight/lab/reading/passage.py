@@ -4,42 +4,33 @@ Shape suffixes: N tokens of the split, W pairs in reach of the passage, P tokens
 K pairs shown of each, D features.
 """
 
-import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from firstsight.errors import InputError
-from firstsight.lab.lm.evaluation import check_tokens, evaluating, finite_or_none
-from firstsight.lab.lm.run import Trained
-from firstsight.lab.reading.moments import read_segments
+from firstsight.lab.lm.reader import check_tokens, reading
+from firstsight.lab.lm.run import Run
+from firstsight.lab.reading.memories import MEMORIES
 from firstsight.lab.system.files import write_json
+from firstsight.lab.system.shape import finite_or_none
 from firstsight.memory import mix
-from firstsight.memory.neighbours import EPS
 
 LENGTH = 250  # tokens of the passage: about a page
 TOP = 3  # contexts shown of each memory
 BEFORE = 6  # words shown before a context's label
 QUERIES = 32  # tokens compared with the window at once
-MEMORIES = ("cache", "mbpa")
 
 
 def write_passage(
-    folder: Path,
-    trained: Trained,
-    tokens: np.ndarray,
-    split: str,
-    settings: dict[str, Any],
-    nll: dict[str, np.ndarray],
+    run: Run, tokens: np.ndarray, split: str, settings: dict[str, Any], nll: dict[str, np.ndarray]
 ) -> None:
     r"""Write ``passage.json``: a passage of a split, what each memory gained on its tokens, and what it recalled.
 
     .. math:: \mathrm{gain}_t = \log\Big((1 - \sum_i \lambda_i)\, p(y_t) + \sum_i \lambda_i p_i(y_t)\Big) - \log p(y_t)
 
-    in nats, over one memory i (the cache, MbPA) or both. The recalled contexts of a token t are, of the pairs
+    in nats, over one memory i or all of them ("both"). The recalled contexts of a token t are, of the pairs
     (h_j, y_j) that the memory held before t, the three of the largest weight: the cache's softmax of
     :math:`\theta\, h_t \cdot h_j` over all of them, MbPA's :math:`w_j \propto 1 / (\epsilon + |h_j - h_t|^2)` over the
     K nearest, :math:`\epsilon` = 1e-3; of two alike, the more recent first. They are worked out in float64.
@@ -49,32 +40,30 @@ def write_passage(
     are left from there; the whole of a shorter text.
 
     Args:
-        folder: where the file goes, the run's own.
-        trained: the run.
+        run: the run, in whose folder the file goes.
         tokens: [N] ids of the whole split.
         split: its name.
-        settings: ``"cache"``: ``{"size", "theta", "weight"}`` or None, ``"mbpa"``: ``{"size", "k", "weight", ...}``
-            or None; kept in the file as they are.
+        settings: of each memory its arguments and its ``weight``, or None; kept in the file as they are.
         nll: in nats, [N] each, from the split read in one stream with memories empty at its start: ``"model"``, and
-            ``"cache"`` and ``"mbpa"`` where they have settings. The memories' alone, not mixed in; inf where a memory
-            knows nothing of a word.
+            that of each memory with settings: alone, not mixed in; inf where it knows nothing of a word.
 
     Raises:
         InputError: no memory has settings, the numbers are not one for each token, or an id is outside the vocabulary.
     """
     used = [name for name in MEMORIES if settings.get(name)]
-    check_tokens(tokens, len(trained.vocabulary), 1, None)
+    check_tokens(tokens, len(run.vocabulary))
     _check_nll(nll, used, len(tokens))
     gain = {name: gains(nll, {name: settings[name]["weight"]}) for name in used}
     if len(used) > 1:
         gain["both"] = gains(nll, {name: settings[name]["weight"] for name in used})
-    first, stop = choose(tokens, trained.vocabulary.eos_id)
-    recalled = _recall(trained, tokens, first, stop, settings)
+    first, stop = choose(tokens, run.vocabulary.eos_id)
+    recalled = _recall(run, tokens, first, stop, {name: settings[name] for name in used})
     measured = {"model": nll["model"], **gain}
+    views = (*MEMORIES, "both")
     passage = {
-        "run": folder.resolve().name,
-        "checkpoint": {"name": trained.checkpoint, "step": trained.step},
-        "vocabulary_hash": trained.vocabulary.hash,
+        "run": run.name,
+        "checkpoint": {"name": run.checkpoint, "step": run.step},
+        "vocabulary_hash": run.vocabulary.hash,
         "split": split,
         "split_tokens": len(tokens),
         "first": first,
@@ -83,33 +72,29 @@ def write_passage(
         "split_mean": {name: _mean(values) for name, values in measured.items()},
         "tokens": [
             {
-                "word": _words(trained, tokens[t : t + 1]),
+                "word": _words(run, tokens[t : t + 1]),
                 "model": finite_or_none(float(nll["model"][t])),
-                **{
-                    name: finite_or_none(float(gain[name][t])) if name in gain else None for name in (*MEMORIES, "both")
-                },
-                **{f"{name}_top": _contexts(trained, tokens[:t], recalled[name][t - first]) for name in used},
+                **{name: finite_or_none(float(gain[name][t])) if name in gain else None for name in views},
+                **{f"{name}_top": _contexts(run, tokens[:t], recalled[name][t - first]) for name in used},
             }
             for t in range(first, stop)
         ],
     }
-    write_json(folder / "passage.json", passage)
+    write_json(run.folder / "passage.json", passage)
 
 
-def _contexts(trained: Trained, tokens: np.ndarray, pairs: list[tuple[int, float]]) -> list[dict[str, Any]]:
+def _contexts(run: Run, tokens: np.ndarray, pairs: list[tuple[int, float]]) -> list[dict[str, Any]]:
     """The pairs as they stand in the text that ends here: the words before each label, and the label."""
     contexts = []
     for ago, weight in pairs:
         at = len(tokens) - ago
         before, word = tokens[max(0, at - BEFORE) : at], tokens[at : at + 1]
-        contexts.append(
-            {"ago": ago, "weight": weight, "before": _words(trained, before), "word": _words(trained, word)}
-        )
+        contexts.append({"ago": ago, "weight": weight, "before": _words(run, before), "word": _words(run, word)})
     return contexts
 
 
-def _words(trained: Trained, ids: np.ndarray) -> str:
-    return " ".join(trained.vocabulary.decode(ids))
+def _words(run: Run, ids: np.ndarray) -> str:
+    return " ".join(run.vocabulary.decode(ids))
 
 
 def choose(tokens: np.ndarray, eos_id: int) -> tuple[int, int]:
@@ -123,58 +108,34 @@ def choose(tokens: np.ndarray, eos_id: int) -> tuple[int, int]:
 def gains(nll: dict[str, np.ndarray], weights: dict[str, float]) -> np.ndarray:
     """The change [N] of each token's log-probability, in nats, when memories are mixed in with these weights."""
     held = {name: torch.from_numpy(nll[name].astype(np.float64)) for name in ("model", *weights)}
-    for name in weights:
-        held[name][0] = held["model"][0]  # the memory is still empty: the model has its weight too
     mixed_N = mix(held["model"], [(held[name], weight) for name, weight in weights.items()])
     gain_N: np.ndarray = (held["model"] - mixed_N).numpy()
     return gain_N
 
 
 def _recall(
-    trained: Trained, tokens: np.ndarray, first: int, stop: int, settings: dict[str, Any]
+    run: Run, tokens: np.ndarray, first: int, stop: int, settings: dict[str, dict[str, Any]]
 ) -> dict[str, list[list[tuple[int, float]]]]:
     """For each memory and token of the passage the pairs of the largest weight: how many tokens ago, and the weight."""
-    used = {name: settings[name] for name in MEMORIES if settings.get(name)}
-    start = max(0, first - max(memory["size"] for memory in used.values()))
-    parts = []
-    with evaluating(trained.model), torch.inference_mode():
-        for segment in read_segments(trained.model, tokens[:stop], eos_id=trained.vocabulary.eos_id):
-            if (skip := max(0, start - segment.first)) < len(segment.hidden):
-                parts.append(segment.hidden[skip:].cpu().double())
+    arguments = {name: {k: v for k, v in given.items() if k != "weight"} for name, given in settings.items()}
+    memories = {name: MEMORIES[name].make(**given) for name, given in arguments.items()}
+    start, parts = max(0, first - max(memory.size for memory in memories.values())), []
+    with reading(run.model):
+        for segment in run.text(tokens[:stop]):
+            parts.append(segment.part(start, stop).hidden[0].cpu().double())
     h_WD = torch.cat(parts).flip(0)  # the most recent first, as a stable sort leaves those alike
     position_W = torch.arange(stop - 1, start - 1, -1)
-    recalled: dict[str, list[list[tuple[int, float]]]] = {name: [] for name in used}
+    recalled: dict[str, list[list[tuple[int, float]]]] = {name: [] for name in memories}
     for t_Q in torch.split(torch.arange(first, stop), QUERIES):
-        q_QD, ago_QW = h_WD[stop - 1 - t_Q], t_Q[:, None] - position_W
-        for name, memory in used.items():
-            recalled[name] += _heaviest(name, memory, q_QD, h_WD, ago_QW)
+        query_QD, ago_QW = h_WD[stop - 1 - t_Q], t_Q[:, None] - position_W
+        for name, memory in memories.items():
+            recalled[name] += memory.recalled(query_QD, h_WD, ago_QW, TOP)
     return recalled
-
-
-def _heaviest(
-    name: str, memory: dict[str, Any], q_QD: Tensor, h_WD: Tensor, ago_QW: Tensor
-) -> list[list[tuple[int, float]]]:
-    if name == "cache":
-        score_QW = memory["theta"] * (q_QD @ h_WD.t())
-    else:  # not the expanded form, whose rounding would hide that two activations are the same
-        score_QW = -torch.cdist(q_QD, h_WD, compute_mode="donot_use_mm_for_euclid_dist")
-    score_QW.masked_fill_((ago_QW < 1) | (ago_QW > memory["size"]), -math.inf)
-    score_QW, order_QW = score_QW.sort(dim=1, descending=True, stable=True)
-    if name == "cache":
-        weight_QW = score_QW.softmax(1)
-    else:
-        weight_QW = 1 / (EPS + score_QW[:, : memory["k"]].square())
-        weight_QW /= weight_QW.sum(1, keepdim=True)
-    top = zip(ago_QW.gather(1, order_QW[:, :TOP]).tolist(), weight_QW[:, :TOP].tolist(), strict=True)
-    return [
-        [(ago, weight) for ago, weight in zip(ago_K, weight_K, strict=False) if 1 <= ago <= memory["size"]]
-        for ago_K, weight_K in top
-    ]
 
 
 def _check_nll(nll: dict[str, np.ndarray], used: list[str], tokens: int) -> None:
     if not used:
-        raise InputError(f"A passage shows what a memory changes; give the settings of one: {' or '.join(MEMORIES)}.")
+        raise InputError(f"A passage shows what a memory changes; give the settings of one: {', '.join(MEMORIES)}.")
     for name in ("model", *used):
         if name not in nll or np.shape(nll[name]) != (tokens,):
             given = f"of shape {list(np.shape(nll[name]))}" if name in nll else "missing"

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from firstsight.lab.lm.evaluation import by_band, exp_or_inf, finite_or_none
+from firstsight.lab.lm.evaluation import by_band, exp_or_inf
+from firstsight.lab.system.shape import finite_or_none
 
 
 def summary(nll_N: np.ndarray, count_N: np.ndarray) -> dict[str, Any]:

@@ -19,7 +19,6 @@ Exact, and yet no [V, D] product for each block: within a segment only U rows mo
 formed once for the segment, and that over the U anew after each write.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -29,11 +28,12 @@ import torch
 from torch import Tensor
 
 from firstsight.errors import InputError
-from firstsight.functional import check_rule, class_means, hebbian_rate, linear_cross_entropy
-from firstsight.heads.rules import Moments, find_rule, move_rows
-from firstsight.lab.lm.evaluation import check_tokens, evaluating
+from firstsight.functional import class_means, linear_cross_entropy
+from firstsight.functional.checks import check_rule
+from firstsight.heads.moments import Moments
+from firstsight.heads.rules import find_rule
 from firstsight.lab.lm.lstm import LanguageModel
-from firstsight.lab.reading.moments import Segment, read_segments
+from firstsight.lab.lm.reader import BLOCK, Segment, Text, read
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Writing:
                 raise InputError(f"{name} is {value}; expected {least} or more.")
 
 
-class Memory:
+class WrittenRows:
     """The rows of an output layer, and what a text writes into them. The layer itself stays as it is.
 
     Args:
@@ -87,13 +87,13 @@ class Memory:
         if len(counts) != len(weight):
             raise InputError(f"counts has {len(counts):,} entries but the layer {len(weight):,} classes; give as many.")
         rule = find_rule(writing.rule)
-        if rule.needs_moments and moments is None:
+        if rule.needs != "nothing" and moments is None:
             raise InputError(
                 f"the rule {writing.rule!r} needs the moments of the activations. Give those of training text: "
                 "moments=firstsight.lab.reading.moments.measure_moments(model, tokens, eos_id=...)."
             )
         dtype = torch.promote_types(weight.dtype, torch.float32)
-        self.writing, self._rule, self._moments = writing, rule, moments
+        self.writing, self.rule, self.moments = writing, rule, moments
         self.start_CD = weight.detach().to(dtype)
         self.start_C = weight.new_zeros(len(weight), dtype=dtype) if bias is None else bias.detach().to(dtype)
         self.rows_CD, self.bias_C = self.start_CD.clone(), self.start_C.clone()
@@ -135,7 +135,7 @@ class Memory:
         if not len(classes_U):
             return rest_S - top_S
         part = _Part(self, classes_U)
-        x_SD, slot_S, at_S = self._centered(hidden_SD), slot_C[seen_S], slot_C[scored_S]
+        x_SD, slot_S, at_S = self.rule.prepare(hidden_SD, self.moments), slot_C[seen_S], slot_C[scored_S]
         inside_S = torch.empty_like(rest_S)
         begin, block = 0, self.writing.block
         # Nothing moves until a block holds something to write: all tokens up to its end are scored at once.
@@ -163,51 +163,81 @@ class Memory:
         # The NLL of any one class and its logit add up to the log-sum-exp, and the NLL never holds [S, C].
         return linear_cross_entropy(hidden_SD, rows, first_S, bias, reduction="none") + hidden_SD @ rows[0] + bias[0]
 
-    def _centered(self, hidden_SD: Tensor) -> Tensor:
-        """What the rule makes of an activation before it looks at the row: it is linear, so once for a segment."""
-        if not (self._rule.centered or self._rule.whitened):
-            return hidden_SD
-        assert self._moments is not None
-        x_SD = hidden_SD - self._moments.mean().to(hidden_SD)
-        if self._rule.whitened:
-            x_SD = torch.linalg.solve(self._moments.covariance().to(x_SD), x_SD.t()).t()
-        return x_SD
-
 
 class _Part:
     """The rows that a segment writes, side by side."""
 
-    def __init__(self, memory: Memory, classes_U: Tensor) -> None:
-        self.memory, self.classes_U = memory, classes_U
-        self.rows_UD, self.bias_U = memory.rows_CD[classes_U], memory.bias_C[classes_U]
-        self.sights_U, self.limit_U = memory.sights_C[classes_U], memory.limit_C[classes_U]
-        self.count_U = memory.count_C[classes_U]
-        self.base_UD = memory.base_D * (classes_U >= memory.first_new)[:, None]
-        self.rule = dataclasses.replace(memory._rule, centered=False, whitened=False)
+    def __init__(self, whole: WrittenRows, classes_U: Tensor) -> None:
+        self.whole, self.classes_U = whole, classes_U
+        self.rows_UD, self.bias_U = whole.rows_CD[classes_U], whole.bias_C[classes_U]
+        self.sights_U, self.limit_U = whole.sights_C[classes_U], whole.limit_C[classes_U]
+        self.count_U = whole.count_C[classes_U]
+        self.base_UD = whole.base_D * (classes_U >= whole.first_new)[:, None]
 
     def write(self, x_BD: Tensor, slot_B: Tensor) -> None:
         if not len(slot_B):
             return
         at, means, n = class_means(x_BD, slot_B)
         newborn = self.bias_U[at] == -math.inf
-        self.bias_U[at] = self.bias_U[at].masked_fill(newborn, self.memory.newborn_bias)
-        sights = self.sights_U[at]
-        if self.rule.shrinking:
-            rate = (n / (self.memory.writing.prior_count + self.count_U[at] + sights + n)).to(means.dtype)
+        self.bias_U[at] = self.bias_U[at].masked_fill(newborn, self.whole.newborn_bias)
+        rule, writing = self.whole.rule, self.whole.writing
+        sights, count = self.sights_U[at], self.count_U[at]
+        settings = {"gamma": writing.gamma, "prior_count": writing.prior_count}
+        if rule.shrinking:
+            rate = rule.rate(1 + count + sights, n, **settings, dtype=means.dtype)
         else:
-            rate = hebbian_rate(1 + sights, T=math.inf, gamma=self.memory.writing.gamma, dtype=means.dtype)
-            rate[self.count_U[at] > 0] = self.memory.writing.gamma
+            rate = rule.rate(1 + sights, n, **settings, dtype=means.dtype)
+            rate[count > 0] = writing.gamma
         rate = rate.masked_fill(sights >= self.limit_U[at], 0.0)
-        rows, change = move_rows(self.rule, self.rows_UD[at] - self.base_UD[at], means, rate, self.memory._moments)
+        rows, change = rule.move(self.rows_UD[at] - self.base_UD[at], means, rate, self.whole.moments)
         self.rows_UD[at] = rows + self.base_UD[at]
         if change is not None:
             self.bias_U[at] += change
         self.sights_U[at] = sights + n
 
     def put_back(self) -> None:
-        memory = self.memory
-        memory.rows_CD[self.classes_U], memory.bias_C[self.classes_U] = self.rows_UD, self.bias_U
-        memory.sights_C[self.classes_U] = self.sights_U
+        whole = self.whole
+        whole.rows_CD[self.classes_U], whole.bias_C[self.classes_U] = self.rows_UD, self.bias_U
+        whole.sights_C[self.classes_U] = self.sights_U
+
+
+class Written:
+    """A reader that writes each block of a text after it was scored, and forgets where a document begins.
+
+    Args:
+        rows: what it writes into.
+        scored: [N] the classes whose NLL is asked for; None: the text's tokens.
+        seen: [N] the classes that are written; None: those that are scored.
+    """
+
+    reach = math.inf
+
+    def __init__(self, rows: WrittenRows, scored: np.ndarray | None = None, seen: np.ndarray | None = None) -> None:
+        self._rows, self._scored, self._seen = rows, scored, seen
+
+    def read(self, segment: Segment) -> Tensor:
+        """See :class:`firstsight.lab.lm.reader.Reader`."""
+        if segment.fresh:
+            self._rows.forget()
+        scored_S = _classes(self._scored, segment, segment.target[0])
+        return self._rows.read(segment.hidden[0], scored_S, _classes(self._seen, segment, scored_S))[None]
+
+    def skip(self, segment: Segment) -> None:
+        """What was scored is written again."""
+        self.read(segment)
+
+
+def _classes(classes_N: np.ndarray | None, segment: Segment, otherwise_S: Tensor) -> Tensor:
+    if classes_N is None:
+        return otherwise_S
+    return torch.from_numpy(classes_N[segment.first : segment.stop].astype(np.int64)).to(otherwise_S.device)
+
+
+def block_text(
+    model: LanguageModel, tokens: np.ndarray, writing: Writing, *, eos_id: int, starts: Iterable[int] = ()
+) -> Text:
+    """A text in segments of whole blocks of ``writing``."""
+    return Text(model, tokens, eos_id, size=max(1, BLOCK // writing.block) * writing.block, starts=starts)
 
 
 def adapted_nll(
@@ -241,32 +271,6 @@ def adapted_nll(
     Raises:
         InputError: tokens, counts or settings are not as above.
     """
-    check_tokens(tokens, len(model.embedding_weight), 1, None)
-    memory = Memory(model.head.weight, model.head.bias, counts, writing, moments)
-    with evaluating(model), torch.inference_mode():
-        segments = read_segments(model, tokens, eos_id=eos_id, block=writing.block, starts=starts)
-        return read_text(memory, segments, tokens, progress=progress)
-
-
-def read_text(
-    memory: Memory,
-    segments: Iterable[Segment],
-    scored: np.ndarray,
-    seen: np.ndarray | None = None,
-    *,
-    progress: Callable[[int], object] | None = None,
-) -> np.ndarray:
-    """NLL [N] of the classes ``scored`` [N], while the classes ``seen`` [N] (the same, if None) are written."""
-    nll_N = np.empty(len(scored), dtype=np.float32)
-    for first, fresh, hidden_SD in segments:
-        if fresh:
-            memory.forget()
-        last = first + len(hidden_SD)
-        classes = [
-            torch.from_numpy(classes_N[first:last].astype(np.int64)).to(hidden_SD.device)
-            for classes_N in (scored, scored if seen is None else seen)
-        ]
-        nll_N[first:last] = memory.read(hidden_SD, *classes).cpu().numpy()
-        if progress is not None:
-            progress(last)
-    return nll_N
+    text = block_text(model, tokens, writing, eos_id=eos_id, starts=starts)
+    rows = WrittenRows(model.head.weight, model.head.bias, counts, writing, moments)
+    return read(text, {"adapted": Written(rows)}, progress=progress)["adapted"]

@@ -18,20 +18,22 @@ from rich.table import Table
 from rich.text import Text
 
 from firstsight.errors import InputError
-from firstsight.lab.reading.settings import CACHE, MBPA, WEIGHTS, read_tuned
+from firstsight.lab.lm.record import Record
+from firstsight.lab.reading.memories import MEMORIES
+from firstsight.lab.reading.tuned import read_tuned
 from firstsight.lab.report.elements import figures, section, text_table
 from firstsight.lab.report.plots import compact
-from firstsight.lab.report.runs import Run, perplexity
 from firstsight.lab.report.style import INK, STYLE, Plot, add_legend, lines_of, new_axes
 from firstsight.lab.report.tables import DASH, format_perplexity, format_relative, relative, rows
+from firstsight.lab.runs.result import perplexity
 from firstsight.lab.system.files import sha256
 from firstsight.lab.system.progress import readable
 
 LEVELS = 24  # colours of a heat map: few enough for matplotlib to draw their scale without a bitmap
-PAPER = {"cache": {**CACHE, "weight": WEIGHTS["cache"]}, "mbpa": {"k": MBPA["k"], "lr": MBPA["lr"]}}
+PAPER = {name: {**kind.settings, "weight": kind.weight} for name, kind in MEMORIES.items()}
 
 
-def memory_section(runs: Sequence[Run]) -> tuple[str, list[Plot]]:
+def memory_section(runs: Sequence[Record]) -> tuple[str, list[Plot]]:
     """The section "Memory at test time" as HTML, and its figures; both empty where there is nothing to tell.
 
     A table for each run that was evaluated with memories. On the page of one run also the figures of its sweep, if
@@ -67,11 +69,11 @@ def told(memory: Mapping[str, Any] | None) -> str:
     if not memory:
         return "none"
     parts = []
-    for key, name in (("cache", "cache"), ("mbpa", "MbPA")):
-        settings = memory.get(key)
+    for name, kind in MEMORIES.items():
+        settings = memory.get(name)
         if settings:
             values = (f"{setting} {_short(value)}" for setting, value in settings.items())
-            parts.append(f"{name}: {', '.join(values)}")
+            parts.append(f"{kind.label}: {', '.join(values)}")
     tuned = memory.get("tuned")
     return "; ".join([*parts, f"tuned by {tuned}" if tuned else "the paper's settings"])
 
@@ -132,11 +134,11 @@ def _table(result: Mapping[str, Any]) -> list[str]:
 
 
 def _weights(row: Mapping[str, Any]) -> list[str]:
-    names = {"cache_weight": "cache", "mbpa_weight": "MbPA"}
-    return [f"{name} {_short(row[key])}" for key, name in names.items() if row[key]]
+    weights = {kind.label: row.get(f"{name}_weight") for name, kind in MEMORIES.items()}
+    return [f"{label} {_short(weight)}" for label, weight in weights.items() if weight]
 
 
-def fitting_sweep(run: Run) -> dict[str, Any] | None:
+def fitting_sweep(run: Record) -> dict[str, Any] | None:
     """The sweep of a run's memories, if there is one of the checkpoint that was evaluated and lies in the folder.
 
     Raises:

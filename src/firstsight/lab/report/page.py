@@ -18,10 +18,10 @@ from firstsight import __version__
 from firstsight.errors import InputError
 from firstsight.lab.lm.config import Config
 from firstsight.lab.lm.recipes import recipe
+from firstsight.lab.lm.record import Record, load_records
 from firstsight.lab.report.elements import div, figures, section, text_table
 from firstsight.lab.report.memory import memory_notes, memory_section, told
 from firstsight.lab.report.plots import make_plots, make_sight_plots
-from firstsight.lab.report.runs import Run, load_runs, unlike
 from firstsight.lab.report.sights import SightCurves, compare_sights, sight_table
 from firstsight.lab.report.style import Plot
 from firstsight.lab.report.tables import (
@@ -35,6 +35,7 @@ from firstsight.lab.report.tables import (
     rows,
     verdict,
 )
+from firstsight.lab.runs.compare import unlike
 from firstsight.lab.system.files import atomic_write
 from firstsight.lab.system.progress import duration
 
@@ -60,7 +61,7 @@ def write_report(runs: Sequence[Path], out: Path | None = None, force: bool = Fa
     """
     if out is None and len(runs) > 1:
         raise InputError(f"A comparison of {len(runs)} runs needs a folder to be written to; name one with --out.")
-    loaded = load_runs(runs, force)
+    loaded = load_records(runs, force)
     folder = loaded[0].folder if out is None else Path(out)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: this is a file; expected a folder for report.html and plots/. Name another.")
@@ -83,17 +84,17 @@ def write_report(runs: Sequence[Path], out: Path | None = None, force: bool = Fa
     return folder / "report.html"
 
 
-def _results(runs: Sequence[Run]) -> Results:
+def _results(runs: Sequence[Record]) -> Results:
     return {run.name: run.result for run in runs if run.result}
 
 
-def _title(runs: Sequence[Run]) -> str:
+def _title(runs: Sequence[Record]) -> str:
     dataset = next((run.result["dataset"] for run in runs if run.result), Path(runs[0].data).name)
     names = " against ".join(run.name for run in runs) if len(runs) < 3 else f"{len(runs)} runs"
     return f"{names} on {dataset}"
 
 
-def _verdict(runs: Sequence[Run]) -> str:
+def _verdict(runs: Sequence[Record]) -> str:
     results = _results(runs)
     if unlike(results):
         return "These perplexities were not measured alike: they stand side by side, and none is better by its number."
@@ -114,7 +115,7 @@ def _verdict(runs: Sequence[Run]) -> str:
     )
 
 
-def _notes(runs: Sequence[Run]) -> list[str]:
+def _notes(runs: Sequence[Record]) -> list[str]:
     """What a reader must know to judge the verdict."""
     results = _results(runs)
     notes = [
@@ -161,7 +162,7 @@ def _sights(sights: SightCurves | None, plots: Sequence[Plot]) -> str:
     )
 
 
-def _perplexities(runs: Sequence[Run]) -> str:
+def _perplexities(runs: Sequence[Record]) -> str:
     results = _results(runs)
     if not results:
         return ""
@@ -192,12 +193,12 @@ def _perplexities(runs: Sequence[Run]) -> str:
     return section(f"Perplexity, {first['split']} split", div("scroll", [table]), f"<p class=note>{escape(note)}</p>")
 
 
-def _differing(runs: Sequence[Run]) -> list[str]:
+def _differing(runs: Sequence[Record]) -> list[str]:
     names = [field.name for field in dataclasses.fields(Config)]
     return [name for name in names if len({getattr(run.config, name) for run in runs}) > 1]
 
 
-def _settings(runs: Sequence[Run]) -> list[str]:
+def _settings(runs: Sequence[Record]) -> list[str]:
     names = [field.name for field in dataclasses.fields(Config)]
     sections = []
     if len(runs) > 1:
@@ -219,7 +220,7 @@ def _settings(runs: Sequence[Run]) -> list[str]:
     return sections
 
 
-def _words(runs: Sequence[Run], table: Iterable[tuple[str, Sequence[str]]]) -> str:
+def _words(runs: Sequence[Record], table: Iterable[tuple[str, Sequence[str]]]) -> str:
     """A table of text: a row for each label, a column for each run."""
     return text_table("words", ["", *(run.name for run in runs)], [[label, *cells] for label, cells in table])
 
@@ -228,7 +229,7 @@ def _setting(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _commands(run: Run) -> list[str]:
+def _commands(run: Record) -> list[str]:
     """The command that trains the run, naming each setting that is not the default, and the one that evaluated it."""
     words = ["firstsight", "train", run.data, "--out", str(run.folder)]
     default = recipe("small")  # what firstsight train starts from
@@ -245,7 +246,7 @@ def _commands(run: Run) -> list[str]:
     return commands
 
 
-def _trained(run: Run) -> str:
+def _trained(run: Record) -> str:
     if not run.metrics:
         return DASH
     last = run.metrics[-1]
@@ -254,20 +255,20 @@ def _trained(run: Run) -> str:
     return f"{last['step']:,} steps, {last['tokens']:,} tokens{took}"
 
 
-def _of_result(name: str) -> Callable[[Run], str]:
-    def tell(run: Run) -> str:
+def _of_result(name: str) -> Callable[[Record], str]:
+    def tell(run: Record) -> str:
         value = (run.result or {}).get(name)
         return DASH if value is None else str(value)
 
     return tell
 
 
-def _checkpoint(run: Run) -> str:
+def _checkpoint(run: Record) -> str:
     checkpoint = (run.result or {}).get("checkpoint")
     return f"{checkpoint.get('name')}, step {checkpoint.get('step'):,}" if isinstance(checkpoint, dict) else DASH
 
 
-def _evaluated(run: Run) -> str:
+def _evaluated(run: Record) -> str:
     result = run.result
     if result is None:
         return "not yet"
@@ -276,7 +277,7 @@ def _evaluated(run: Run) -> str:
     return f"{result['tokens']:,} tokens in {streams} stream{'' if streams == 1 else 's'}{seconds}"
 
 
-ORIGIN: dict[str, Callable[[Run], str]] = {
+ORIGIN: dict[str, Callable[[Record], str]] = {
     "trained": _trained,
     "checkpoint": _checkpoint,
     "evaluated": _evaluated,

@@ -13,16 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from firstsight.errors import InputError
+from firstsight.lab.reading.memories import MEMORIES
 from firstsight.lab.report.elements import div, section
 from firstsight.lab.report.sights import format_nats
 from firstsight.lab.report.tables import DASH
 from firstsight.lab.system.files import read_json
+from firstsight.lab.system.shape import as_dict, is_finite, is_share, is_whole
 
 # Nats from which on a colour is the next deeper one: page.html has a colour for each.
 STEPS = (0.03, 0.1, 0.3, 1.0, 3.0)
 LOST = 3  # steps that the scale shows of losses; a weight of 0.3 cannot lose more than 0.36
-NAMES = {"both": "both", "cache": "cache", "mbpa": "MbPA"}
+NAMES = {"both": "both", **{name: kind.label for name, kind in MEMORIES.items()}}
 EOS_SIGN = "¶"
+SLACK = 1e-6  # of shares, which were rounded
 
 
 def passage_section(folder: Path, result: Mapping[str, Any]) -> str:
@@ -53,6 +56,7 @@ def passage_section(folder: Path, result: Mapping[str, Any]) -> str:
         switch = [switch[0].replace(" ", " hidden ", 1).partition("<label")[0]]
     tokens = "".join(_token(token, views) for token in passage["tokens"])
     body = [
+        _style(views),
         "".join(switch),
         *(f'<p class="note for-{view}">{_told(passage, view)}</p>' for view in views),
         _scale(),
@@ -61,6 +65,18 @@ def passage_section(folder: Path, result: Mapping[str, Any]) -> str:
         f'<span id="{key}-end"></span>',
     ]
     return section("What the memories change, token by token", _introduction(passage), div("passage", body))
+
+
+def _style(views: list[str]) -> str:
+    """The rules that the switch works by: of the memory chosen the colours, and of the others nothing."""
+    rules = []
+    for view in views:
+        others = ", ".join(f".for-{other}" for other in views if other != view)
+        chosen = f".passage > .{view}:checked ~"
+        if others and view != "both":
+            rules.append(f"{chosen} :is({others}), {chosen} .tokens :is({others}) {{ display: none; }}")
+        rules.append(f"{chosen} .tokens .t {{ background: var(--{view}); }}")
+    return f"<style>{' '.join(rules)}</style>"
 
 
 def _introduction(passage: Mapping[str, Any]) -> str:
@@ -80,7 +96,8 @@ def _introduction(passage: Mapping[str, Any]) -> str:
 
 def _told(passage: Mapping[str, Any], view: str) -> str:
     """A memory's settings and what it gains, here and over the whole split."""
-    memories = {name: passage["settings"][name] for name in ("cache", "mbpa") if view in (name, "both")}
+    used = {name: passage["settings"][name] for name in MEMORIES if passage["settings"].get(name)}
+    memories = {name: settings for name, settings in used.items() if view in (name, "both")}
     settings = memories.get(view, {})
     values = [f"{name} {_plain(value)}" for name, value in settings.items()]
     lost = 1 - sum(memory["weight"] for memory in memories.values())
@@ -171,17 +188,17 @@ def _check(passage: Any, path: Path) -> list[str]:
         InputError: it is not.
     """
     damaged = f"{path}: this is damaged: {{}} is missing or of another kind. Make it anew: firstsight eval --memory."
-    passage = passage if isinstance(passage, dict) else {}
-    settings = passage.get("settings") if isinstance(passage.get("settings"), dict) else {}
-    used = [name for name in ("cache", "mbpa") if settings.get(name)]
+    passage = as_dict(passage)
+    settings = as_dict(passage.get("settings"))
+    used = [name for name in MEMORIES if settings.get(name)]
     views = (["both"] if len(used) > 1 else []) + used
     tokens = passage.get("tokens") if isinstance(passage.get("tokens"), list) else []
     sound = {
         "run": isinstance(passage.get("run"), str),
         "split": isinstance(passage.get("split"), str),
-        "first": _is_whole(passage.get("first"), 0),
+        "first": is_whole(passage.get("first"), 0),
         "settings": bool(used)
-        and all(isinstance(settings[name], dict) and _is_share(settings[name].get("weight")) for name in used),
+        and all(isinstance(settings[name], dict) and is_share(settings[name].get("weight"), SLACK) for name in used),
         "mean": _has_numbers(passage.get("mean"), ["model", *views]),
         "split_mean": _has_numbers(passage.get("split_mean"), ["model", *views]),
         "tokens": bool(tokens),
@@ -203,8 +220,8 @@ def _is_token(token: Any, views: list[str], used: list[str]) -> bool:
 def _is_context(context: Any) -> bool:
     return (
         isinstance(context, dict)
-        and _is_whole(context.get("ago"), 1)
-        and _is_share(context.get("weight"))
+        and is_whole(context.get("ago"), 1)
+        and is_share(context.get("weight"), SLACK)
         and isinstance(context.get("before"), str)
         and isinstance(context.get("word"), str)
     )
@@ -213,17 +230,5 @@ def _is_context(context: Any) -> bool:
 def _has_numbers(values: Any, names: list[str]) -> bool:
     """Whether each is a finite number, or null as of a model that diverged."""
     return isinstance(values, dict) and all(
-        values.get(name, "") is None or (_is_number(values.get(name)) and math.isfinite(values[name])) for name in names
+        values.get(name, "") is None or is_finite(values.get(name)) for name in names
     )
-
-
-def _is_share(value: Any) -> bool:
-    return _is_number(value) and 0 <= value <= 1.000001
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least

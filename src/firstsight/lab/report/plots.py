@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from firstsight.lab.report.runs import Run
+from firstsight.lab.lm.record import Record
 from firstsight.lab.report.sights import SightCurves
 from firstsight.lab.report.style import HEIGHT, INK, STYLE, Line, Plot, add_legend, lines_of, new_axes
 from firstsight.lab.report.tables import Results, baseline, format_perplexity, format_relative, relative, rows
@@ -18,7 +18,7 @@ MOST_SIGHT_TICKS = 13
 DOTTED = {"linestyle": (0, (1, 1.4)), "linewidth": 1.1}
 
 
-def make_plots(runs: Sequence[Run]) -> list[Plot]:
+def make_plots(runs: Sequence[Record]) -> list[Plot]:
     """The figures that the runs have numbers for but the sight curves, each run in its own colour throughout."""
     lines = lines_of([run.name for run in runs])
     results = {run.name: run.result for run in runs if run.result}
@@ -37,7 +37,7 @@ def make_plots(runs: Sequence[Run]) -> list[Plot]:
     return plots
 
 
-def make_sight_plots(runs: Sequence[Run], sights: SightCurves | None) -> list[Plot]:
+def make_sight_plots(runs: Sequence[Record], sights: SightCurves | None) -> list[Plot]:
     """The sight curves, and their differences where runs were trained on the same targets; colours as in the others."""
     if sights is None:
         return []
@@ -49,14 +49,14 @@ def make_sight_plots(runs: Sequence[Run], sights: SightCurves | None) -> list[Pl
     return plots
 
 
-def _series(run: Run, name: str) -> tuple[list[float], list[float]]:
+def _series(run: Record, name: str) -> tuple[list[float], list[float]]:
     """Tokens trained and the values of ``name``, of the validations where it is a finite number."""
     points = [(line["tokens"], line.get(name)) for line in run.metrics]
     kept = [(x, y) for x, y in points if isinstance(y, (int, float)) and math.isfinite(y)]
     return [x for x, _ in kept], [y for _, y in kept]
 
 
-def _draw(axes: Axes, runs: Sequence[Run], lines: Mapping[str, Line], name: str, **style: Any) -> list[float]:
+def _draw(axes: Axes, runs: Sequence[Record], lines: Mapping[str, Line], name: str, **style: Any) -> list[float]:
     """One line a run; returns all values drawn."""
     drawn: list[float] = []
     for run in runs:
@@ -84,11 +84,11 @@ def _tokens_axis(axes: Axes) -> None:
     axes.grid(axis="y")
 
 
-def _own(lines: Mapping[str, Line], runs: Sequence[Run]) -> dict[str, Line]:
+def _own(lines: Mapping[str, Line], runs: Sequence[Record]) -> dict[str, Line]:
     return {run.name: lines[run.name] for run in runs}
 
 
-def _validation(runs: Sequence[Run], lines: Mapping[str, Line]) -> Plot:
+def _validation(runs: Sequence[Record], lines: Mapping[str, Line]) -> Plot:
     figure, axes = new_axes("Validation perplexity")
     values = _draw(axes, runs, lines, "valid_perplexity")
     # A short range is read better on a plain axis, where equal distances are equal differences.
@@ -106,7 +106,7 @@ def _validation(runs: Sequence[Run], lines: Mapping[str, Line]) -> Plot:
     return Plot("validation", f"Perplexity of the validation split in the course of training{scale}.", figure)
 
 
-def _loss(runs: Sequence[Run], lines: Mapping[str, Line]) -> Plot:
+def _loss(runs: Sequence[Record], lines: Mapping[str, Line]) -> Plot:
     figure, axes = new_axes("Loss, nats per token")
     _draw(axes, runs, lines, "valid_loss")
     _draw(axes, runs, lines, "train_loss", **DOTTED)
@@ -116,7 +116,7 @@ def _loss(runs: Sequence[Run], lines: Mapping[str, Line]) -> Plot:
     return Plot("loss", caption, figure)
 
 
-def _classes(runs: Sequence[Run], lines: Mapping[str, Line]) -> Plot:
+def _classes(runs: Sequence[Record], lines: Mapping[str, Line]) -> Plot:
     figure, axes = new_axes("Share of the vocabulary seen in training")
     caption = "Seen at least once solid. Seen T times dotted: a Hebbian head no longer writes the rows of these words."
     names = ("classes_seen", "classes_past_T")

@@ -1,80 +1,11 @@
-"""Sight curves, the learning curve of a class: its loss against how often it had been seen before.
+"""Sight curves held against each other: the learning curve of a class, run by run (``firstsight.lab.lm.sights``)."""
 
-Training puts ``"sights": [{"seen": k, "tokens": n, "nll": x}, ...]`` into each line of ``metrics.jsonl``. Of the steps
-since the line before, bucket k = 0, 1, 2, 4, 8, ... holds the n targets whose class had been a target k to 2k - 1
-times before their step (0: never), and x is their mean negative log-likelihood in nats, as the model in training
-gave it before the step. The buckets are our decision.
-"""
-
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from firstsight.errors import InputError
-from firstsight.lab.report.runs import Run
+from firstsight.lab.lm.record import Record
+from firstsight.lab.lm.sights import Bucket, sight_curve
 from firstsight.lab.report.tables import DASH, baseline
-
-Bucket = tuple[int, float]
-MEND = "Delete the line, or train anew."
-
-
-def sight_curve(
-    metrics: Sequence[Mapping[str, Any]], since: float = 0.0, source: str = "metrics.jsonl"
-) -> list[tuple[int, int, float]]:
-    """Add up the buckets of a run's lines, each weighted by its tokens.
-
-    ``tokens_k = sum_i n_ik`` and ``nll_k = sum_i n_ik x_ik / tokens_k`` over the lines i. Lines without sights, as
-    runs had before they were recorded, add nothing; neither does a bucket whose mean is null or not finite.
-
-    Args:
-        metrics: the lines of ``metrics.jsonl``.
-        since: only lines all of whose steps lie after this fraction of the run's; 0 for the whole training.
-        source: where the lines come from, for messages.
-
-    Returns:
-        ``(k, tokens, nll)``, k rising, nll in nats; empty without sights.
-
-    Raises:
-        InputError: the sights of a line are not as described above.
-    """
-    tokens: dict[int, int] = {}
-    nats: dict[int, float] = {}
-    before = 0
-    for line in metrics:
-        # Dividing, unlike multiplying, makes 7 of 100 steps exactly the 0.07 that a user writes.
-        counts = not since or before / metrics[-1]["step"] >= since
-        before = line["step"]
-        for seen, count, nll in _buckets(line, source):
-            if counts and nll is not None and math.isfinite(nll):
-                tokens[seen] = tokens.get(seen, 0) + count
-                nats[seen] = nats.get(seen, 0.0) + count * nll
-    return [(seen, tokens[seen], nats[seen] / tokens[seen]) for seen in sorted(tokens)]
-
-
-def _buckets(line: Mapping[str, Any], source: str) -> Iterator[tuple[int, int, float | None]]:
-    if "sights" not in line:
-        return
-    where, last, entries = f"{source}, the line of step {line['step']}", -1, line["sights"]
-    if not isinstance(entries, list):
-        raise InputError(f"{where}: sights is {entries!r}; expected a list of buckets. {MEND}")
-    for entry in entries:
-        values: Any = entry if isinstance(entry, dict) else {}
-        seen, tokens, nll = values.get("seen"), values.get("tokens"), values.get("nll", "missing")
-        sound = _is_whole(seen, 0) and _is_whole(tokens, 1) and seen & (seen - 1) == 0
-        if not sound or not (nll is None or (isinstance(nll, (int, float)) and not isinstance(nll, bool))):
-            raise InputError(
-                f"{where}: a bucket of sights is {entry!r}; expected seen (0, 1, 2, 4, 8, ...), tokens (1 or more) and "
-                f"nll (a number or null). {MEND}"
-            )
-        if seen <= last:
-            raise InputError(f"{where}: in sights, {seen} comes after {last}; expected rising values of seen. {MEND}")
-        last = seen
-        yield seen, tokens, nll
-
-
-def _is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 @dataclass(frozen=True)
@@ -107,7 +38,7 @@ class SightCurves:
         }
 
 
-def compare_sights(runs: Sequence[Run]) -> SightCurves | None:
+def compare_sights(runs: Sequence[Record]) -> SightCurves | None:
     """The sight curves of the runs that have one, or None.
 
     Raises:
@@ -126,7 +57,7 @@ def compare_sights(runs: Sequence[Run]) -> SightCurves | None:
     return SightCurves(curves, base, {name: what for name, what in differing.items() if what})
 
 
-def _differing(run: Run, base: Run, curves: Mapping[str, Mapping[int, Bucket]]) -> str:
+def _differing(run: Record, base: Record, curves: Mapping[str, Mapping[int, Bucket]]) -> str:
     """In what the targets of two runs differ; nothing where they are the same, step by step.
 
     The order of the training text does not depend on the seed: data, batch and length decide every step's targets.

@@ -4,11 +4,9 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from firstsight.lab.report.tables import DASH, format_perplexity, relative
-from firstsight.lab.system.files import atomic_write, write_json
 
 RARE_BAND = "<100"
 SIGHTS = (1, 2, 4, 8)
@@ -178,14 +176,3 @@ def _tokens(group: Group) -> str:
     if not seen:
         return ""
     return f", {seen[0]:,} tokens each" if len(seen) == 1 else f", UNEQUAL tokens: {seen[0]:,} to {seen[-1]:,}"
-
-
-def write_study(out: Path, study: Mapping[str, Any]) -> None:
-    """Write ``study.json``, ``table.md`` and, once there is a difference to draw, ``study.png``."""
-    from firstsight.lab.report.study_figure import study_plot  # matplotlib takes a second to load
-
-    write_json(out / "study.json", study)
-    with atomic_write(out / "table.md") as file:
-        file.write(markdown(study))
-    if plot := study_plot(groups(study)):
-        plot.save_png(out)

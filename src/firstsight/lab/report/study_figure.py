@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -11,17 +12,28 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from firstsight.lab.report.study import OVERALL, RARE, Group, Measure, format_difference, sight, spread
+from firstsight.lab.report.study import (
+    OVERALL,
+    RARE,
+    Group,
+    Measure,
+    format_difference,
+    groups,
+    markdown,
+    sight,
+    spread,
+)
 from firstsight.lab.report.style import INK, MUTED, STYLE, Line, Plot, lines_of
+from firstsight.lab.system.files import atomic_write
 
 WIDTH = 12.0
 FAR = 12  # times the median size: past this a value would press all others together on a plain axis
 ROW, ABOVE = 0.24, 1.15  # inches for each variant, and for the title and axes around them
 
 
-def study_plot(groups: Sequence[Group]) -> Plot | None:
+def study_plot(compared: Sequence[Group]) -> Plot | None:
     """A row of three axes each group: overall, below 100, and by sight. None while nothing can be compared."""
-    drawn = [group for group in groups if _compared(group)]
+    drawn = [group for group in compared if _compared(group)]
     if not drawn:
         return None
     lines = lines_of(
@@ -128,3 +140,11 @@ def _scale(axes: Axes, which: str, largest: float, usual: float) -> str:
         note = f" (log past {linear:g})"
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+,.10g}".replace("-", "−") if value else "0"))
     return note
+
+
+def draw_study(out: Path, study: Mapping[str, Any]) -> None:
+    """Write ``table.md`` and, once there is a difference to draw, ``study.png``."""
+    with atomic_write(out / "table.md") as file:
+        file.write(markdown(study))
+    if plot := study_plot(groups(study)):
+        plot.save_png(out)

@@ -7,7 +7,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from firstsight.lab.report.runs import check_alike, check_result, perplexity
+from firstsight.lab.runs.compare import check_alike
+from firstsight.lab.runs.result import check_result, perplexity
 
 DASH = "–"
 ALL = "all words"

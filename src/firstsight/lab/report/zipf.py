@@ -8,7 +8,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from firstsight.lab.lm.evaluation import BANDS, EDGES
+from firstsight.lab.data.bands import BANDS, EDGES
 from firstsight.lab.report.plots import compact
 from firstsight.lab.report.style import GRID, INK, MUTED, SERIES, STYLE, Plot, new_axes
 

@@ -7,6 +7,9 @@ from typing import Any
 
 from firstsight.errors import InputError
 from firstsight.lab.system.files import atomic_write
+from firstsight.lab.system.shape import is_number_or_none
+
+METRICS = ("step", "tokens", "train_loss", "valid_loss")  # what every line has
 
 
 def append_metrics(path: Path, line: dict[str, Any]) -> None:
@@ -37,3 +40,27 @@ def cut_metrics(path: Path, step: int) -> None:
             ) from error
     with atomic_write(path, "wb") as file:
         file.writelines(kept)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a ``metrics.jsonl``. A last line cut off by a killed run is left out.
+
+    Raises:
+        InputError: any other line is not a JSON object with ``step``, ``tokens``, ``train_loss`` and ``valid_loss``.
+    """
+    mend = f"Expected a JSON object with {', '.join(METRICS)}. Delete the line, or train anew."
+    lines = path.read_bytes().split(b"\n")
+    metrics = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except ValueError as error:
+            if number == len(lines):  # no line end after it: the run was killed while it wrote
+                break
+            raise InputError(f"{path}, line {number}: this is damaged ({error}). {mend}") from error
+        if not isinstance(values, dict) or not all(is_number_or_none(values.get(name, "missing")) for name in METRICS):
+            raise InputError(f"{path}, line {number}: a number is missing or of another kind. {mend}")
+        metrics.append(values)
+    return metrics

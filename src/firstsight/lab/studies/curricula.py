@@ -5,6 +5,7 @@ What is done stays done: the same call goes on after any end, and with more seed
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,10 @@ from firstsight.lab.curriculum.draws import image_facts
 from firstsight.lab.curriculum.loop import MAY_CHANGE, check_checkpoint
 from firstsight.lab.curriculum.settings import Curriculum
 from firstsight.lab.data.omniglot import open_omniglot
-from firstsight.lab.data.pool import cores
 from firstsight.lab.runs.checkpoint import load_checkpoint
-from firstsight.lab.studies.jobs import Settled, Task, alone, run_tasks
+from firstsight.lab.studies.jobs import Ended, Job, run_all
 from firstsight.lab.system.files import read_json
-from firstsight.lab.system.interrupt import ending_signals
-from firstsight.lab.system.progress import duration, say
+from firstsight.lab.system.progress import duration
 
 Result = dict[str, Any]
 """What ``run_curriculum`` returns."""
@@ -34,17 +33,69 @@ Results = dict[str, dict[int, Result]]
 
 
 @dataclass(frozen=True)
-class Job:
-    """One curriculum; ``settings`` have their seed."""
+class CurriculumJob(Job):
+    """One curriculum; ``settings`` have their seed, ``facts`` say which images these are."""
 
     variant: str
     settings: Curriculum
     folder: Path
+    data: Path
+    facts: Mapping[str, Any]
+    kind = "curriculum"
 
     @property
     def title(self) -> str:
         """``relu-adam-0.006-softmax seed 0``."""
         return f"{self.variant} seed {self.settings.seed}"
+
+    @property
+    def work(self) -> float:
+        """Steps, at most."""
+        return self.settings.max_steps
+
+    def told(self) -> Mapping[str, Any]:
+        """See ``worker.teach``."""
+        return {"data": str(self.data), "settings": self.settings.to_dict(), "folder": str(self.folder)}
+
+    @cached_property
+    def begun(self) -> bool:
+        """Whether there was a checkpoint to go on from when this was first asked, before it ran.
+
+        Raises:
+            InputError: it is of another run.
+        """
+        path = self.folder / "checkpoint.pt"
+        if not path.exists():
+            return False
+        try:
+            state = load_checkpoint(path)
+        except InputError:  # damaged: its own run says so, and stops no other
+            return True
+        check_checkpoint(state, self.settings, dict(self.facts), path)
+        return True
+
+    def result(self) -> Result | None:
+        """The run's result, if it has ended: at the step that is wanted, or for good.
+
+        Raises:
+            InputError: see ``read_result``.
+        """
+        if not (self.folder / "result.json").exists():
+            return None
+        result = read_result(self)
+        done = result["reason"] in ("classes", "diverged") or result["steps"] >= self.settings.max_steps
+        return result if done else None
+
+    def ended(self) -> Ended | None:
+        """See ``Job``."""
+        result = self.result()
+        if result is None:
+            _ = self.begun  # asked now, while nothing has run
+            return None
+        seconds = sum(result["seconds"].values())
+        text = f"{result['classes']} classes in {result['steps']} steps, {duration(seconds)}"
+        text += ", diverged" if result["reason"] == "diverged" else ""
+        return Ended(text, whole=result["reason"] == "steps" and not vars(self).get("begun", True))
 
 
 def run_curricula(
@@ -69,79 +120,45 @@ def run_curricula(
         InputError: ``seeds`` are none or not different, ``workers`` is below 1, the data folder is no Omniglot, has too
             few classes for the settings or images too small for the network, a folder holds a run of other settings,
             images or more steps, ended or not, or another process is at work in ``out``.
-        TasksFailedError: runs failed; all others were run.
+        JobsFailedError: runs failed; all others were run.
     """
     if not seeds or len(set(seeds)) < len(seeds):
         raise InputError(f"seeds is {list(seeds)}; expected one or more, each another.")
-    if workers is not None and workers < 1:
-        raise InputError(f"workers is {workers}; expected 1 or more runs at a time.")
     images = open_omniglot(data).images
     for settings in variants.values():
         settings.num_classes(len(images))
         with torch.device("meta"):
             ConvNet(images.shape[2], settings.network)
-    jobs, facts = make_jobs(variants, seeds, out), image_facts(images)
-    with alone(out, "another firstsight omniglot or firstsight figure") as lock, ending_signals() as received:
-        waiting = {job.title: job for job in jobs if not is_done(job, facts)}
-        begun = {job.title for job in waiting.values() if _has_begun(job, facts)}
-
-        def settle(task: Task) -> Settled | None:
-            job = waiting[task.title]
-            try:
-                result = ended(job, facts)
-                return _told(result, task.title in begun) if result else None
-            except InputError as error:  # the other runs are to go on
-                say(str(error))
-                return None
-
-        run_tasks(
-            [_task(job, data) for job in waiting.values()],
-            settle,
-            total=len(jobs),
-            workers=workers or cores(),
-            lock=lock,
-            received=received,
-        )
-    return read_results(jobs, facts), received[0] if received else ""
+    jobs = make_jobs(data, variants, seeds, out, image_facts(images))
+    signal = run_all(jobs, out, "another firstsight omniglot or firstsight figure", workers=workers)
+    return _results(jobs), signal
 
 
-def make_jobs(variants: Mapping[str, Curriculum], seeds: Sequence[int], out: Path) -> list[Job]:
+def make_jobs(
+    data: Path, variants: Mapping[str, Curriculum], seeds: Sequence[int], out: Path, facts: Mapping[str, Any]
+) -> list[CurriculumJob]:
     """All runs, seed by seed."""
     return [
-        Job(name, settings.replace(seed=seed), out / name / f"seed-{seed}")
+        CurriculumJob(name, settings.replace(seed=seed), out / name / f"seed-{seed}", data, facts)
         for seed in seeds
         for name, settings in variants.items()
     ]
 
 
-def read_results(jobs: Sequence[Job], facts: Mapping[str, Any]) -> Results:
-    """The results of the runs that have ended."""
+def finished(data: Path, variants: Mapping[str, Curriculum], seeds: Sequence[int], out: Path) -> Results:
+    """What ``run_curricula`` has brought so far."""
+    return _results(make_jobs(data, variants, seeds, out, image_facts(open_omniglot(data).images)))
+
+
+def _results(jobs: Sequence[CurriculumJob]) -> Results:
     results: Results = {job.variant: {} for job in jobs}
     for job in jobs:
-        if result := ended(job, facts):
+        if result := job.result():
             results[job.variant][job.settings.seed] = result
     return results
 
 
-def finished(data: Path, variants: Mapping[str, Curriculum], seeds: Sequence[int], out: Path) -> Results:
-    """What ``run_curricula`` has brought so far."""
-    return read_results(make_jobs(variants, seeds, out), image_facts(open_omniglot(data).images))
-
-
-def _has_begun(job: Job, facts: dict[str, Any]) -> bool:
-    """Whether there is a checkpoint to go on from; one of another run is refused before anything is trained."""
-    path = job.folder / "checkpoint.pt"
-    if not path.exists():
-        return False
-    try:
-        state = load_checkpoint(path)
-    except InputError:  # damaged: its own run says so, and stops no other
-        return True
-    check_checkpoint(state, job.settings, facts, path)
-    return True
-
-
-def read_result(job: Job, facts: Mapping[str, Any]) -> Result:
+def read_result(job: CurriculumJob) -> Result:
     """The run's ``result.json``.
 
     Raises:
@@ -156,41 +173,9 @@ def read_result(job: Job, facts: Mapping[str, Any]) -> Result:
     what = saved.changes(job.settings, MAY_CHANGE)
     if result["steps"] > job.settings.max_steps:
         what = f"it has run for {result['steps']} steps, more than the {job.settings.max_steps} that are wanted"
-    if result["images"] != dict(facts):
+    if result["images"] != dict(job.facts):
         what = "it was trained on other images"
     if what:
         raise InputError(f"{path} is of another run: {what}. Give another folder, or what it was run with.")
     found: Result = result
     return found
-
-
-def ended(job: Job, facts: Mapping[str, Any]) -> Result | None:
-    """The run's result, if it has ended: at the step that is wanted, or for good.
-
-    Raises:
-        InputError: see ``read_result``.
-    """
-    if not (job.folder / "result.json").exists():
-        return None
-    result = read_result(job, facts)
-    done = result["reason"] in ("classes", "diverged") or result["steps"] >= job.settings.max_steps
-    return result if done else None
-
-
-def is_done(job: Job, facts: Mapping[str, Any]) -> bool:
-    """Whether the run has ended, see ``ended``."""
-    return ended(job, facts) is not None
-
-
-def _task(job: Job, data: Path) -> Task:
-    told = {"data": str(data), "settings": job.settings.to_dict(), "folder": str(job.folder)}
-    return Task(job.title, job.folder, "firstsight.lab.studies.curriculum_worker", told, job.settings.max_steps)
-
-
-def _told(result: Result, resumed: bool) -> Settled:
-    seconds = sum(result["seconds"].values())
-    text = f"{result['classes']} classes in {result['steps']} steps, {duration(seconds)}"
-    return Settled(
-        f"{text}, diverged" if result["reason"] == "diverged" else text,
-        whole=result["reason"] == "steps" and not resumed,
-    )

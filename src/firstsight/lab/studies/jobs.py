@@ -1,4 +1,4 @@
-"""Many long tasks, each in a process of its own with one thread, as many at a time as there are cores."""
+"""Many long jobs, each in a process of its own with one thread, as many at a time as there are cores."""
 
 import fcntl
 import json
@@ -6,59 +6,72 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import torch
-
 from firstsight.errors import InputError
+from firstsight.lab.system.interrupt import ending_signals
+from firstsight.lab.system.machine import cores
 from firstsight.lab.system.progress import duration, say
 
+WORKER = "firstsight.lab.studies.worker"
 THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-TAIL = 12  # lines of a failed task's log that are shown
+TAIL = 12  # lines of a failed job's log that are shown
 
 
-class TasksFailedError(InputError):
-    """Tasks failed; ``exit_code`` is 2 where all of them reported bad input, else 1."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What one process does: ``python -m module JSON``.
-
-    Args:
-        title: names it to the user, and differs from all others.
-        folder: where its ``log.txt`` goes.
-        module: it ends in ``run_task(work)``.
-        told: what ``work`` is given.
-        work: how long it is, in any unit, for the time left.
-    """
-
-    title: str
-    folder: Path
-    module: str
-    told: Mapping[str, Any]
-    work: float
+class JobsFailedError(InputError):
+    """Jobs failed; ``exit_code`` is 2 where all of them reported bad input, else 1."""
 
 
 @dataclass(frozen=True)
-class Settled:
-    """A task that is done: what to say of it, and whether all of its ``work`` was done in this process."""
+class Ended:
+    """A job that is done: what to say of it, and whether all of its work was done in this process."""
 
     text: str
     whole: bool = True
 
 
+class Job(ABC):
+    """What one process does, and how to see that it is done. What is done stays done."""
+
+    folder: Path
+    """of the run, where its ``log.txt`` goes"""
+    kind: str
+    """which of ``worker.WORKERS`` does it"""
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """Names it to the user, and differs from all others."""
+
+    @property
+    @abstractmethod
+    def work(self) -> float:
+        """How long it is, in any unit, for the time left."""
+
+    @abstractmethod
+    def told(self) -> Mapping[str, Any]:
+        """What the worker is given, as JSON."""
+
+    @abstractmethod
+    def ended(self) -> Ended | None:
+        """What is to be said of it once nothing is left to do; None while there is.
+
+        Raises:
+            InputError: the folder holds something else.
+        """
+
+
 @dataclass
 class _Running:
-    """A task at work. ``process.stdin`` is open as long as this process lives: see ``run_task``."""
+    """A job at work. ``process.stdin`` is open as long as this process lives: see ``worker``."""
 
-    task: Task
+    job: Job
     process: subprocess.Popen[bytes]
     began: float
     log_from: int
@@ -67,7 +80,7 @@ class _Running:
 
 @contextmanager
 def alone(folder: Path, what: str) -> Iterator[IO[str]]:
-    """Hold a folder's lock. Tasks inherit it, so it lasts until the last of them has ended too.
+    """Hold a folder's lock. Jobs inherit it, so it lasts until the last of them has ended too.
 
     Raises:
         InputError: another process holds it.
@@ -81,77 +94,119 @@ def alone(folder: Path, what: str) -> Iterator[IO[str]]:
         yield lock
 
 
-def run_tasks(
-    waiting: Sequence[Task],
-    settle: Callable[[Task], Settled | None],
-    *,
-    total: int,
-    workers: int,
-    lock: IO[str],
-    received: Sequence[str],
-) -> None:
-    """Run tasks, say how it goes, and end well.
+def check_workers(workers: int | None) -> None:
+    """Raise InputError unless so many jobs can run at a time."""
+    if workers is not None and workers < 1:
+        raise InputError(f"workers is {workers}; expected 1 or more runs at a time.")
 
-    SIGINT and SIGTERM are handed to the tasks as SIGTERM: each saves and ends. If this process is killed they end in
-    the same orderly way.
+
+def run_all(
+    jobs: Sequence[Job],
+    folder: Path,
+    what: str,
+    *,
+    workers: int | None = None,
+    changed: Callable[[Job | None, bool], None] = lambda job, failed: None,
+) -> str:
+    """Run what is left of some jobs, say how it goes, and end well.
+
+    SIGINT and SIGTERM are handed to the jobs as SIGTERM: each saves and ends. A second SIGINT ends them at once. If
+    this process is killed they end in the same orderly way.
 
     Args:
-        waiting: what is to be run, in this order.
-        settle: called after each process's end; None if the task is not done.
-        total: how many there are with those that were done before.
-        workers: tasks at a time.
-        lock: an open file that the tasks inherit, see ``alone``.
-        received: the signals that ask for the end, see ``ending_signals``.
+        jobs: all of them, in the order they are to run.
+        folder: that of all runs, which is locked.
+        what: how the holder of the lock is called, for another that comes.
+        workers: jobs at a time; by default one a core.
+        changed: called with None before the first starts, and after each process's end with its job, and whether it
+            failed.
+
+    Returns:
+        The name of the signal that ended it, or "".
 
     Raises:
-        TasksFailedError: after all others were run: some ended without being done, and no signal had asked for it.
+        InputError: ``workers`` is below 1, another process is at work in ``folder``, or a job's folder holds something
+            else.
+        JobsFailedError: after all others were run: some ended without being done, and no signal had asked for it.
     """
-    left, running = list(waiting), list[_Running]()
-    paces: list[tuple[float, float]] = []
-    failures: list[tuple[_Running, str]] = []
-    told, counted = False, total - len(left)
-    say(f"{total} jobs, {counted} of them done already, {workers} at a time")
-    try:
-        while running or (left and not received):
-            while left and len(running) < workers and not received:
-                running.append(_start(left.pop(0), lock))
-            if received and not told:
-                _tell(running, signal.SIGTERM)
-                told = True
-            time.sleep(0.1)
-            for ended in [one for one in running if one.process.poll() is not None]:
-                running.remove(ended)
-                task = ended.task
-                settled = settle(task)
-                if settled is None and not received:
-                    lines = _lines(ended)
-                    failures.append((ended, lines[-1]))
-                    say("\n  ".join([f"{task.title} failed; the end of its log:", *lines[-TAIL:]]))
-                if settled is None:
-                    continue
-                counted += 1
-                if settled.whole:
-                    paces.append((task.work, time.monotonic() - ended.began))
-                at_work = [time.monotonic() - one.began for one in running]
-                work = sum(one.work for one in [*left, *(one.task for one in running)])
-                seconds = seconds_left(work, paces, at_work, workers)
-                more = f"; about {duration(seconds)} left" if seconds else ""
-                say(f"{counted} of {total}: {task.title}: {settled.text}{more}")
-    finally:
-        _tell(running, signal.SIGKILL)
-        for one in running:
-            one.process.wait()
-    if failures and not received:
-        raise _failed(failures)
+    check_workers(workers)
+    with alone(folder, what) as lock, ending_signals() as received:
+        waiting = [job for job in jobs if job.ended() is None]
+        changed(None, False)
+        _Schedule(waiting, len(jobs), workers or cores(), lock, received, changed).run()
+    return received[0] if received else ""
 
 
-def _start(task: Task, lock: IO[str]) -> _Running:
-    """The task in a session of its own: a terminal's Ctrl-C reaches it through this process alone, and once."""
-    task.folder.mkdir(parents=True, exist_ok=True)
-    with open(task.folder / "log.txt", "ab") as log:
+class _Schedule:
+    def __init__(
+        self,
+        waiting: Sequence[Job],
+        total: int,
+        workers: int,
+        lock: IO[str],
+        received: Sequence[str],
+        changed: Callable[[Job | None, bool], None],
+    ) -> None:
+        self.left, self.running = list(waiting), list[_Running]()
+        self.total, self.counted, self.workers = total, total - len(waiting), workers
+        self.lock, self.received, self.changed = lock, received, changed
+        self.paces: list[tuple[float, float]] = []
+        self.failures: list[tuple[_Running, str]] = []
+
+    def run(self) -> None:
+        said = False
+        say(f"{self.total} jobs, {self.counted} of them done already, {self.workers} at a time")
+        try:
+            while self.running or (self.left and not self.received):
+                while self.left and len(self.running) < self.workers and not self.received:
+                    self.running.append(_start(self.left.pop(0), self.lock))
+                if self.received and not said:
+                    _tell(self.running, signal.SIGTERM)
+                    said = True
+                time.sleep(0.1)
+                for one in [one for one in self.running if one.process.poll() is not None]:
+                    self.running.remove(one)
+                    self._settle(one)
+        finally:
+            _tell(self.running, signal.SIGKILL)
+            for one in self.running:
+                one.process.wait()
+        if self.failures and not self.received:
+            raise _failed(self.failures)
+
+    def _settle(self, one: _Running) -> None:
+        job = one.job
+        try:
+            ended = job.ended()
+        except InputError as error:  # the others are to go on
+            say(str(error))
+            ended = None
+        failed = ended is None and not self.received
+        self.changed(job, failed)
+        if failed:
+            lines = _lines(one)
+            self.failures.append((one, lines[-1]))
+            say("\n  ".join([f"{job.title} failed; the end of its log:", *lines[-TAIL:]]))
+        if ended is None:
+            return
+        self.counted += 1
+        if ended.whole:
+            self.paces.append((job.work, time.monotonic() - one.began))
+        at_work = [time.monotonic() - other.began for other in self.running]
+        work = sum(other.work for other in [*self.left, *(other.job for other in self.running)])
+        seconds = seconds_left(work, self.paces, at_work, self.workers)
+        more = f"; about {duration(seconds)} left" if seconds else ""
+        say(f"{self.counted} of {self.total}: {job.title}: {ended.text}{more}")
+
+
+def _start(job: Job, lock: IO[str]) -> _Running:
+    """The job in a session of its own: a terminal's Ctrl-C reaches it through this process alone, and once."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    told = {**job.told(), "kind": job.kind, "command": sys.argv}
+    with open(job.folder / "log.txt", "ab") as log:
         start = log.tell()
         process = subprocess.Popen(
-            [sys.executable, "-m", task.module, json.dumps({**task.told, "command": sys.argv})],
+            [sys.executable, "-m", WORKER, json.dumps(told)],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
@@ -159,7 +214,7 @@ def _start(task: Task, lock: IO[str]) -> _Running:
             pass_fds=[lock.fileno()],
             start_new_session=True,
         )
-    return _Running(task, process, time.monotonic(), start)
+    return _Running(job, process, time.monotonic(), start)
 
 
 def _tell(running: Sequence[_Running], number: signal.Signals) -> None:
@@ -168,21 +223,21 @@ def _tell(running: Sequence[_Running], number: signal.Signals) -> None:
 
 
 def seconds_left(work: float, paces: Sequence[tuple[float, float]], at_work: Sequence[float], workers: int) -> float:
-    """Seconds until the last task ends, at the pace of those that have ended; 0 where none has.
+    """Seconds until the last job ends, at the pace of those that have ended; 0 where none has.
 
     Args:
-        work: of all tasks that have not ended.
-        paces: (work, seconds from start to end) of each task that was run.
-        at_work: seconds for which each running task has run.
-        workers: tasks at a time.
+        work: of all jobs that have not ended.
+        paces: (work, seconds from start to end) of each job that was run.
+        at_work: seconds for which each running job has run.
+        workers: jobs at a time.
     """
     done, seconds = sum(pace[0] for pace in paces), sum(pace[1] for pace in paces)
     return max(0.0, work * seconds / done - sum(at_work)) / workers if done else 0.0
 
 
 def _lines(ended: _Running) -> list[str]:
-    """What a task that failed wrote, and last, if that is how it ended, the signal that killed it."""
-    with open(ended.task.folder / "log.txt", "rb") as log:
+    """What a job that failed wrote, and last, if that is how it ended, the signal that killed it."""
+    with open(ended.job.folder / "log.txt", "rb") as log:
         log.seek(ended.log_from)
         text = log.read().decode("utf-8", errors="replace")
     lines = [line.removeprefix("firstsight: ") for line in text.rstrip().splitlines()]
@@ -192,30 +247,10 @@ def _lines(ended: _Running) -> list[str]:
     return lines or [f"it ended with exit code {code} and said nothing"]
 
 
-def _failed(failures: Sequence[tuple[_Running, str]]) -> TasksFailedError:
-    told = "; ".join(f"{one.task.title}: {line.strip()} ({one.task.folder / 'log.txt'})" for one, line in failures)
-    error = TasksFailedError(
+def _failed(failures: Sequence[tuple[_Running, str]]) -> JobsFailedError:
+    told = "; ".join(f"{one.job.title}: {line.strip()} ({one.job.folder / 'log.txt'})" for one, line in failures)
+    error = JobsFailedError(
         f"{len(failures)} of the jobs failed, the others are done. {told}. The same command tries again."
     )
     error.exit_code = 2 if all(one.process.returncode == 2 for one, _ in failures) else 1
     return error
-
-
-def run_task(work: Callable[[Mapping[str, Any]], int]) -> None:
-    """The last line of a task's module: do ``work`` with what the starter told, and end with the code it gives."""
-    told = json.loads(sys.argv[1])
-    sys.argv = list(told["command"])  # what results are to say made them
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        code = work(told)
-    except (InputError, OSError) as error:
-        print(f"firstsight: {error}", file=sys.stderr)
-        code = 2
-    sys.exit(code)
-
-
-def _end_with_parent() -> None:
-    """End as SIGTERM does when the starter is gone: standard input is a pipe of which it alone holds the other end."""
-    os.read(0, 1)
-    os.kill(os.getpid(), signal.SIGTERM)

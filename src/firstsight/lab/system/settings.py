@@ -5,11 +5,9 @@ import math
 import typing
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from firstsight.errors import InputError
-
-RuleName = Literal["paper", "scaled", "direction", "centered", "whitened", "additive", "shrinkage"]
 
 
 @dataclass(frozen=True)

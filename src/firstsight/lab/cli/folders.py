@@ -1,53 +1,89 @@
-"""What the commands print: one JSON object, or a few lines for a person."""
+"""``firstsight data info`` and ``data audit``: what a data folder holds."""
 
-import json
-import signal
-import sys
-from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from tyro.conf import Positional
 
-from firstsight.lab.system.progress import say
-
-Found = dict[str, Any]
-console = Console(highlight=False)
-
-
-def show(found: Found, as_json: bool, printer: Callable[[Found], None]) -> int:
-    """Print what a command found, and give the command's exit code."""
-    if as_json:
-        print(json.dumps(found, ensure_ascii=False, allow_nan=False))
-    else:
-        printer(found)
-    sys.stdout.flush()  # here a reader that has gone, or a full disk, can still be answered
-    reason = str(found.get("reason", found.get("interrupted", "")))
-    return 128 + signal.Signals[reason] if reason.startswith("SIG") else 0
+from firstsight.errors import InputError
+from firstsight.lab.cli.output import Found, Json, console, show
 
 
-def fail(message: str, code: int) -> int:
-    """Print one paragraph to standard error, and give the exit code."""
-    print(f"firstsight: {message}", file=sys.stderr)
-    return code
+@dataclass(frozen=True)
+class Info:
+    """Describe a data folder: counts, vocabulary, unknown words, where it comes from; draws its Zipf plot.
+
+    Of Omniglot it tells the classes and drawings.
+
+    Example: firstsight data info data/gutenberg
+    """
+
+    folder: Positional[Path]
+    """data folder"""
+    json: Json = False
 
 
-def corpus(found: Found) -> None:
-    """What ``firstsight data`` made."""
-    table = Table(title=f"{found['corpus']}: {found['vocabulary']:,} types", title_justify="left")
-    table.add_column("split")
-    table.add_column("tokens", justify="right")
-    table.add_column("unknown", justify="right")
-    for split, tokens in found["tokens"].items():
-        unknown = found["unknown"].get(split)
-        table.add_row(split, f"{tokens:,}", "" if unknown is None else f"{unknown:.2%}")
-    console.print(table)
-    if found["tokens"]["train"]:
-        console.print(f"Next: firstsight train {found['folder']} --out runs/first", soft_wrap=True, markup=False)
+@dataclass(frozen=True)
+class Audit:
+    """Find evaluation text that also stands in training text, by runs of 13 words; writes audit.json.
+
+    Example: firstsight data audit data/gutenberg
+
+    Example: firstsight data audit data/gutenberg --clean data/gutenberg-clean
+    """
+
+    folder: Positional[Path]
+    """data folder"""
+    words: int = 13
+    """length of the runs of words that are compared"""
+    clean: Path | None = None
+    """write a data folder here whose training split lacks the documents that hold evaluation text"""
+    max_share: float | None = None
+    """with --clean: the share of an evaluation document that a training document may hold and stay; by default 0.01"""
+    json: Json = False
 
 
-def omniglot(found: Found) -> None:
+def info(command: Info) -> int:
+    """Describe a data folder, and draw its Zipf plot into ``folder/plots/zipf.png``."""
+    from firstsight.lab.data.omniglot import holds_omniglot, open_omniglot
+    from firstsight.lab.data.omniglot import summary as describe_omniglot
+
+    if holds_omniglot(command.folder):
+        return show(describe_omniglot(open_omniglot(command.folder)), command.json, print_omniglot)
+    from firstsight.lab.data import open_corpus
+    from firstsight.lab.data.info import describe_corpus
+    from firstsight.lab.report.zipf import zipf_plot
+
+    found, plot = describe_corpus(command.folder), None
+    corpus = open_corpus(command.folder)
+    if corpus.vocabulary.counts.any():
+        drawn = zipf_plot(corpus.name, corpus.vocabulary.tokens, corpus.vocabulary.counts, found["unknown"])
+        plot = str(drawn.save_png(corpus.folder / "plots"))
+    return show({**found, "plot": plot}, command.json, _print_info)
+
+
+def audit(command: Audit) -> int:
+    """Audit a data folder, and write it anew without what was found, if asked."""
+    from firstsight.lab.data.audit import MAX_SHARE, audit_corpus, clean_corpus
+
+    if command.clean is None and command.max_share is not None:
+        raise InputError(
+            f"--max-share {command.max_share} decides what --clean leaves out. Name its folder: --clean DIR."
+        )
+    cleaned = None  # written first: what it refuses, it refuses before the audit
+    if command.clean is not None:
+        max_share = MAX_SHARE if command.max_share is None else command.max_share
+        cleaned = clean_corpus(command.folder, command.clean, n=command.words, max_share=max_share)
+    found = audit_corpus(command.folder, n=command.words)
+    if cleaned is not None:
+        found["cleaned"] = {"folder": str(cleaned.folder), **cleaned.meta["cleaned"]}
+    return show(found, command.json, _print_audit)
+
+
+def print_omniglot(found: Found) -> None:
     """The drawings that ``firstsight data omniglot`` made, or that a folder holds."""
     size, of_a_class = found["size"], sum(found["drawings_per_class"].values())
     classes = sum(found["classes"].values())
@@ -69,7 +105,7 @@ def omniglot(found: Found) -> None:
         console.print(f"from {source['name']}, {kind}", soft_wrap=True, markup=False)
 
 
-def info(found: Found) -> None:
+def _print_info(found: Found) -> None:
     """What a data folder holds."""
     table = Table(title=f"{found['corpus']}: {found['vocabulary']:,} types", title_justify="left")
     for name in ("split", "documents", "tokens", "in the paper", "difference", "unknown"):
@@ -110,7 +146,7 @@ def _short(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def audit(found: Found) -> None:
+def _print_audit(found: Found) -> None:
     """Evaluation text that also stands in training text."""
     for split, totals in found["splits"].items():
         share = totals["share"]
@@ -130,60 +166,3 @@ def audit(found: Found) -> None:
         console.print(f"{cleaned['folder']}: left out of training: {names}", soft_wrap=True, markup=False)
     elif shown:
         console.print("Next: the same command with --clean DIR writes a corpus without them", soft_wrap=True)
-
-
-def result(found: Found) -> None:
-    """One evaluation."""
-    from firstsight.lab.report import comparison_table
-
-    if found["memory"]:
-        from firstsight.lab.report.memory import memory_table, told
-
-        console.print(memory_table(found))
-        console.print(told(found["memory"]), soft_wrap=True, markup=False)
-    else:
-        console.print(comparison_table({found["run"]: found}))
-
-
-def trained(found: Found) -> None:
-    """How training ended."""
-    if found["result"]:
-        result(found["result"])
-        console.print(f"Report: {found['run']}/report.html", soft_wrap=True)
-    else:
-        say(f"stopped at step {found['step']:,} by {found['reason']}; the same command with --resume goes on")
-
-
-def score(found: Found) -> None:
-    """A text's perplexity and its most surprising tokens."""
-    from firstsight.lab.report.tables import format_perplexity
-
-    unknown = f"{found['unknown']:.2%} outside the vocabulary"
-    console.print(
-        f"perplexity {format_perplexity(found['perplexity'])} over {found['tokens']:,} tokens, {unknown}",
-        soft_wrap=True,
-    )
-    table = Table(title="most surprising", title_justify="left")
-    for name in ("token", "nll (nats)", "position", "after"):
-        table.add_column(name, justify="right" if name in ("nll (nats)", "position") else "left")
-    for row in found["surprising"]:
-        table.add_row(row["token"], f"{row['nll']:.2f}", f"{row['position']:,}", row["before"])
-    console.print(table, markup=False)
-
-
-def demo(found: Found) -> None:
-    """The comparison, what it says, and what to try next."""
-    from firstsight.lab.report import comparison_table
-    from firstsight.lab.report.tables import verdict
-
-    if "interrupted" in found:
-        say(f"ended by {found['interrupted']}; the same command goes on")
-        return
-    console.print(comparison_table(found["runs"]))
-    console.print(verdict(found["runs"]), soft_wrap=True)
-    console.print(f"Report: {found['report']}   ({found['seconds'] / 60:.1f} min)", soft_wrap=True)
-    console.print(
-        "Next: your own text.\n  firstsight data text --from FILE --out data/mine\n"
-        "  firstsight train data/mine --out runs/mine --head hebbian\n  firstsight score runs/mine FILE",
-        soft_wrap=True,
-    )

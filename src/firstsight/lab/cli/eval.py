@@ -1,0 +1,63 @@
+"""``firstsight eval``: perplexity of a trained run, with memories of the text before if asked."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from tyro.conf import Positional
+
+from firstsight.errors import InputError
+from firstsight.lab.cli.output import Checkpoint, Found, Json, console, show
+
+
+def evaluate(
+    run: Positional[Path],
+    split: Literal["valid", "test"] = "valid",
+    memory: str | None = None,
+    tuned: Path | None = None,
+    checkpoint: Checkpoint = "best",
+    data: Path | None = None,
+    json: Json = False,
+) -> int:
+    """Perplexity of a trained run, overall and by training frequency; writes its result.json and report.html.
+
+    With --memory also under memories of the text just read. Interrupted, the same command goes on.
+
+    Example: firstsight eval runs/hebbian --split test
+
+    Example: firstsight eval runs/hebbian --split test --memory cache,mbpa --tuned runs/hebbian/memory/sweep.json
+
+    Args:
+        run: folder of the run.
+        split: which text.
+        memory: cache, mbpa or cache,mbpa: neural cache, MbPA, or both; by default none.
+        tuned: settings of the memories that sweep memory chose, RUN/memory/sweep.json; by default the paper's.
+        checkpoint: which weights.
+        data: the data folder, if it was moved since training.
+    """
+    from firstsight.lab.lm.results import evaluate_run
+    from firstsight.lab.report import write_report
+
+    where: dict[str, Any] = {"checkpoint": checkpoint, "data": None if data is None else str(data)}
+    if memory is not None:
+        from firstsight.lab.reading.recalled import recall_run
+
+        result = recall_run(run, split, memory, tuned=tuned, **where)
+    elif tuned is not None:
+        raise InputError(f"--tuned {tuned} holds settings of memories: say which with --memory cache,mbpa.")
+    else:
+        result = evaluate_run(run, split, **where)
+    write_report([run])
+    return show(result, json, print_result)
+
+
+def print_result(found: Found) -> None:
+    """One evaluation."""
+    from firstsight.lab.report import comparison_table
+
+    if found["memory"]:
+        from firstsight.lab.report.memory import memory_table, told
+
+        console.print(memory_table(found))
+        console.print(told(found["memory"]), soft_wrap=True, markup=False)
+    else:
+        console.print(comparison_table({found["run"]: found}))

@@ -1,0 +1,43 @@
+"""``firstsight score``: your own text under a trained run."""
+
+from pathlib import Path
+
+from rich.table import Table
+from tyro.conf import Positional
+
+from firstsight.lab.cli.output import Checkpoint, Found, Json, console, show
+
+
+def score(
+    run: Positional[Path], file: Positional[Path], top: int = 20, checkpoint: Checkpoint = "best", json: Json = False
+) -> int:
+    """Perplexity of your own text under a trained run, and the tokens that surprised the model most.
+
+    Example: firstsight score runs/hebbian letter.txt
+
+    Args:
+        run: folder of the run.
+        file: a plain text file in UTF-8.
+        top: how many tokens to list.
+        checkpoint: which weights.
+    """
+    from firstsight.lab.lm.results import score_text
+
+    return show(score_text(run, file, top=top, checkpoint=checkpoint), json, _print_score)
+
+
+def _print_score(found: Found) -> None:
+    """A text's perplexity and its most surprising tokens."""
+    from firstsight.lab.report.tables import format_perplexity
+
+    unknown = f"{found['unknown']:.2%} outside the vocabulary"
+    console.print(
+        f"perplexity {format_perplexity(found['perplexity'])} over {found['tokens']:,} tokens, {unknown}",
+        soft_wrap=True,
+    )
+    table = Table(title="most surprising", title_justify="left")
+    for name in ("token", "nll (nats)", "position", "after"):
+        table.add_column(name, justify="right" if name in ("nll (nats)", "position") else "left")
+    for row in found["surprising"]:
+        table.add_row(row["token"], f"{row['nll']:.2f}", f"{row['position']:,}", row["before"])
+    console.print(table, markup=False)

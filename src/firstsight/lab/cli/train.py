@@ -1,0 +1,92 @@
+"""``firstsight train``: train a language model on a data folder."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import OmitArgPrefixes, Positional
+
+from firstsight.lab.cli.eval import print_result
+from firstsight.lab.cli.output import Found, Json, checking_flags, console, show
+from firstsight.lab.lm.config import Config, load_config
+from firstsight.lab.lm.recipes import recipe
+from firstsight.lab.system.machine import cpu_multiplies_bf16
+from firstsight.lab.system.progress import say
+
+
+@dataclass(frozen=True)
+class Flags(Config):
+    """Everything that decides a training run but the data."""
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        with checking_flags():
+            super().__post_init__()
+
+
+def train_command(default: Config) -> Callable[..., int]:
+    """``firstsight train`` with the settings that its flags start from."""
+
+    def train(
+        data: Positional[Path],
+        out: Path,
+        recipe: str = "small",
+        resume: bool = False,
+        json: Json = False,
+        config: OmitArgPrefixes[Flags] = Flags(**default.to_dict()),  # noqa: B008 - meant once a command line
+    ) -> int:
+        """Train a language model on a data folder.
+
+        Ctrl-C saves and ends; --resume goes on. At the end the best checkpoint is evaluated on the validation split.
+
+        Example: firstsight train data/wikitext-2 --out runs/hebbian --head hebbian --precision bf16
+
+        Args:
+            data: data folder, made by firstsight data.
+            out: folder of the run.
+            recipe: named settings to start from: small, demo or paper; flags change single ones.
+            resume: go on with the run in --out, from its last checkpoint, with its own settings.
+        """
+        from firstsight.lab.data import open_corpus
+        from firstsight.lab.lm.results import evaluate_run
+        from firstsight.lab.lm.training import train as run
+        from firstsight.lab.report import write_report
+
+        if config.precision == "fp32" and cpu_multiplies_bf16():
+            say("hint: this machine multiplies bfloat16 in hardware; --precision bf16 trains about 1.7 times as fast")
+        outcome = run(open_corpus(data), out, config, resume=resume)
+        result = None
+        if not outcome.reason.startswith("SIG"):
+            result = evaluate_run(out, "valid", data=str(data))
+            write_report([out])
+        return show({"run": str(out), **vars(outcome), "result": result}, json, _print_trained)
+
+    return train
+
+
+def _print_trained(found: Found) -> None:
+    """How training ended."""
+    if found["result"]:
+        print_result(found["result"])
+        console.print(f"Report: {found['run']}/report.html", soft_wrap=True)
+    else:
+        say(f"stopped at step {found['step']:,} by {found['reason']}; the same command with --resume goes on")
+
+
+def _option(arguments: Sequence[str], name: str) -> str | None:
+    for i, argument in enumerate(arguments):
+        if argument == name:
+            return arguments[i + 1] if i + 1 < len(arguments) else None
+        if argument.startswith(f"{name}="):
+            return argument.removeprefix(f"{name}=")
+    return None
+
+
+def default_settings(arguments: Sequence[str]) -> Config:
+    """The settings that the flags of ``firstsight train`` change: a recipe's, or those of the run to resume."""
+    if arguments[:1] != ["train"]:
+        return recipe("small")
+    name, out = _option(arguments, "--recipe"), _option(arguments, "--out")
+    if name is None and "--resume" in arguments and out and (Path(out) / "config.yaml").exists():
+        return load_config(Path(out) / "config.yaml")[1]
+    return recipe(name or "small")

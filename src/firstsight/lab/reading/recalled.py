@@ -1,0 +1,148 @@
+"""A trained run on a split of its corpus, with memories of the text before.
+
+Shape suffix: N tokens of the text.
+"""
+
+import hashlib
+import json
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from firstsight import __version__
+from firstsight.lab.lm.evaluation import Evaluation, by_band, exp_or_inf
+from firstsight.lab.lm.reader import Plain, Reader, read
+from firstsight.lab.lm.results import write_result
+from firstsight.lab.lm.run import Run, open_run
+from firstsight.lab.reading.memories import CHUNK, MEMORIES, Mixture, Recalling, Recipe, check_finite, choose_recipe
+from firstsight.lab.reading.passage import write_passage
+from firstsight.lab.reading.tuned import check_tuned, read_tuned
+from firstsight.lab.system.files import atomic_write
+from firstsight.lab.system.progress import Bar, say
+
+SAVE_EVERY = 60.0  # seconds between two savings of what has been read
+
+
+def recall_run(
+    folder: Path,
+    split: str,
+    memory: str,
+    *,
+    tuned: Path | None = None,
+    checkpoint: str = "best",
+    data: str | None = None,
+) -> dict[str, Any]:
+    r"""Evaluate a run on a split in one stream with memories of the text before, and write ``result.json``.
+
+    .. math:: p = \Big(1 - \sum_i \lambda_i\Big)\, p_\mathrm{model} + \sum_i \lambda_i\, p_i
+
+    over the memories i. The text is read once: each mixture is made from the same likelihoods of every token.
+    Perplexity and bands are those of the whole mixture; ``memory`` holds its settings and all mixtures, the model alone
+    as the first. While a memory is empty, at the first token, it says what the model says. What has been read is saved
+    every minute in ``memory/partial-SPLIT.npz``, and the same command goes on from there. The passage that the report
+    shows is written too.
+
+    Args:
+        folder: the run.
+        split: "valid" or "test".
+        memory: names of ``MEMORIES``, separated by commas.
+        tuned: the file of ``firstsight sweep memory``; without it the paper's settings are used.
+        checkpoint: "best" or "last".
+        data: the data folder, if it lies elsewhere than when the run was trained.
+
+    Raises:
+        InputError: the run, the data or the tuned file are missing or damaged, or do not belong together; or the
+            activations are not finite.
+    """
+    began = time.perf_counter()
+    chosen = None if tuned is None else read_tuned(tuned)
+    recipe = choose_recipe(memory, chosen, str(tuned))
+    run = open_run(folder, checkpoint, data)
+    tokens, weights = np.asarray(run.corpus.split(split)), run.weights()
+    if tuned is not None and chosen is not None:
+        check_tuned(chosen, tuned, folder, weights)
+    partial = Partial(folder / "memory" / f"partial-{split}.npz", weights["sha256"], recipe, tokens)
+    nll = _read(run, tokens, recipe, partial, f"eval {folder.name} {split} {recipe.mixtures[-1].name}")
+    table = [_row(mixture, nll, run.vocabulary.counts[tokens]) for mixture in recipe.mixtures]
+    whole = recipe.mixtures[-1].weights
+    told: dict[str, Any] = {
+        name: {**recipe.settings[name], "weight": whole[name]} if name in whole else None for name in MEMORIES
+    }
+    told |= {"tuned": None if tuned is None else str(tuned)}
+    told["seconds"] = seconds = time.perf_counter() - began
+    write_passage(run, tokens, split, told, nll)
+    found, rows = {**table[-1][0], "seconds": seconds}, [row for _, row in table]
+    result = write_result(run, split, found, {**told, "variants": rows})
+    partial.path.unlink(missing_ok=True)
+    return result
+
+
+def _row(mixture: Mixture, nll: dict[str, np.ndarray], count_N: np.ndarray) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A mixture as an evaluation gives it, and as a row of ``memory.variants``."""
+    mean, bands = by_band(mixture.nll(nll), count_N)
+    found = Evaluation(len(count_N), mean, exp_or_inf(mean), bands, 1, 0.0).to_dict()
+    row = {"name": mixture.name, **{key: found[key] for key in ("nll", "perplexity", "bands")}}
+    return found, row | {f"{name}_weight": mixture.weights.get(name, 0.0) for name in MEMORIES}
+
+
+def _read(run: Run, tokens: np.ndarray, recipe: Recipe, partial: "Partial", title: str) -> dict[str, np.ndarray]:
+    """The NLL [N] of every token under the model and each memory, float32; resumed where ``partial`` ends."""
+    head = run.model.head
+    readers: dict[str, Reader] = {"model": Plain(head)}
+    readers |= {name: Recalling(memory, head) for name, memory in recipe.memories().items()}
+    done = partial.load()
+    with Bar(title, len(tokens), start=done) as bar:
+        text = run.text(tokens, chunk=CHUNK)
+        read(text, readers, found=partial.nll, start=done, progress=bar.update, save=partial.save)
+    check_finite(partial.nll["model"])
+    return partial.nll
+
+
+def text_hash(tokens: np.ndarray) -> str:
+    """The SHA-256 of a text's ids, in hex."""
+    return hashlib.sha256(tokens.tobytes()).hexdigest()
+
+
+class Partial:
+    """What an evaluation that was cut off has read, with what it belongs to."""
+
+    def __init__(self, path: Path, checkpoint: str, recipe: Recipe, tokens: np.ndarray) -> None:
+        self.path, self._total, self._saved = path, len(tokens), time.monotonic()
+        known = {name: recipe.settings.get(name) for name in MEMORIES}
+        text = text_hash(tokens)
+        self.header = {"checkpoint": checkpoint, "text": text, "chunk": CHUNK, "firstsight": __version__, **known}
+        self.nll = {name: np.empty(len(tokens), dtype=np.float32) for name in ("model", *recipe.settings)}
+
+    def load(self) -> int:
+        """Take in what the file holds; how many tokens that is, 0 without a file that fits."""
+        if not self.path.exists():
+            return 0
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                header = json.loads(str(file["header"]))
+                parts = {name: file[name] for name in self.nll} if header == self.header else {}
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            say(f"{self.path}: damaged ({error}); starting anew")
+            return 0
+        if header != self.header:
+            differing = [name for name in self.header if header.get(name) != self.header[name]]
+            say(f"{self.path} is of another evaluation ({', '.join(differing)} differ); starting anew")
+            return 0
+        for name, part in parts.items():
+            self.nll[name][: len(part)] = part
+        done = len(parts["model"])
+        say(f"{self.path}: going on after {done:,} tokens")
+        return done
+
+    def save(self, done: int, now: bool) -> None:
+        """Write what has been read so far, whole or not at all, if it is time, or ``now`` if there is anything."""
+        due = done if now else time.monotonic() - self._saved > SAVE_EVERY and done < self._total
+        if not due:
+            return
+        known: dict[str, Any] = {name: nll_N[:done] for name, nll_N in self.nll.items()}
+        with atomic_write(self.path, "wb") as file:
+            np.savez(file, header=np.array(json.dumps(self.header)), **known)
+        self._saved = time.monotonic()

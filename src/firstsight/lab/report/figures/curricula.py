@@ -1,0 +1,94 @@
+"""Figures of the Omniglot curriculum, from the runs to the PNG: what Figures 10 and 11 share with ``omniglot``."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from firstsight.errors import InputError
+from firstsight.lab.curriculum.settings import Curriculum, OptimizerName
+from firstsight.lab.curriculum.summary import Panel, summarise
+from firstsight.lab.report.curriculum import curriculum_plots
+from firstsight.lab.studies.curricula import finished, run_curricula
+from firstsight.lab.studies.jobs import JobsFailedError
+from firstsight.lab.system.files import write_json
+
+STEPS = {"cpu": 500, "paper": 5000}
+"""Most steps of a run, by scale; both are our decisions: cpu is about a minute a run, paper is to learn all classes."""
+
+OPTIMIZERS: dict[OptimizerName, str] = {"rmsprop": "RMSProp", "adam": "Adam", "adagrad": "AdaGrad"}
+
+
+@dataclass(frozen=True)
+class CurriculaFigure:
+    """What is drawn, and the settings of each variant that it names."""
+
+    title: str
+    panels: Sequence[Panel]
+    variants: Mapping[str, Curriculum]
+
+    def make(
+        self,
+        name: str,
+        data: Path,
+        seeds: range,
+        out: Path,
+        runs: Path,
+        workers: int | None,
+        about: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """Run what the figure lacks in ``runs``, and write ``out/NAME.json`` with ``about`` in it, and its PNGs.
+
+        Returns:
+            See :func:`firstsight.lab.report.figures.make_figure`.
+
+        Raises:
+            InputError: no seed; see ``run_curricula``.
+            JobsFailedError: runs failed; the files show the others.
+        """
+        if not seeds:
+            raise InputError(f"seeds is {seeds.stop - seeds.start}; expected 1 or more.")
+        about = {**about, "title": self.title, "seeds": len(seeds)}
+        try:
+            results, signal = run_curricula(data, self.variants, seeds, runs, workers)
+        except JobsFailedError:
+            results = finished(data, self.variants, seeds, runs)
+            write_figure(summarise(self.panels, self.variants, results, **about), out, name)
+            raise
+        if signal:
+            about["interrupted"] = signal
+        return write_figure(summarise(self.panels, self.variants, results, **about), out, name)
+
+
+def write_figure(found: dict[str, Any], out: Path, name: str) -> dict[str, Any]:
+    """Write ``out/NAME.json`` and the PNGs drawn from it, unless no run has ended; gives ``make_figure``'s value."""
+    files = {}
+    if any(line["runs"] for panel in found["panels"] for line in panel["lines"]):
+        write_json(out / f"{name}.json", found)
+        files[str(out / f"{name}.json")] = "The numbers."
+        files |= {str(plot.save_png(out)): plot.caption for plot in curriculum_plots(found, name)}
+    return {**found, "files": files}
+
+
+def run_omniglot(data: Path, settings: Curriculum, seeds: int, out: Path, workers: int | None = None) -> dict[str, Any]:
+    """Run one curriculum with several seeds, and write ``out/OPTIMIZER-RATE-HEAD.json`` and its PNGs.
+
+    Args:
+        data: folder that ``firstsight data omniglot`` made.
+        settings: of all runs; ``settings.seed`` is the first seed.
+        seeds: how many.
+        out: folder of what the runs show together; they lie in ``out/OPTIMIZER-RATE-HEAD/seed-N``.
+        workers: runs at a time; by default one a core.
+
+    Returns:
+        As :func:`firstsight.lab.report.figures.make_figure`.
+
+    Raises:
+        InputError: ``seeds`` below 1; see ``run_curricula``.
+    """
+    head = "softmax" if settings.head == "softmax" else settings.rule
+    name = f"{settings.optimizer}-{settings.rate:g}-{head}"
+    optimizer = f"{OPTIMIZERS[settings.optimizer]} {settings.rate:g}"
+    line = "softmax" if head == "softmax" else f"Hebbian, rule {head}"
+    figure = CurriculaFigure(f"Omniglot: {line}, {optimizer}", [Panel(optimizer, {line: name})], {name: settings})
+    return figure.make(name, data, range(settings.seed, settings.seed + seeds), out, out, workers, {})

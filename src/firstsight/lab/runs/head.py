@@ -1,0 +1,75 @@
+"""The output layer out of settings: the one place where names become heads."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from firstsight.heads import HebbianSoftmax, Softmax
+from firstsight.heads.rules import RuleName, find_rule
+from firstsight.lab.system.settings import Settings
+
+
+def _softmax(settings: "HeadSettings", width: int, num_classes: int, record: bool) -> Softmax:
+    return Softmax(width, num_classes, settings.bias)
+
+
+def _hebbian(settings: "HeadSettings", width: int, num_classes: int, record: bool) -> Softmax:
+    return HebbianSoftmax(
+        width,
+        num_classes,
+        settings.T,
+        settings.gamma,
+        settings.bias,
+        rule=settings.rule,
+        prior_count=settings.prior_count,
+        record=record,
+    )
+
+
+HEADS: dict[str, Callable[["HeadSettings", int, int, bool], Softmax]] = {"softmax": _softmax, "hebbian": _hebbian}
+
+if TYPE_CHECKING:
+    HeadName: TypeAlias = str
+else:
+    HeadName = Literal[tuple(HEADS)]
+
+
+@dataclass(frozen=True)
+class HeadSettings(Settings):
+    """What every kind of run says of its output layer; a subclass has defaults of its own."""
+
+    head: HeadName = "hebbian"
+    """output layer"""
+    bias: bool = True
+    """a bias for each class in the output layer"""
+    T: int = 500
+    """hebbian: a class is written until it has been seen T times"""
+    gamma: float = 0.01
+    """hebbian: smallest rate of the write"""
+    rule: RuleName = "paper"
+    """hebbian: what the write does to a row (docs/rule.md); the default is the paper's"""
+    prior_count: float = 10.0
+    """hebbian, rule shrinkage: how many examples the prior is worth"""
+
+    def __post_init__(self) -> None:
+        """Check every value: names the setting, what was given and what is expected."""
+        super().__post_init__()
+        self._require("T", self.T >= 1, "1 or more")
+        self._require("gamma", 0 <= self.gamma <= 1, "in [0, 1]")
+        self._require("prior_count", self.prior_count > 0, "above 0")
+        needs_bias = find_rule(self.rule).moves_bias
+        self._require("rule", self.bias or not needs_bias, "bias to be true, for this rule moves it")
+
+
+def make_head(settings: HeadSettings, width: int, num_classes: int, *, record: bool = False) -> Softmax:
+    """The output layer of these settings, freshly started; torch's random state decides its weights.
+
+    Heads of all kinds take the same numbers from the generator, so that those of one seed start alike.
+
+    Args:
+        settings: which, and how it writes.
+        width: D.
+        num_classes: V.
+        record: as :class:`firstsight.HebbianSoftmax`.
+    """
+    return HEADS[settings.head](settings, width, num_classes, record)

@@ -1,0 +1,122 @@
+"""Variants x seeds x regimes as a recipe in YAML: reading it."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from firstsight.errors import InputError
+from firstsight.lab.data.corpus import SPLITS
+from firstsight.lab.lm.config import Config
+from firstsight.lab.lm.recipes import recipe as named_settings
+from firstsight.lab.lm.run import build_model
+
+KEYS = ("data", "base", "regimes", "variants", "baseline", "seeds", "split")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A recipe as read: ``settings`` holds the Config of each (regime, variant), without a seed."""
+
+    data: dict[str, str]
+    settings: dict[tuple[str, str], Config]
+    baseline: str
+    seeds: list[int]
+    split: str
+    values: dict[str, Any]
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML keeps the last of two equal names without a word; two variants of one name are a mistake."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise yaml.constructor.ConstructorError(None, None, f"{', '.join(twice)} given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def load_study(path: str | Path) -> Study:
+    """Read and check a recipe.
+
+    Raises:
+        InputError: the file is missing or no YAML; an unknown key; settings that make no Config; no data, variants or
+            seeds; a baseline that is no variant; a name that makes no folder.
+    """
+    try:
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeys)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there is no such file. Expected the recipe of a study, in YAML.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: expected YAML in UTF-8, but: {' '.join(str(error).split())}.") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected {', '.join(KEYS)} by name.")
+    if unknown := sorted(map(str, set(values) - set(KEYS))):
+        raise InputError(f"{path}: unknown {', '.join(unknown)}. Known: {', '.join(KEYS)}.")
+    data = _named(path, "data", values.get("data"))
+    for name, folder in data.items():
+        if not isinstance(folder, str):
+            raise InputError(f"{path}: data {name} is {folder!r}; expected the path of a data folder.")
+    regimes = _named(path, "regimes", values.get("regimes", {"default": {}}))
+    variants = _named(path, "variants", values.get("variants"))
+    baseline, split = values.get("baseline"), values.get("split", "valid")
+    if baseline not in list(variants):
+        raise InputError(f"{path}: baseline is {baseline!r}; expected one of the variants, {', '.join(variants)}.")
+    if split not in SPLITS:
+        raise InputError(f"{path}: split is {split!r}; expected one of {', '.join(SPLITS)}.")
+    base = dict(_settings(path, "base", values.get("base")))
+    start = named_settings(str(base.pop("recipe", "small"))).to_dict() | base
+    settings = {
+        (regime, variant): _config(
+            f"{path}: variant {variant}, regime {regime}",
+            start,
+            _settings(path, f"regimes {regime}", regimes[regime]),
+            _settings(path, f"variants {variant}", variants[variant]),
+        )
+        for regime in regimes
+        for variant in variants
+    }
+    return Study(data, settings, baseline, _seeds(path, values.get("seeds")), split, values)
+
+
+def _named(path: str | Path, key: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        raise InputError(f"{path}: {key} is {value!r}; expected at least one, by name.")
+    for name in value:
+        if not isinstance(name, str) or not re.fullmatch(r"\w[\w.,+=-]*", name):
+            raise InputError(
+                f"{path}: {key} has the name {name!r}, which is to name a folder; expected text of letters, digits and "
+                "any of _ . , + = -, in quotes if YAML takes it for a number or yes or no."
+            )
+    return value
+
+
+def _settings(path: str | Path, where: str, value: Any) -> Mapping[str, Any]:
+    value = {} if value is None else value
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: {where} is {value!r}; expected settings by name.")
+    if "seed" in value:
+        raise InputError(f"{path}: {where} sets seed; the seeds of a study stand under seeds.")
+    return value
+
+
+def _config(where: str, *layers: Mapping[str, Any]) -> Config:
+    merged = {name: value for layer in layers for name, value in layer.items()}
+    try:
+        config = Config.from_dict(merged)
+        with torch.device("meta"):  # what only the model itself refuses, a tied width say
+            build_model(2, config)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    return config
+
+
+def _seeds(path: str | Path, seeds: Any) -> list[int]:
+    sound = isinstance(seeds, list) and seeds and all(type(seed) is int and seed >= 0 for seed in seeds)
+    if not sound or len(set(seeds)) < len(seeds):
+        raise InputError(f"{path}: seeds is {seeds!r}; expected different whole numbers from 0, like [0, 1, 2].")
+    return list(seeds)

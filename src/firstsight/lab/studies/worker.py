@@ -1,0 +1,87 @@
+"""The process of a job: ``python -m firstsight.lab.studies.worker JSON``, started by ``jobs``."""
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from firstsight.errors import InputError
+from firstsight.lab.system.files import write_json
+from firstsight.lab.system.progress import Bar
+
+Told = Mapping[str, Any]
+
+
+def train_and_evaluate(told: Told) -> int:
+    """Train a language model or go on, leave ``outcome.json``, and evaluate it. Gives the exit code of the process."""
+    from firstsight.lab.data import open_corpus
+    from firstsight.lab.lm.config import Config
+    from firstsight.lab.lm.results import evaluate_run
+    from firstsight.lab.lm.training import DivergedError, train
+
+    folder, outcome = Path(told["folder"]), Path(told["outcome"])
+    try:
+        found = vars(train(open_corpus(told["data"]), folder, Config.from_dict(told["config"]), resume=True))
+    except DivergedError as error:
+        write_json(outcome, {"reason": "diverged", "message": str(error)})
+        return 0
+    if found["reason"].startswith("SIG"):
+        return _code(found["reason"])
+    write_json(outcome, found)
+    evaluate_run(folder, told["split"], checkpoint="last", data=told["data"])  # all at equally many tokens
+    return 0
+
+
+def teach(told: Told) -> int:
+    """Train through a curriculum or go on, and leave ``result.json``. Gives the exit code of the process."""
+    from firstsight.lab.curriculum.loop import run_curriculum
+    from firstsight.lab.curriculum.settings import Curriculum
+    from firstsight.lab.data.omniglot import open_omniglot
+
+    settings = Curriculum.from_dict(told["settings"])
+    images = open_omniglot(told["data"]).images
+    with Bar("step", settings.max_steps) as bar:
+
+        def progress(record: Mapping[str, Any]) -> None:
+            if record["event"] == "check":
+                bar.update(record["step"], f"{record['classes']} classes, accuracy {record['accuracy']:.2f}")
+
+        reason = run_curriculum(images, settings, progress=progress, out=Path(told["folder"]))["reason"]
+    return _code(reason)
+
+
+def _code(reason: str) -> int:
+    return 128 + signal.Signals[reason] if reason.startswith("SIG") else 0
+
+
+WORKERS: dict[str, Callable[[Told], int]] = {"lm": train_and_evaluate, "curriculum": teach}
+
+
+def main() -> None:
+    """Do what the starter told, and end with the code that it gives."""
+    told = json.loads(sys.argv[1])
+    sys.argv = list(told["command"])  # what results are to say made them
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        code = WORKERS[told["kind"]](told)
+    except (InputError, OSError) as error:
+        print(f"firstsight: {error}", file=sys.stderr)
+        code = 2
+    sys.exit(code)
+
+
+def _end_with_parent() -> None:
+    """End as SIGTERM does when the starter is gone: standard input is a pipe of which it alone holds the other end."""
+    os.read(0, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main()
