@@ -12,6 +12,7 @@ from forked import end_when, start_with
 
 import firstsight.lab.curriculum.loop  # noqa: F401 - once, in place of once in every fork
 from firstsight.lab.report.figures import curricula as figures
+from firstsight.lab.report.figures import figure_10
 
 TINY = ["--start=3", "--add=2", "--channels=4", "--batch=8", "--check-every=2", "--threshold=0.3", "--max-steps=8"]
 
@@ -79,7 +80,7 @@ def test_a_run_that_fails_leaves_a_figure_of_the_others(tmp_path, capfd):
 
 def test_figures_share_runs_and_are_drawn_from_what_is_kept(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(figures, "STEPS", {"cpu": 2, "paper": 4})
-    monkeypatch.setattr(figures, "OPTIMIZERS", {"rmsprop": "RMSProp"})
+    monkeypatch.setattr(figure_10, "OPTIMIZERS", {"rmsprop": "RMSProp"})
     code, out, err = call(capfd, "figure", "11", "--out", tmp_path, "--seeds=1", "--json")
     assert code == 0, err
     found = json.loads(out)

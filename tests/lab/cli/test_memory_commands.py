@@ -15,11 +15,11 @@ from command import assert_refused, call, copy, hear
 # Small chunks, each saved; and each takes its time, so that a signal finds the command at work.
 SLOW = """
 import sys, time
-import firstsight.lab.reading.moments, firstsight.lab.reading.memories as results
-firstsight.lab.reading.moments.BLOCK = results.CHUNK = 16
-results.SAVE_EVERY = -1.0
-real = results.score
-results.score = lambda *given: (time.sleep(0.03), real(*given))[1]
+import firstsight.lab.lm.reader as reader, firstsight.lab.reading.recalled as recalled
+reader.BLOCK = recalled.CHUNK = 16
+recalled.SAVE_EVERY = -1.0
+real = recalled.Recalling.read
+recalled.Recalling.read = lambda *given: (time.sleep(0.03), real(*given))[1]
 from firstsight.lab.cli import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -81,8 +81,8 @@ def test_sweep_and_its_file(run, capfd, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["eval", "--memory", ""], "--memory is ''; expected one of"),
-        (["eval", "--memory", "cash"], "--memory is 'cash'; expected one of"),
+        (["eval", "--memory", ""], "--memory is ''; expected one or more of"),
+        (["eval", "--memory", "cash"], "--memory is 'cash'; expected one or more of"),
         (["eval", "--tuned", "t.json"], "--tuned t.json holds settings of memories: say which with --memory"),
         (["eval", "--memory", "cache", "--tuned", "t.json"], "t.json: there is no such file"),
         (["sweep", "memory", "--mbpa-first", "100000"], "Lower --mbpa-first"),

@@ -10,7 +10,7 @@ from importlib.resources import files
 import pytest
 
 from firstsight.errors import InputError
-from firstsight.lab.report.passage import LOST, STEPS, passage_section
+from firstsight.lab.report.passage import LOST, STEPS, passage_section, passage_style
 
 NASTY = '<b onclick="x">&$x'
 VOID = {"input", "br"}
@@ -224,6 +224,7 @@ def test_a_file_that_is_no_passage(tmp_path, content):
 
 def test_the_page_styles_what_the_passage_is_made_of(tmp_path):
     style = files("firstsight.lab.report").joinpath("page.html").read_text(encoding="utf-8").split("</style>")[0]
+    style += passage_style()
     classes = read(page_of(tmp_path, make_passage())).classes
     assert {"t", "n", "tokens", "recalled", "colours", "for-both"} <= classes
     assert not {name for name in classes if not re.search(rf"\.{name}\b", style)}

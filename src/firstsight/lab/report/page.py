@@ -21,6 +21,7 @@ from firstsight.lab.lm.recipes import recipe
 from firstsight.lab.lm.record import Record, load_records
 from firstsight.lab.report.elements import div, figures, section, text_table
 from firstsight.lab.report.memory import memory_notes, memory_section, told
+from firstsight.lab.report.passage import passage_style
 from firstsight.lab.report.plots import make_plots, make_sight_plots
 from firstsight.lab.report.sights import SightCurves, compare_sights, sight_table
 from firstsight.lab.report.style import Plot
@@ -72,6 +73,7 @@ def write_report(runs: Sequence[Path], out: Path | None = None, force: bool = Fa
         plot.save_png(folder / "plots")
     sections = [_perplexities(loaded), section("Figures", figures(plots)), memory, _sights(sights, sight_plots)]
     page = Template(files("firstsight.lab.report").joinpath("page.html").read_text(encoding="utf-8")).substitute(
+        views=passage_style(),
         title=escape(_title(loaded)),
         verdict=escape(_verdict(loaded)),
         notes="\n".join(f'<p class="note">{escape(note)}</p>' for note in _notes(loaded)),

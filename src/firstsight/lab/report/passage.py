@@ -56,7 +56,6 @@ def passage_section(folder: Path, result: Mapping[str, Any]) -> str:
         switch = [switch[0].replace(" ", " hidden ", 1).partition("<label")[0]]
     tokens = "".join(_token(token, views) for token in passage["tokens"])
     body = [
-        _style(views),
         "".join(switch),
         *(f'<p class="note for-{view}">{_told(passage, view)}</p>' for view in views),
         _scale(),
@@ -67,16 +66,16 @@ def passage_section(folder: Path, result: Mapping[str, Any]) -> str:
     return section("What the memories change, token by token", _introduction(passage), div("passage", body))
 
 
-def _style(views: list[str]) -> str:
-    """The rules that the switch works by: of the memory chosen the colours, and of the others nothing."""
+def passage_style() -> str:
+    """The rules that the switch of a passage works by: of the memory chosen the colours, and of the others nothing."""
     rules = []
-    for view in views:
-        others = ", ".join(f".for-{other}" for other in views if other != view)
+    for view in NAMES:
+        others = ", ".join(f".for-{other}" for other in NAMES if other != view)
         chosen = f".passage > .{view}:checked ~"
-        if others and view != "both":
+        if view != "both":
             rules.append(f"{chosen} :is({others}), {chosen} .tokens :is({others}) {{ display: none; }}")
         rules.append(f"{chosen} .tokens .t {{ background: var(--{view}); }}")
-    return f"<style>{' '.join(rules)}</style>"
+    return "\n".join(rules)
 
 
 def _introduction(passage: Mapping[str, Any]) -> str:
