@@ -41,7 +41,7 @@ def test_without_the_extra_the_command_says_what_to_install():
     block = "import sys; sys.modules['tyro'] = None; from firstsight.__main__ import main; sys.exit(main())"
     done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True)
     assert done.returncode == 2
-    assert "pip install 'firstsight[lab]'" in done.stderr
+    assert "the extra lab: pip install '.[lab]'" in done.stderr
 
 
 @pytest.mark.parametrize("name", RECIPES)

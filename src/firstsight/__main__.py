@@ -10,7 +10,10 @@ def main() -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("firstsight"):
             raise
-        print(f"firstsight: the command line needs {error.name}: pip install 'firstsight[lab]'", file=sys.stderr)
+        print(
+            f"firstsight: the command line needs {error.name}, of the extra lab: pip install '.[lab]' in a checkout",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:  # while torch was still loading
         return 130

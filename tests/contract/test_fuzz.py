@@ -1,6 +1,6 @@
 """Random sequences of all that can be done to a Hebbian head, against a plain model of what should be.
 
-200 sequences; more with the environment variable ENGRAM_FUZZ, as in ENGRAM_FUZZ=2000.
+200 sequences; more with the environment variable FIRSTSIGHT_FUZZ, as in FIRSTSIGHT_FUZZ=2000.
 """
 
 import copy
@@ -201,5 +201,5 @@ class Life(RuleBasedStateMachine):
 
 TestLife = Life.TestCase
 TestLife.settings = settings(
-    max_examples=int(os.environ.get("ENGRAM_FUZZ", "200")), stateful_step_count=30, deadline=None
+    max_examples=int(os.environ.get("FIRSTSIGHT_FUZZ", "200")), stateful_step_count=30, deadline=None
 )

@@ -118,7 +118,7 @@ def test_variants_are_paired(monkeypatch):
 def test_variants_start_with_the_same_weights_and_grow_by_the_same_rows():
     starts = []
     for changes in HEADS:
-        trainer = loop._Run(prototypes(), TINY.replace(**changes), lambda record: None, None, "cpu")
+        trainer = loop._Loop(prototypes(), TINY.replace(**changes), lambda record: None, None, "cpu")
         trainer.model.right = lambda *_: torch.ones(4, dtype=torch.bool)
         trainer._add(1.0)
         starts.append(dict(trainer.model.named_parameters()))
@@ -138,8 +138,8 @@ def test_a_class_has_a_row_and_a_state_from_its_introduction_on(monkeypatch):
 
     monkeypatch.setattr(Classifier, "loss", spy)
     trainers = []
-    make = loop._Run.__init__
-    monkeypatch.setattr(loop._Run, "__init__", lambda self, *a: (trainers.append(self), make(self, *a))[1])
+    make = loop._Loop.__init__
+    monkeypatch.setattr(loop._Loop, "__init__", lambda self, *a: (trainers.append(self), make(self, *a))[1])
     found = run(settings=TINY)
     expected, additions = [], events(found, "addition")
     for step in range(found["steps"]):

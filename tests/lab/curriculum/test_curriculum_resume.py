@@ -17,15 +17,15 @@ class KilledError(Exception):
 
 def kill_at(monkeypatch, step: int, every: int = 3) -> None:
     """Checkpoints at every third step only, and an end without any clean-up in the middle of one."""
-    train, save = loop._Run._train, loop._Run._save
+    train, save = loop._Loop._train, loop._Loop._save
 
     def spy(self):
         if self.step == step:
             raise KilledError
         train(self)
 
-    monkeypatch.setattr(loop._Run, "_train", spy)
-    monkeypatch.setattr(loop._Run, "_save", lambda self: None if self.step % every else save(self))
+    monkeypatch.setattr(loop._Loop, "_train", spy)
+    monkeypatch.setattr(loop._Loop, "_save", lambda self: None if self.step % every else save(self))
 
 
 def same_state(one, other) -> bool:

@@ -200,7 +200,9 @@ def test_vocabulary_limits(source, tmp_path):
 
 def test_a_run_that_was_killed_goes_on(source, tmp_path, monkeypatch):
     prepare(source, tmp_path / "fresh", workers=1)
-    monkeypatch.setattr("firstsight.lab.data.gigaword.corpus.join_shards", lambda *a, **k: None)  # as if killed before
+    monkeypatch.setattr(
+        "firstsight.lab.data.gigaword.articles.join_shards", lambda *a, **k: None
+    )  # as if killed before
     prepare(source, tmp_path / "out", workers=1)
     shards = tmp_path / "out" / ".shards"
     kept = {path.name: path.stat().st_mtime_ns for path in shards.iterdir()}

@@ -118,7 +118,7 @@ def test_robust_reads_what_the_script_damages(tmp_path, capsys):
 
 def test_a_shard_of_other_bytes_is_made_anew(tmp_path, monkeypatch):
     mirror = write_mirror(tmp_path / "mirror", BOOKS)
-    monkeypatch.setattr("firstsight.lab.data.gutenberg.corpus.join_shards", lambda *a, **k: None)  # as if killed before
+    monkeypatch.setattr("firstsight.lab.data.gutenberg.books.join_shards", lambda *a, **k: None)  # as if killed before
     prepare([str(mirror)], tmp_path / "out", workers=1)
     kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / ".shards").iterdir()}
     assert len(kept) == len(BOOKS)
@@ -173,7 +173,7 @@ def test_a_number_of_books_from_the_web_asks_for_no_more(tmp_path, monkeypatch):
 def test_each_mirror_has_a_memory_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr("firstsight.lab.data.gutenberg.mirror.WebSource", partial(WebSource, polite=Polite(0)))
     for split, ids in {"TRAIN": TRAIN[:3], "VALID": VALID[:2], "TEST": ()}.items():  # or it would ask for 6,000 files
-        monkeypatch.setattr(f"firstsight.lab.data.gutenberg.corpus.{split}", ids)
+        monkeypatch.setattr(f"firstsight.lab.data.gutenberg.books.{split}", ids)
     books = {book: BOOKS[book] for book in (VALID[0], TRAIN[0])}
     paths = {book: f"{folder_of(book)}/{book}.txt" for book in books}
     with serve({paths[VALID[0]]: books[VALID[0]]}) as one, serve({paths[TRAIN[0]]: books[TRAIN[0]]}) as two:

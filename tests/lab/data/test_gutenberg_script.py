@@ -122,7 +122,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=int(os.environ.get("ENGRAM_FUZZ", 500)), deadline=None)
+@settings(max_examples=int(os.environ.get("FIRSTSIGHT_FUZZ", 500)), deadline=None)
 @given(st.lists(PIECES | st.text(max_size=4), max_size=40), st.sampled_from(["", " "]))
 def test_any_text(pieces, between):
     raw = book(between.join(pieces).encode("utf-8", "surrogatepass"))

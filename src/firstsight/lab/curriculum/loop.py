@@ -82,7 +82,7 @@ def run_curriculum(
             more steps than ``max_steps``.
     """
     with torch.random.fork_rng(), ending_signals() as received:
-        run = _Run(images, settings, progress or (lambda record: None), out, device)
+        run = _Loop(images, settings, progress or (lambda record: None), out, device)
         if out is not None:
             for unfinished in out.glob(".*.part"):  # what a kill left half-written
                 unfinished.unlink()
@@ -91,7 +91,7 @@ def run_curriculum(
         return run.run(received)
 
 
-class _Run:
+class _Loop:
     def __init__(
         self,
         images: npt.NDArray[np.uint8],
