@@ -5,10 +5,8 @@ Shapes: V classes, D features; [...] stands for any leading dimensions.
 
 from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 
-from firstsight.functional import IGNORE_INDEX
 from firstsight.heads.softmax import Softmax
 from firstsight.heads.write import HebbianWrite, checked_counts
 
@@ -39,7 +37,7 @@ class HebbianSoftmax(HebbianWrite, Softmax):
         prior_count: kappa of the rule "shrinkage": how many examples its prior is worth.
         record: keep the sum of what writes have moved each row by, in ``written``, so that a tied input embedding can
             be read without it (``LanguageModel`` does).
-        bias, ignore_index, compute_dtype: as ``Softmax``.
+        bias, ignore_index, compute_dtype, device, dtype: as ``Softmax``.
 
     Attributes:
         weight: [V, D] parameter. Where it is tied to an input embedding, the write reaches that too.
@@ -53,33 +51,6 @@ class HebbianSoftmax(HebbianWrite, Softmax):
         InputError: (a ``ValueError``) a size below 1, T <= 0, gamma outside [0, 1], a rule of no known name, a
             prior_count <= 0, or no bias for a rule that moves it.
     """
-
-    def __init__(
-        self,
-        in_features: int,
-        num_classes: int,
-        T: float = 500,
-        gamma: float = 0.01,
-        bias: bool = True,
-        *,
-        rule: str = "paper",
-        prior_count: float = 10.0,
-        record: bool = False,
-        ignore_index: int = IGNORE_INDEX,
-        compute_dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        self._start_write(T, gamma, rule, prior_count, record, bias)
-        super().__init__(
-            in_features,
-            num_classes,
-            bias,
-            ignore_index=ignore_index,
-            compute_dtype=compute_dtype,
-            device=device,
-            dtype=dtype,
-        )
 
     @classmethod
     def from_linear(

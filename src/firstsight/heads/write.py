@@ -24,7 +24,6 @@ from firstsight.heads.state import state_errors
 class HebbianWrite(Head):
     """A head that writes: to stand before a head with a loss, ``class HebbianSoftmax(HebbianWrite, Softmax)``.
 
-    Its ``__init__`` calls ``_start_write`` before that of ``Head``.
     Arguments, attributes and errors as :class:`firstsight.HebbianSoftmax`.
     """
 
@@ -34,11 +33,24 @@ class HebbianWrite(Head):
     _version = 1  # of the layout of state_dict: what Attributes lists
     _prefix = ""  # of the names of what is kept, as buffers of ``_keeper``
 
-    def _start_write(self, T: float, gamma: float, rule: str, prior_count: float, record: bool, bias: bool) -> None:
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        T: float = 500,
+        gamma: float = 0.01,
+        bias: bool = True,
+        *,
+        rule: str = "paper",
+        prior_count: float = 10.0,
+        record: bool = False,
+        **options: Any,
+    ) -> None:
         check_rule(T, gamma)
         check_prior(rule, prior_count, bias)
         self.T, self.gamma, self.rule, self.prior_count = T, gamma, rule, prior_count
         self._rule, self._record, self._pending = find_rule(rule), record, Pending()
+        super().__init__(in_features, num_classes, bias, **options)
 
     @property
     def _keeper(self) -> nn.Module:

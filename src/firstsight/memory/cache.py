@@ -5,7 +5,7 @@ D features, T temperatures, S sizes, P pairs of a query and a seen one with its 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -41,35 +41,43 @@ class CacheGrid(Memory):
         self._ascending, self._top = sorted(set(sizes)), max(thetas) or 1.0
 
     def nll(self, hidden: Tensor, target: Tensor) -> Tensor:
-        """As :meth:`NeuralCache.nll`: [T, S, N], or [T, S, B, N] for B streams."""
-        return self._read(hidden, target, self._score, (len(self.thetas), len(self.sizes)))
+        r""":math:`-\log p_\mathrm{cache}(y_t \mid h_t)` from the pairs before t, which then are remembered too.
+
+        Calls go on where the last one ended: two calls on two halves equal one on the whole.
+
+        Args:
+            hidden: [N, D] float, or [B, N, D]: B streams, each with a memory of its own. Not NaN.
+            target: [N] or [B, N] int64, 0 or more; -100 stands for no pair: scored 0 and not remembered.
+
+        Returns:
+            As ``target`` ([T, S, ...] of a grid), in nats, float32 at least, without a graph; infinite where no pair
+            that counts has the label, so at the first token of a stream too.
+
+        Raises:
+            InputError: (a ``ValueError``) a shape, dtype or label is not as above, or the memory holds pairs of another
+                width, dtype, device or number of streams. The memory stays as it was.
+        """
+        return self.read(None, hidden, target)
 
     def remember(self, hidden: Tensor, target: Tensor) -> None:
         """Take in the pairs as :meth:`nll` does, without scoring them."""
-
-        def take_in(store: Store, h_ND: Tensor, y_N: Tensor) -> Tensor:
-            store.append(h_ND, y_N)
-            return h_ND.new_zeros(len(y_N))
-
-        self._read(hidden, target, take_in, ())
+        self.read(None, hidden, target, score=False)
 
     def read(self, head: Any, hidden: Tensor, target: Tensor, *, score: bool = True) -> Tensor:
         """As :meth:`Memory.read`; the output layer is of no account."""
-        if score:
-            return self.nll(hidden, target)
-        self.remember(hidden, target)
-        return target
+        self.check(hidden, target)
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
+            if score:
+                return self._each(hidden, target, self._score, (len(self.thetas), len(self.sizes)))
+            return self._each(hidden, target, self._take_in, ())
 
     def affinity(self, query_QD: Tensor, keys_WD: Tensor) -> Tensor:
         """theta h . h_j, of the first theta; their shares are the softmax of it."""
         return self.thetas[0] * (query_QD @ keys_WD.t())
 
-    def _read(
-        self, hidden: Tensor, target: Tensor, score: Callable[[Store, Tensor, Tensor], Tensor], lead: tuple[int, ...]
-    ) -> Tensor:
-        self.check(hidden, target)
-        with torch.inference_mode(False), torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
-            return self._each(hidden, target, score, lead)
+    def _take_in(self, store: Store, h_ND: Tensor, y_N: Tensor) -> Tensor:
+        store.append(h_ND, y_N)
+        return h_ND.new_zeros(len(y_N))
 
     def _score(self, store: Store, h_ND: Tensor, y_N: Tensor) -> Tensor:
         start = store.append(h_ND, y_N)
@@ -161,27 +169,10 @@ class NeuralCache(CacheGrid):
         InputError: (a ``ValueError``) an argument is not as above.
     """
 
+    _single = True
+
     def __init__(self, size: int = 10_000, theta: float = 0.3, *, block: int | None = None) -> None:
         super().__init__([theta], [size], block=block)
-
-    def nll(self, hidden: Tensor, target: Tensor) -> Tensor:
-        r""":math:`-\log p_\mathrm{cache}(y_t \mid h_t)` from the pairs before t, which then are remembered too.
-
-        Calls go on where the last one ended: two calls on two halves equal one on the whole.
-
-        Args:
-            hidden: [N, D] float, or [B, N, D]: B streams, each with a memory of its own. Not NaN.
-            target: [N] or [B, N] int64, 0 or more; -100 stands for no pair: scored 0 and not remembered.
-
-        Returns:
-            As ``target``, in nats, float32 at least, without a graph; infinite where no pair that counts has the
-            label, so at the first token of a stream too.
-
-        Raises:
-            InputError: (a ``ValueError``) a shape, dtype or label is not as above, or the memory holds pairs of another
-                width, dtype, device or number of streams. The memory stays as it was.
-        """
-        return super().nll(hidden, target)[0, 0]
 
 
 class _Equal:

@@ -58,19 +58,28 @@ class MbPAGrid(Memory):
         self._rows_then: Tensor | None = None
 
     def nll(self, head: Any, hidden: Tensor, target: Tensor) -> Tensor:
-        """As :meth:`MbPA.nll`: [G, L, N], or [G, L, B, N] for B streams."""
-        return self._read(head, hidden, target, score=True)
+        r""":math:`-\log p_\mathrm{mbpa}(y_t \mid h_t)` from the pairs before t, which then are remembered too.
+
+        Calls go on where the last one ended. Without a pair before t it is the model's own NLL.
+
+        Args:
+            head: the output layer: anything with ``weight`` [V, D] and ``bias`` [V] or None. When it has changed since
+                the last call, what is held follows it.
+            hidden: [N, D] float, or [B, N, D]: B streams, each with a memory of its own. Not NaN.
+            target: [N] or [B, N] int64 in [0, V); -100 stands for no pair: scored 0 and not remembered.
+
+        Returns:
+            As ``target`` ([G, L, ...] of a grid), in nats, float32 at least, without a graph.
+
+        Raises:
+            InputError: (a ``ValueError``) a shape, dtype or label is not as above, or the memory holds pairs of another
+                width, dtype, device or number of streams. The memory stays as it was.
+        """
+        return self.read(head, hidden, target)
 
     def remember(self, head: Any, hidden: Tensor, target: Tensor) -> None:
         """Take in the pairs as :meth:`nll` does, without scoring them."""
-        self._read(head, hidden, target, score=False)
-
-    def read(self, head: Any, hidden: Tensor, target: Tensor, *, score: bool = True) -> Tensor:
-        """As :meth:`Memory.read`."""
-        if score:
-            return self.nll(head, hidden, target)
-        self.remember(head, hidden, target)
-        return target
+        self.read(head, hidden, target, score=False)
 
     def reset(self) -> None:
         """Forget everything: streams, width, dtype and device may then be others."""
@@ -86,7 +95,8 @@ class MbPAGrid(Memory):
         weight_QK = 1 / (EPS + score_QW[:, : self.ks[0]].square())
         return weight_QK / weight_QK.sum(1, keepdim=True)
 
-    def _read(self, head: Any, hidden: Tensor, target: Tensor, score: bool) -> Tensor:
+    def read(self, head: Any, hidden: Tensor, target: Tensor, *, score: bool = True) -> Tensor:
+        """As :meth:`Memory.read`."""
         rows = Rows(head, hidden)
         self.check(hidden, target, len(rows.weight_VD))
 
@@ -198,6 +208,8 @@ class MbPA(MbPAGrid):
         InputError: (a ``ValueError``) an argument is not as above.
     """
 
+    _single = True
+
     def __init__(
         self,
         size: int = 10_000,
@@ -209,26 +221,6 @@ class MbPA(MbPAGrid):
         block: int | None = None,
     ) -> None:
         super().__init__(size, [k], [lr], beta, steps, block=block)
-
-    def nll(self, head: Any, hidden: Tensor, target: Tensor) -> Tensor:
-        r""":math:`-\log p_\mathrm{mbpa}(y_t \mid h_t)` from the pairs before t, which then are remembered too.
-
-        Calls go on where the last one ended. Without a pair before t it is the model's own NLL.
-
-        Args:
-            head: the output layer: anything with ``weight`` [V, D] and ``bias`` [V] or None. When it has changed since
-                the last call, what is held follows it.
-            hidden: [N, D] float, or [B, N, D]: B streams, each with a memory of its own. Not NaN.
-            target: [N] or [B, N] int64 in [0, V); -100 stands for no pair: scored 0 and not remembered.
-
-        Returns:
-            As ``target``, in nats, float32 at least, without a graph.
-
-        Raises:
-            InputError: (a ``ValueError``) a shape, dtype or label is not as above, or the memory holds pairs of another
-                width, dtype, device or number of streams. The memory stays as it was.
-        """
-        return super().nll(head, hidden, target)[0, 0]
 
 
 def _log2_sum(z: Tensor) -> Tensor:

@@ -67,6 +67,8 @@ class Memory:
     One of your own is a subclass with ``read``, and with ``affinity`` and ``shares`` if it is to show what it recalls.
     """
 
+    _single = False  # a grid of one setting, whose dimensions are left out
+
     def __init__(self, size: int, block: int | None) -> None:
         for name, value in (("size", size), ("block", block)):
             if value is not None:
@@ -170,7 +172,7 @@ class Memory:
             for part in slices(len(place_N), CHUNK):
                 at = part if len(place_N) == len(y_BN[b]) else place_N[part]  # a slice spares the copies
                 out_N[..., at] = score(store, h_BND[b, at].to(found.dtype), y_BN[b, at])
-        return found
+        return found[(0,) * len(lead)] if self._single else found
 
 
 def check_pairs(hidden: Tensor, target: Tensor, num_classes: int | None = None) -> None:
