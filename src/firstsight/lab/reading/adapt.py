@@ -47,13 +47,12 @@ def adapt_run(
     """A run on a text, as trained and written while it reads: overall, by band, and by sight.
 
     Args:
-        folder: the run.
         split: "valid" or "test".
         writing: the settings; None: those of ``GRID`` that are best on the first ``tune_tokens`` of validation.
         text: a UTF-8 file to read in place of the split.
         forget: put the rows back where a document begins, if the corpus knows where.
         tune_tokens: tokens of validation that the choice is made on.
-        checkpoint, data: as :func:`firstsight.lab.lm.results.evaluate_run`.
+        folder, checkpoint, data: as :func:`firstsight.lab.lm.run.open_run`.
 
     Raises:
         InputError: the run, its data or the file are missing or damaged, or do not belong together, or there is no
@@ -99,15 +98,11 @@ def open_text(
 ) -> dict[str, Any]:
     """A plain text under a run, its new words as ``<unk>`` and as classes of their own from their first sight on.
 
+    It gives what ``open_words.open_results`` does, and where that comes from.
+
     Args:
         offset: added to the bias of new classes, in nats.
         folder, text, writing, tune_tokens, checkpoint, data: as ``adapt_run``.
-
-    Returns:
-        What ``open_vocabulary.open_results`` gives, and where it comes from.
-
-    Raises:
-        InputError: as ``adapt_run``.
     """
     bench = _Bench(open_run(folder, checkpoint, data))
     run, moments = bench.run, bench.known["moments"]
@@ -135,9 +130,6 @@ def tune(
     Returns:
         ``{"tokens", "model": {"nll", "rare"}, "table": [{**setting, "nll", "rare"}], "best": setting}``, "rare" being
         the mean NLL of words that training had fewer than 100 times.
-
-    Raises:
-        InputError: as :func:`firstsight.lab.reading.writing.adapted_nll`, or the settings differ in their block.
     """
     blocks = {writing.block for writing in grid}
     if len(blocks) != 1:
@@ -159,12 +151,8 @@ def tune(
             progress(done)
     order = [np.inf if row["nll"] is None else row["nll"] for row in table]
     best = dataclasses.asdict(grid[int(np.argmin(order))])
-    return {
-        "tokens": len(tokens),
-        "model": found(token_nll(model, tokens, eos_id=eos_id)),
-        "table": table,
-        "best": best,
-    }
+    unwritten = found(token_nll(model, tokens, eos_id=eos_id))
+    return {"tokens": len(tokens), "model": unwritten, "table": table, "best": best}
 
 
 class _Bench:

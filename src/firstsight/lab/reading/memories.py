@@ -10,7 +10,7 @@ from torch import Tensor
 
 from firstsight.errors import InputError
 from firstsight.heads import Softmax
-from firstsight.lab.lm.reader import Segment
+from firstsight.lab.lm.reader import Plain, Reader, Segment
 from firstsight.memory import MbPA, NeuralCache, mix, recall
 from firstsight.memory.mixture import CACHE_WEIGHT, MBPA_WEIGHT
 from firstsight.memory.store import Memory
@@ -59,6 +59,11 @@ class Recalling:
         self._memory.read(self._head, segment.hidden, segment.target, score=False)
 
 
+def model_and(memories: Mapping[str, Memory], head: Softmax) -> dict[str, Reader]:
+    """The readers of a text, by name: the model first, then each memory."""
+    return {"model": Plain(head), **{name: Recalling(memory, head) for name, memory in memories.items()}}
+
+
 @dataclass(frozen=True)
 class Mixture:
     """The model and some memories: what it is called, and the weight of each memory that takes part."""
@@ -81,11 +86,7 @@ class Recipe:
     """those to report: the model alone first, the whole last"""
 
     def memories(self) -> dict[str, Memory]:
-        """The memories, empty.
-
-        Raises:
-            InputError: a setting is outside its range.
-        """
+        """The memories, empty."""
         return {name: MEMORIES[name].make(**settings) for name, settings in self.settings.items()}
 
 
@@ -99,9 +100,6 @@ def choose_recipe(memory: str, tuned: Mapping[str, Any] | None = None, source: s
         memory: names of ``MEMORIES``, separated by commas.
         tuned: what ``read_tuned`` gave.
         source: the file that it is from, for messages.
-
-    Raises:
-        InputError: another memory, or one that the file has no settings of.
     """
     asked = memory.split(",")
     if set(asked) - set(MEMORIES) or len(set(asked)) < len(asked):

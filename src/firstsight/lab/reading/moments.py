@@ -12,11 +12,7 @@ from firstsight.lab.lm.reader import Text, reading
 
 
 def measure_moments(model: LanguageModel, tokens: np.ndarray, *, eos_id: int) -> Moments:
-    """Mean [D] and second moment [D, D] of the activations over a text, as the rules of the write use them.
-
-    Raises:
-        InputError: see :class:`firstsight.lab.lm.reader.Text`.
-    """
+    """Mean [D] and second moment [D, D] of the activations over a text, as the rules of the write use them."""
     weight = model.head.weight
     D = weight.shape[1]
     moments = torch.zeros(1 + D, 1 + D, dtype=torch.float64, device=weight.device)  # the mean of (1, h)(1, h)^T

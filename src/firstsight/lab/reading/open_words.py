@@ -40,21 +40,17 @@ RAREST = 0.1  # share of the classes, those that training had least often, that 
 
 @dataclass(frozen=True)
 class Newborn:
-    """What a new class starts with.
-
-    Attributes:
-        base: [D] what all new rows have in common; a row is this and a part of its own, which is written.
-        norm: length of that part.
-        bias: its bias.
-        written: whether its activations are written; without, its row keeps its random direction (a baseline).
-        seed: of the random directions.
-    """
+    """What a new class starts with."""
 
     base: Tensor
+    """[D] what all new rows have in common; a row is this and a part of its own, which is written"""
     norm: float
+    """length of that part"""
     bias: float
     written: bool = True
+    """whether its activations are written; without, its row keeps its random direction (a baseline)"""
     seed: int = 0
+    """of the random directions"""
 
 
 def newborn(model: LanguageModel, counts: np.ndarray, offset: float = 0.0) -> Newborn:
@@ -114,9 +110,6 @@ def open_nll(
         unk_id: the id of ``<unk>``.
         segments: those of ``closed(ids)``, in blocks as ``writing`` has them, if they were formed before.
         model, counts, eos_id, moments, progress: as :func:`firstsight.lab.reading.writing.adapted_nll`.
-
-    Raises:
-        InputError: as :func:`firstsight.lab.reading.writing.adapted_nll`.
     """
     V = len(model.head.weight)
     inputs = closed(ids, V, unk_id)

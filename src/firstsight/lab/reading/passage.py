@@ -109,8 +109,7 @@ def gains(nll: dict[str, np.ndarray], weights: dict[str, float]) -> np.ndarray:
     """The change [N] of each token's log-probability, in nats, when memories are mixed in with these weights."""
     held = {name: torch.from_numpy(nll[name].astype(np.float64)) for name in ("model", *weights)}
     mixed_N = mix(held["model"], [(held[name], weight) for name, weight in weights.items()])
-    gain_N: np.ndarray = (held["model"] - mixed_N).numpy()
-    return gain_N
+    return (held["model"] - mixed_N).numpy()
 
 
 def _recall(

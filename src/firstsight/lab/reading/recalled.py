@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from firstsight import __version__
-from firstsight.lab.lm.evaluation import Evaluation, by_band, exp_or_inf
-from firstsight.lab.lm.reader import Plain, Reader, read
+from firstsight.lab.lm.reader import read
 from firstsight.lab.lm.results import write_result
 from firstsight.lab.lm.run import Run, open_run
-from firstsight.lab.reading.memories import CHUNK, MEMORIES, Mixture, Recalling, Recipe, check_finite, choose_recipe
+from firstsight.lab.reading.memories import CHUNK, MEMORIES, Mixture, Recipe, check_finite, choose_recipe, model_and
 from firstsight.lab.reading.passage import write_passage
+from firstsight.lab.reading.tables import summary
 from firstsight.lab.reading.tuned import check_tuned, read_tuned
 from firstsight.lab.system.files import atomic_write
 from firstsight.lab.system.progress import Bar, say
@@ -46,12 +46,10 @@ def recall_run(
     shows is written too.
 
     Args:
-        folder: the run.
         split: "valid" or "test".
         memory: names of ``MEMORIES``, separated by commas.
         tuned: the file of ``firstsight sweep memory``; without it the paper's settings are used.
-        checkpoint: "best" or "last".
-        data: the data folder, if it lies elsewhere than when the run was trained.
+        folder, checkpoint, data: as :func:`firstsight.lab.lm.run.open_run`.
 
     Raises:
         InputError: the run, the data or the tuned file are missing or damaged, or do not belong together; or the
@@ -67,32 +65,27 @@ def recall_run(
     partial = Partial(folder / "memory" / f"partial-{split}.npz", weights["sha256"], recipe, tokens)
     nll = _read(run, tokens, recipe, partial, f"eval {folder.name} {split} {recipe.mixtures[-1].name}")
     table = [_row(mixture, nll, run.vocabulary.counts[tokens]) for mixture in recipe.mixtures]
+    found = {"tokens": len(tokens), **{key: table[-1][key] for key in ("nll", "perplexity", "bands")}, "streams": 1}
     whole = recipe.mixtures[-1].weights
     told: dict[str, Any] = {
         name: {**recipe.settings[name], "weight": whole[name]} if name in whole else None for name in MEMORIES
     }
-    told |= {"tuned": None if tuned is None else str(tuned)}
-    told["seconds"] = seconds = time.perf_counter() - began
+    told |= {"tuned": None if tuned is None else str(tuned), "seconds": time.perf_counter() - began}
     write_passage(run, tokens, split, told, nll)
-    found, rows = {**table[-1][0], "seconds": seconds}, [row for _, row in table]
-    result = write_result(run, split, found, {**told, "variants": rows})
+    result = write_result(run, split, found | {"seconds": told["seconds"]}, {**told, "variants": table})
     partial.path.unlink(missing_ok=True)
     return result
 
 
-def _row(mixture: Mixture, nll: dict[str, np.ndarray], count_N: np.ndarray) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A mixture as an evaluation gives it, and as a row of ``memory.variants``."""
-    mean, bands = by_band(mixture.nll(nll), count_N)
-    found = Evaluation(len(count_N), mean, exp_or_inf(mean), bands, 1, 0.0).to_dict()
-    row = {"name": mixture.name, **{key: found[key] for key in ("nll", "perplexity", "bands")}}
-    return found, row | {f"{name}_weight": mixture.weights.get(name, 0.0) for name in MEMORIES}
+def _row(mixture: Mixture, nll: dict[str, np.ndarray], count_N: np.ndarray) -> dict[str, Any]:
+    """A mixture as a row of ``memory.variants``."""
+    weights = {f"{name}_weight": mixture.weights.get(name, 0.0) for name in MEMORIES}
+    return {"name": mixture.name, **summary(mixture.nll(nll), count_N), **weights}
 
 
 def _read(run: Run, tokens: np.ndarray, recipe: Recipe, partial: "Partial", title: str) -> dict[str, np.ndarray]:
     """The NLL [N] of every token under the model and each memory, float32; resumed where ``partial`` ends."""
-    head = run.model.head
-    readers: dict[str, Reader] = {"model": Plain(head)}
-    readers |= {name: Recalling(memory, head) for name, memory in recipe.memories().items()}
+    readers = model_and(recipe.memories(), run.model.head)
     done = partial.load()
     with Bar(title, len(tokens), start=done) as bar:
         text = run.text(tokens, chunk=CHUNK)

@@ -13,9 +13,9 @@ import numpy as np
 from firstsight import __version__
 from firstsight.errors import InputError
 from firstsight.lab.lm.evaluation import exp_or_inf
-from firstsight.lab.lm.reader import Plain, Reader, read
+from firstsight.lab.lm.reader import read
 from firstsight.lab.lm.run import Run, open_run
-from firstsight.lab.reading.memories import CHUNK, MEMORIES, Recalling, check_finite, mixture
+from firstsight.lab.reading.memories import CHUNK, MEMORIES, check_finite, mixture, model_and
 from firstsight.lab.reading.recalled import text_hash
 from firstsight.lab.reading.tuned import Rows, best_of, choose_cache, choose_mbpa
 from firstsight.lab.system.files import read_json, write_json
@@ -59,15 +59,13 @@ def sweep_memory(
     Each part is saved when it is done, and the same command goes on after it.
 
     Args:
-        folder: the run.
         split_tokens: tokens of validation to use; by default all.
         mbpa: False: the cache alone.
         mbpa_first: tokens that fill the memories before MbPA is measured, 0 or more; by default ``FIRST``, or half of a
             shorter text.
         mbpa_tokens: tokens that MbPA is measured on, 1 or more; fewer where validation ends.
         two_step_tokens: the first of these, that two steps are measured on; 0: none.
-        checkpoint: "best" or "last".
-        data: the data folder, if it lies elsewhere than when the run was trained.
+        folder, checkpoint, data: as :func:`firstsight.lab.lm.run.open_run`.
 
     Raises:
         InputError: the run or its data are missing or damaged, or do not belong together; a number is outside its
@@ -107,23 +105,17 @@ def sweep_memory(
 
 
 def _grids(
-    run: Run,
-    tokens: np.ndarray,
-    stages: "_Stages",
-    mbpa: bool,
-    mbpa_first: int,
-    mbpa_tokens: int,
-    two_step_tokens: int,
+    run: Run, tokens: np.ndarray, stages: "_Stages", mbpa: bool, first: int, measured: int, two_step: int
 ) -> dict[str, Any]:
     """The grids, what is chosen from them, and what to warn of, which is said too."""
     cache = stages.run("cache", {}, lambda: cache_grid(run, tokens))
     chosen, warnings = choose_cache(cache["grid"], cache["model"]["nll"])
     found = None
     if mbpa:
-        asked = {"first": mbpa_first, "tokens": min(mbpa_tokens, len(tokens) - mbpa_first), **chosen["cache"]}
+        asked = {"first": first, "tokens": min(measured, len(tokens) - first), **chosen["cache"]}
         found = stages.run("mbpa", asked, lambda: mbpa_grid(run, tokens, **asked))
         warnings += choose_mbpa(chosen, found["grid"])
-        few = asked | {"tokens": min(two_step_tokens, asked["tokens"]), "lr": chosen["mbpa"]["lr"]}
+        few = asked | {"tokens": min(two_step, asked["tokens"]), "lr": chosen["mbpa"]["lr"]}
         both = stages.run("two_steps", few, lambda: two_steps(run, tokens, **few)) if few["tokens"] else None
         found = found | {"two_steps": both}
     for warning in warnings:
@@ -162,15 +154,8 @@ def two_steps(
     """One step and two on the same tokens: at every k, each with its best weights, MbPA's above 0."""
     text = text[: first + tokens]
     found = {
-        name: _measure(
-            run,
-            text,
-            f"sweep MbPA, {name}",
-            _both(size, theta, (lr,), steps),
-            first,
-            None if steps == 1 else STEP_CHUNK,
-        )
-        for steps, name in ((1, "one"), (2, "two"))
+        name: _measure(run, text, f"sweep MbPA, {name}", _both(size, theta, (lr,), steps), first, step)
+        for name, steps, step in (("one", 1, None), ("two", 2, STEP_CHUNK))
     }
 
     def best(name: str, i: int) -> dict[str, Any]:
@@ -191,9 +176,7 @@ def _measure(
     run: Run, tokens: np.ndarray, title: str, memories: dict[str, Memory], first: int = 0, step: int | None = None
 ) -> dict[str, np.ndarray]:
     """NLL of the tokens after ``first`` that fill the memories: the model's, and by memory of each of its settings."""
-    head = run.model.head
-    readers: dict[str, Reader] = {"model": Plain(head)}
-    readers |= {name: Recalling(memory, head) for name, memory in memories.items()}
+    readers = model_and(memories, run.model.head)
     with Bar(title, len(tokens) - first) as bar:
         text = run.text(tokens, chunk=CHUNK)
         found = read(text, readers, start=first, step=step, progress=lambda done: bar.update(done - first))

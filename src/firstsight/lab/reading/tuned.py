@@ -28,11 +28,7 @@ def check_tuned(tuned: Mapping[str, Any], path: Path, folder: Path, checkpoint: 
 
 
 def read_tuned(path: Path) -> dict[str, Any]:
-    """Read what ``firstsight sweep memory`` wrote, checked as far as an evaluation uses it.
-
-    Raises:
-        InputError: it is missing, damaged, or lacks a value or holds one of another kind.
-    """
+    """Read what ``firstsight sweep memory`` wrote, checked as far as an evaluation uses it."""
     tuned = read_json(path, "the result of firstsight sweep memory")
     faults = _faults(tuned)
     if faults:
@@ -94,11 +90,7 @@ def choose_mbpa(chosen: dict[str, Any], grid: Rows) -> list[str]:
 
 
 def best_of(rows: Rows) -> dict[str, Any]:
-    """The row of the lowest NLL, the first of several.
-
-    Raises:
-        InputError: none is finite.
-    """
+    """The row of the lowest NLL, the first of several."""
     finite = [row for row in rows if row["nll"] is not None]
     if not finite:
         raise InputError("no setting gave a finite likelihood on validation; has the model diverged?")

@@ -38,11 +38,7 @@ from firstsight.lab.lm.reader import BLOCK, Segment, Text, read
 
 @dataclass(frozen=True)
 class Writing:
-    """How a text is written while it is read.
-
-    Raises:
-        InputError: an unknown rule, or a number outside the range that is said with it.
-    """
+    """How a text is written while it is read."""
 
     rule: str = "whitened"
     """the rule of the write, a name of firstsight.heads.rules"""
@@ -76,9 +72,6 @@ class WrittenRows:
         counts: [C] occurrences in training.
         writing: how to write.
         moments: of the activations; for rules that need them.
-
-    Raises:
-        InputError: counts of another length, or a rule that needs moments without any.
     """
 
     def __init__(
@@ -182,11 +175,9 @@ class _Part:
         self.bias_U[at] = self.bias_U[at].masked_fill(newborn, self.whole.newborn_bias)
         rule, writing = self.whole.rule, self.whole.writing
         sights, count = self.sights_U[at], self.count_U[at]
-        settings = {"gamma": writing.gamma, "prior_count": writing.prior_count}
-        if rule.shrinking:
-            rate = rule.rate(1 + count + sights, n, **settings, dtype=means.dtype)
-        else:
-            rate = rule.rate(1 + sights, n, **settings, dtype=means.dtype)
+        seen = 1 + count + sights if rule.shrinking else 1 + sights
+        rate = rule.rate(seen, n, gamma=writing.gamma, prior_count=writing.prior_count, dtype=means.dtype)
+        if not rule.shrinking:
             rate[count > 0] = writing.gamma
         rate = rate.masked_fill(sights >= self.limit_U[at], 0.0)
         rows, change = rule.move(self.rows_UD[at] - self.base_UD[at], means, rate, self.whole.moments)
@@ -256,20 +247,15 @@ def adapted_nll(
     The module's text says what is written, and when. The model is left as it was, bit for bit.
 
     Args:
-        model: any trained one; its head has ``weight`` and ``bias``.
-        tokens: [N] integers in [0, V), one stream, the state carried from token to token.
+        model, tokens, eos_id: as :class:`firstsight.lab.lm.reader.Text`, which is read in one stream.
         writing: the settings.
         counts: [V] occurrences in training.
-        eos_id: the id of ``<eos>``, the input before the first token.
         moments: see :func:`firstsight.lab.reading.moments.measure_moments`; for rules that need them.
         starts: positions where documents begin: the rows are put back there. None given: they never are.
         progress: called with the number of tokens done so far.
 
     Returns:
         [N] float32, in nats.
-
-    Raises:
-        InputError: tokens, counts or settings are not as above.
     """
     text = block_text(model, tokens, writing, eos_id=eos_id, starts=starts)
     rows = WrittenRows(model.head.weight, model.head.bias, counts, writing, moments)
