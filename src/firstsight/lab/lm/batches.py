@@ -16,9 +16,6 @@ class Batches:
     The batch depends on the step alone, so a resumed run goes on where it was. The input of a sequence's first
     token is the token before it, ``<eos>`` at the very beginning. The few tokens at the end of a stream that do
     not fill a sequence are left out.
-
-    Raises:
-        InputError: the text is too short for one batch.
     """
 
     def __init__(self, tokens: np.ndarray, batch: int, length: int, eos_id: int) -> None:

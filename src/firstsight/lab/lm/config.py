@@ -118,11 +118,7 @@ def save_config(path: str | Path, data: str, config: Config) -> None:
 
 
 def load_config(path: str | Path) -> tuple[str, Config]:
-    """Read what ``save_config`` wrote: (data folder, settings).
-
-    Raises:
-        InputError: the file is missing, is not YAML, or holds unknown or bad settings.
-    """
+    """Read what ``save_config`` wrote: (data folder, settings)."""
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -70,7 +70,7 @@ def evaluate(
         counts: [V] occurrences of each type in the training text.
 
     Raises:
-        InputError: ``counts`` is not as long as the vocabulary; and see ``token_nll``.
+        InputError: ``counts`` is not as long as the vocabulary, or the text cannot be read: see ``Text``.
     """
     start = time.perf_counter()
     if len(counts) != len(model.embedding_weight):
@@ -108,9 +108,6 @@ def token_nll(
     Args:
         model, tokens, eos_id, streams: as :class:`firstsight.lab.lm.reader.Text`.
         progress: called after each segment with the number of tokens predicted so far.
-
-    Raises:
-        InputError: see ``Text``.
     """
     text = Text(model, tokens, eos_id, streams)
     return read(text, {"model": Plain(model.head)}, progress=progress)["model"]

@@ -19,13 +19,7 @@ State = tuple[Tensor, Tensor]
 
 
 def head_width(config: Config) -> int:
-    """The ``in_features`` that the head of a model with these settings needs.
-
-    With the projection it is the embedding's width, else the LSTM's.
-
-    Raises:
-        InputError: the embedding is tied to a head of another width.
-    """
+    """The ``in_features`` of these settings' head: with the projection the embedding's width, else the LSTM's."""
     if config.projection:
         return config.embedding
     if config.tied and config.embedding != config.hidden:
@@ -67,9 +61,6 @@ class LanguageModel(nn.Module):
         vocab_size: V.
         config: its settings of the model (``embedding`` to ``tied``) are used.
         head: the output layer, with ``weight`` [V, ``head_width(config)``].
-
-    Raises:
-        InputError: the head's weight has another shape, or see ``head_width``.
     """
 
     head: Any  # a Module, of which mypy would not know ``weight``, ``loss`` and ``nll``

@@ -212,9 +212,9 @@ def _scored(segments: Iterable[Segment], readers: Iterable[Reader], start: int, 
                     reader.skip(before)
         if segment.stop > start:
             first = max(start, segment.first)
-            for at in range(first, segment.stop, step or segment.stop - first):
-                whole = at == segment.first and (step is None or step >= segment.stop - at)
-                yield segment if whole else segment.part(at, min(at + (step or segment.stop), segment.stop))
+            size = step or segment.stop - first
+            for at in range(first, segment.stop, size):
+                yield segment.part(at, at + size)
 
 
 @contextmanager

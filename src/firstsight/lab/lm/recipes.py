@@ -39,11 +39,7 @@ RECIPES: dict[str, Config] = {
 
 
 def recipe(name: str) -> Config:
-    """The settings of that name.
-
-    Raises:
-        InputError: there are none.
-    """
+    """The settings of that name."""
     if name not in RECIPES:
         raise InputError(f"recipe is {name!r}; expected one of {', '.join(RECIPES)}.")
     return RECIPES[name]

@@ -23,10 +23,8 @@ def evaluate_run(folder: Path, split: str, *, checkpoint: str = "best", data: st
     """Evaluate a run on a split in one stream, in float32, and write ``result.json``.
 
     Args:
-        folder: the run.
         split: "valid" or "test".
-        checkpoint: "best" or "last".
-        data: the data folder, if it lies elsewhere than when the run was trained.
+        folder, checkpoint, data: as :func:`firstsight.lab.lm.run.open_run`.
 
     Raises:
         InputError: the run or the data are missing or damaged, or do not belong together.
@@ -64,10 +62,9 @@ def score_text(folder: Path, text: Path, *, top: int = 20, checkpoint: str = "be
     another share.
 
     Args:
-        folder: the run.
         text: a UTF-8 file.
         top: how many surprising tokens to list.
-        checkpoint: "best" or "last".
+        folder, checkpoint: as :func:`firstsight.lab.lm.run.open_run`.
 
     Raises:
         InputError: the run or the file is missing or damaged, the file holds no text, or ``top`` is below 0.
@@ -82,20 +79,14 @@ def score_text(folder: Path, text: Path, *, top: int = 20, checkpoint: str = "be
         nll = token_nll(run.model, ids, eos_id=vocabulary.eos_id, progress=bar.update)
     mean = float(nll.mean(dtype=np.float64))
     surprising = [
-        {
-            "token": words[i],
-            "nll": float(nll[i]),
-            "position": int(i),
-            "before": " ".join(words[max(0, i - CONTEXT) : i]),
-        }
+        {"token": words[i], "nll": float(nll[i]), "position": i, "before": " ".join(words[max(0, i - CONTEXT) : i])}
         for i in np.argsort(-nll, kind="stable")[:top].tolist()
     ]
-    unknown = float((ids == vocabulary.unk_id).mean())
     return {
         "run": run.name,
         "file": str(text),
         "tokens": len(ids),
-        "unknown": unknown,
+        "unknown": float((ids == vocabulary.unk_id).mean()),
         "nll": mean,
         "perplexity": finite_or_none(exp_or_inf(mean)),
         "surprising": surprising,
@@ -104,11 +95,7 @@ def score_text(folder: Path, text: Path, *, top: int = 20, checkpoint: str = "be
 
 
 def read_words(text: Path, vocabulary: Vocabulary) -> list[str]:
-    """The words of a UTF-8 file as the vocabulary's corpus was cut, each line that is not blank ended by ``<eos>``.
-
-    Raises:
-        InputError: the file is missing, not UTF-8, or holds no text.
-    """
+    """The words of a UTF-8 file as the vocabulary's corpus was cut, each line that is not blank ended by ``<eos>``."""
     if not text.is_file():
         raise InputError(f"{text}: there is no such file. Give a plain text file in UTF-8.")
     with open(text, "rb") as file:

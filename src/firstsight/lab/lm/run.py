@@ -53,11 +53,7 @@ class Run:
 
     @cached_property
     def corpus(self) -> Corpus:
-        """The corpus it was trained on.
-
-        Raises:
-            InputError: it is not where it was, damaged, or another.
-        """
+        """The corpus it was trained on."""
         if self.moved is None and not Path(self.data).is_dir():
             raise InputError(
                 f"{self.folder} was trained on {self.data}, which is not there. Say with --data where it is now."
@@ -76,11 +72,8 @@ class Run:
 
     def weights(self) -> dict[str, Any]:
         """Which weights these are: ``{"name", "step", "sha256"}``, the last of the checkpoint's file."""
-        return {
-            "name": self.checkpoint,
-            "step": self.step,
-            "sha256": sha256(checkpoint_path(self.folder, self.checkpoint)),
-        }
+        path = checkpoint_path(self.folder, self.checkpoint)
+        return {"name": self.checkpoint, "step": self.step, "sha256": sha256(path)}
 
 
 def checkpoint_path(folder: Path, name: str) -> Path:

@@ -13,15 +13,12 @@ from firstsight.lab.system.progress import say
 
 @dataclass(frozen=True)
 class Sample:
-    """Documents drawn from a split.
-
-    Attributes:
-        tokens: uint32 [N], the documents one after the other, in the order of the split.
-        about: what brings the same documents back: the ``seed`` of numpy's generator, their number, N.
-    """
+    """Documents drawn from a split."""
 
     tokens: npt.NDArray[np.uint32]
+    """[N], the documents one after the other, in the order of the split"""
     about: dict[str, Any]
+    """what brings the same documents back: the ``seed`` of numpy's generator, their number, N"""
 
 
 class DocumentSampler:
@@ -29,9 +26,6 @@ class DocumentSampler:
 
     The paper draws anew for each evaluation "because the test set is very large". The seed is the run's together with
     the step, so a resumed run draws the same, and two runs with one seed are measured on the same articles.
-
-    Raises:
-        InputError: the corpus keeps no documents of its test split, or has no test text.
     """
 
     def __init__(self, corpus: Corpus, count: int, seed: int) -> None:

@@ -27,9 +27,6 @@ class Sights:
     in bucket 0: the model could not have learnt between them. Runs that read the same batches have the same tokens
     in each bucket, so that their curves can be held against each other token by token. Our
     decision: the measure is not the paper's, whose Figure 5 shows all classes at once.
-
-    Args:
-        num_classes: V.
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -92,9 +89,6 @@ def sight_curve(
 
     Returns:
         ``(k, tokens, nll)``, k rising, nll in nats; empty without sights.
-
-    Raises:
-        InputError: the sights of a line are not as described above.
     """
     tokens: dict[int, int] = {}
     nats: dict[int, float] = {}

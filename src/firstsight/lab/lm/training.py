@@ -18,7 +18,7 @@ from firstsight.lab.data import Corpus
 from firstsight.lab.lm.batches import Batches
 from firstsight.lab.lm.config import Config, save_config
 from firstsight.lab.lm.evaluation import Evaluation, evaluate
-from firstsight.lab.lm.run import build_model, build_optimizer, check_folder, check_same
+from firstsight.lab.lm.run import build_model, build_optimizer, check_folder, check_same, checkpoint_path
 from firstsight.lab.lm.sampling import DocumentSampler
 from firstsight.lab.lm.sights import Sights
 from firstsight.lab.lm.state import Outcome, TrainState
@@ -48,7 +48,7 @@ def train(corpus: Corpus, out: Path, config: Config, *, resume: bool = False) ->
     Args:
         corpus: the data; trained on "train", validated on "valid".
         out: the folder of the run, new, or with ``resume`` an old one (begun afresh if it has no checkpoint yet).
-        config: the settings. Of a resumed run only ``runs.MAY_CHANGE`` may differ.
+        config: the settings. Of a resumed run only ``run.MAY_CHANGE`` may differ.
 
     Raises:
         InputError: ``out`` holds a run already, the settings or the data are not those of the run that is
@@ -72,18 +72,14 @@ def train(corpus: Corpus, out: Path, config: Config, *, resume: bool = False) ->
 class _Trainer:
     def __init__(self, corpus: Corpus, out: Path, config: Config) -> None:
         self.config, self.corpus = config, corpus
-        self.metrics, self.last, self.best = (
-            out / "metrics.jsonl",
-            out / "checkpoints/last.pt",
-            out / "checkpoints/best.pt",
-        )
+        self.metrics = out / "metrics.jsonl"
+        self.last, self.best = checkpoint_path(out, "last"), checkpoint_path(out, "best")
         self.fabric = Fabric(accelerator="auto", devices=1, precision=_PRECISION[config.precision])
         torch.manual_seed(config.seed)
         vocabulary = corpus.vocabulary
         self.batches = Batches(corpus.split("train"), config.batch, config.length, vocabulary.eos_id)
         self.valid = corpus.split("valid")
-        drawn = config.test_documents
-        self.sampler = DocumentSampler(corpus, drawn, config.seed) if drawn else None
+        self.sampler = DocumentSampler(corpus, config.test_documents, config.seed) if config.test_documents else None
         model = build_model(len(vocabulary), config)
         if config.bias_start == "unigram":
             model.head.start_bias(torch.from_numpy(vocabulary.counts))
@@ -200,12 +196,7 @@ class _Trainer:
         """Watched only: neither the best checkpoint nor the end of training depends on test text."""
         sample = sampler.draw(self.state.step)
         found = self._evaluate(sample.tokens).to_dict()
-        return {
-            **sample.about,
-            "streams": found["streams"],
-            "loss": found["nll"],
-            "perplexity": found["perplexity"],
-        }
+        return {**sample.about, "streams": found["streams"], "loss": found["nll"], "perplexity": found["perplexity"]}
 
     def _evaluate(self, tokens: np.ndarray) -> Evaluation:
         vocabulary, streams = self.corpus.vocabulary, min(VALID_STREAMS, len(tokens))
