@@ -44,17 +44,10 @@ class Binding:
         self.seen_C += torch.bincount(label_B.cpu(), minlength=self.total)
         due_CK = (self.seen_C[:, None] >= torch.tensor(PRESENTATIONS)) & self.accuracy_CK.isnan()
         due_CK[: self.start] = False
-        due: Ints = due_CK.any(1).nonzero()[:, 0].numpy()
-        return due
+        return due_CK.any(1).nonzero()[:, 0].numpy()
 
     def measured(self, labels: Ints, accuracies: Tensor, n: int) -> list[dict[str, Any]]:
-        """Take in the accuracies of what ``present`` gave, and give the records that they complete.
-
-        Args:
-            labels: what ``present`` gave.
-            accuracies: one for each of them.
-            n: classes introduced by then.
-        """
+        """Take in the accuracy, among n classes, of each label that ``present`` gave; give the records made whole."""
         found = []
         for label, accuracy in zip(labels.tolist(), accuracies.tolist(), strict=True):
             first = label - (label - self.start) % self.add

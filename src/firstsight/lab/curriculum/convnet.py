@@ -70,9 +70,6 @@ class ConvNet(nn.Module):
 
     Attributes:
         out_features: D = channels * (S // 16)^2.
-
-    Raises:
-        InputError: S is below 16: four halvings leave nothing.
     """
 
     def __init__(self, size: int = 28, network: Network | None = None) -> None:
@@ -89,17 +86,7 @@ class ConvNet(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images_BSS: Tensor) -> Tensor:
-        """Embed drawings.
-
-        Args:
-            images_BSS: [B, S, S] uint8, paper 0 and ink up to 255.
-
-        Returns:
-            [B, D] float.
-
-        Raises:
-            InputError: images of another shape or dtype.
-        """
+        """Embed drawings [B, S, S] uint8, paper 0 and ink up to 255, as [B, D] float."""
         if images_BSS.shape[1:] != (self.size, self.size) or images_BSS.dtype != torch.uint8:
             raise InputError(
                 f"the images are {list(images_BSS.shape)} {images_BSS.dtype}; expected [B, {self.size}, {self.size}] "
@@ -109,8 +96,7 @@ class ConvNet(nn.Module):
         x = (images_BSS.to(dtype) / 255)[:, None].contiguous(memory_format=torch.channels_last)
         for i, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
             x = F.max_pool2d(self._normed(convolution, norm, x), 2)
-            last = i == BLOCKS - 1
-            x = _ACTIVATIONS[self.network.activation if last else "relu"](x)
+            x = _ACTIVATIONS[self.network.activation if i == BLOCKS - 1 else "relu"](x)
         x_BD = x.flatten(1)
         if self.network.unit:
             x_BD = F.normalize(x_BD)

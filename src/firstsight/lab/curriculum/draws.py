@@ -42,9 +42,6 @@ class Drawings:
         images: [C, drawings, S, S] uint8, more than ``TEST_DRAWINGS`` drawings a class.
         seed: of everything.
         device: where images and labels are handed out.
-
-    Raises:
-        InputError: ``images`` is of another shape or dtype.
     """
 
     def __init__(self, images: npt.NDArray[np.uint8], seed: int, device: torch.device | str = "cpu") -> None:

@@ -253,11 +253,7 @@ class _Loop:
 
 
 def check_checkpoint(state: Record, settings: Curriculum, facts: Record, path: Path) -> None:
-    """Refuse a checkpoint that a run of these settings and images cannot go on from.
-
-    Raises:
-        InputError: it is of another kind of run, of other settings or images, or of more steps than are wanted.
-    """
+    """Refuse a checkpoint that a run of these settings and images cannot go on from."""
     if "curriculum" not in state:
         raise InputError(f"{path}: this checkpoint is of another kind of run. Give another folder.")
     saved = Curriculum.from_dict(state["curriculum"], str(path))

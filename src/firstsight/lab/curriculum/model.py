@@ -15,15 +15,7 @@ CHUNK = 50  # test drawings embedded at a time: of more the activations do not f
 
 
 class Classifier(nn.Module):
-    """A ``ConvNet`` and a head for the classes of the start; torch's generator decides its weights.
-
-    Args:
-        size: S.
-        settings: the model's settings and ``start``.
-
-    Raises:
-        InputError: see ``ConvNet``.
-    """
+    """A ``ConvNet`` for S x S pixels and a head for the classes of the start; torch's generator decides its weights."""
 
     def __init__(self, size: int, settings: Curriculum) -> None:
         super().__init__()

@@ -5,6 +5,7 @@ Shapes: R seeds, K places on an axis.
 
 import math
 import statistics
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,15 +22,11 @@ Floats = npt.NDArray[np.float64]
 
 
 def classes_at(result: Mapping[str, Any], steps: Sequence[int]) -> list[int]:
-    """Classes introduced by each of these steps, rising; after a run's end those it had then."""
-    start = result["settings"]["start"]
-    additions = [(record["step"], record["classes"]) for record in result["records"] if record["event"] == "addition"]
-    found, at, classes = [], 0, start
-    for step in steps:
-        while at < len(additions) and additions[at][0] <= step:
-            classes, at = additions[at][1], at + 1
-        found.append(classes)
-    return found
+    """Classes introduced by each of these steps; after a run's end those it had then."""
+    additions = [record for record in result["records"] if record["event"] == "addition"]
+    classes = [result["settings"]["start"], *(record["classes"] for record in additions)]
+    at = [record["step"] for record in additions]
+    return [classes[bisect_right(at, step)] for step in steps]
 
 
 def band(values_RK: Sequence[Sequence[float]] | Floats) -> dict[str, list[float | None]]:
@@ -74,9 +71,7 @@ def _bound(result: Mapping[str, Any]) -> dict[tuple[int, int], float]:
 def oldest_accuracy(runs: Runs, among: str = "accuracy") -> dict[int, list[float | None]]:
     """By seed: accuracy on the classes of the start, before the first addition and as 100, 200, 400 are reached.
 
-    Args:
-        runs: of one line.
-        among: "accuracy", against all classes, or "among_themselves".
+    ``among`` is "accuracy", against all classes, or "among_themselves".
     """
     found = {}
     for seed, result in runs.items():
@@ -90,8 +85,7 @@ def oldest_accuracy(runs: Runs, among: str = "accuracy") -> dict[int, list[float
 
 def as_rows(values: Mapping[int, Sequence[float | None]]) -> Floats:
     """[R, K], NaN for None."""
-    rows = [[math.nan if value is None else value for value in row] for row in values.values()]
-    return np.array(rows, dtype=np.float64)
+    return np.array(list(values.values()), dtype=np.float64)
 
 
 def ratios(base: Runs, other: Runs) -> dict[str, dict[str, Any]]:

@@ -83,11 +83,7 @@ class Curriculum(HeadSettings):
         return self.lr or RATES[self.optimizer]
 
     def num_classes(self, classes: int) -> int:
-        """How many classes may come of so many that there are.
-
-        Raises:
-            InputError: there are fewer than ``start`` or ``max_classes``.
-        """
+        """How many classes may come of so many that there are."""
         for name in ("start", "max_classes"):
             if getattr(self, name) > classes:
                 raise InputError(f"{name} is {getattr(self, name)}, but the images have {classes} classes; give less.")

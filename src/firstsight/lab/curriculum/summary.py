@@ -34,17 +34,16 @@ def summarise(
         to the panel's first line (see ``numbers.ratios``). Then where it comes from: ``images``; ``core_seconds``
         of all runs together; ``run_by``, the commands, commits and machines of the runs; and of this summary.
     """
-    used = [variants[name] for panel in panels for name in panel.lines.values()]
+    names = [name for panel in panels for name in panel.lines.values()]
+    used = [variants[name] for name in names]
     steps = max(settings.max_steps for settings in used)
     every = min(settings.check_every for settings in used)
-    start = used[0].start
     axes = {
         "step": sorted({*range(0, steps + 1, every), steps}),
         "presentations": list(PRESENTATIONS),
-        "classes": [start, *MILESTONES],
+        "classes": [used[0].start, *MILESTONES],
     }
-    distinct = {name for panel in panels for name in panel.lines.values()}
-    runs = [result for name in sorted(distinct) for result in results[name].values()]
+    runs = [result for name in sorted(set(names)) for result in results[name].values()]
     return {
         **about,
         "steps": steps,
@@ -91,11 +90,6 @@ def _band(values: Mapping[int, Sequence[float | None]]) -> dict[str, Any] | None
 
 
 def _run(result: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "steps": result["steps"],
-        "classes": result["classes"],
-        "reason": result["reason"],
-        "steps_to": result["steps_to"],
-        "accuracy_all": round(result["final"]["accuracy_all"], 4),
-        "oldest": round(result["final"]["accuracy"], 4),
-    }
+    final = result["final"]
+    end = {key: result[key] for key in ("steps", "classes", "reason", "steps_to")}
+    return {**end, "accuracy_all": round(final["accuracy_all"], 4), "oldest": round(final["accuracy"], 4)}
