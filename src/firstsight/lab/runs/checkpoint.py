@@ -37,11 +37,7 @@ def _seal(content: memoryview) -> bytes:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint, after checking that every byte is as it was written.
-
-    Raises:
-        InputError: it is missing, damaged, or of another version.
-    """
+    """Read a checkpoint, after checking that every byte is as it was written."""
     mend = f"Delete it and train again, or use the other checkpoint in {path.parent}."
     try:
         content = path.read_bytes()
@@ -63,11 +59,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def load_weights(model: torch.nn.Module, state: dict[str, Any], path: Path) -> None:
-    """Put a checkpoint's weights into a model.
-
-    Raises:
-        InputError: they are those of a model of another shape.
-    """
+    """Put a checkpoint's weights into a model."""
     try:
         model.load_state_dict(state["model"], strict=True)
     except (RuntimeError, KeyError) as error:

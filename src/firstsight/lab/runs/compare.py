@@ -10,11 +10,7 @@ ALIKE = {"dataset": "data set", "split": "split", "vocabulary_hash": "vocabulary
 
 
 def check_alike(results: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check that results were measured on the same tokens with the same vocabulary and bands.
-
-    Raises:
-        InputError: they were not; the message names what differs, and how to evaluate alike.
-    """
+    """Check that results were measured on the same tokens with the same vocabulary and bands."""
     for difference in unlike(results):
         raise InputError(
             f"The results of {difference}: perplexities of other words, or of another share of unknown ones, say "

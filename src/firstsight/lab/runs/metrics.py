@@ -21,11 +21,7 @@ def append_metrics(path: Path, line: dict[str, Any]) -> None:
 
 
 def cut_metrics(path: Path, step: int) -> None:
-    """Drop what ``metrics.jsonl`` holds past ``step``, and a last line that a kill cut off: both are written again.
-
-    Raises:
-        InputError: another line is damaged.
-    """
+    """Drop what ``metrics.jsonl`` holds past ``step``, and a last line that a kill cut off: both are written again."""
     kept = []
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     for number, line in enumerate(lines, start=1):
@@ -43,11 +39,7 @@ def cut_metrics(path: Path, step: int) -> None:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a ``metrics.jsonl``. A last line cut off by a killed run is left out.
-
-    Raises:
-        InputError: any other line is not a JSON object with ``step``, ``tokens``, ``train_loss`` and ``valid_loss``.
-    """
+    """The lines of a ``metrics.jsonl``, each with ``METRICS``. A last line cut off by a killed run is left out."""
     mend = f"Expected a JSON object with {', '.join(METRICS)}. Delete the line, or train anew."
     lines = path.read_bytes().split(b"\n")
     metrics = []

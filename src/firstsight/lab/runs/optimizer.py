@@ -22,10 +22,7 @@ def make_optimizer(
     """torch's optimizer of this name, for the parameters that train; what is not named here is torch's default.
 
     Args:
-        parameters: all of the model's.
-        name: which.
-        lr: learning rate.
-        weight_decay: of any optimizer.
+        parameters, name, lr, weight_decay: of any optimizer.
         momentum: of rmsprop and sgd.
         smoothing: of rmsprop, its alpha: share of the old in its running mean of squares.
         accumulator: of adagrad: what its sums of squares start at.

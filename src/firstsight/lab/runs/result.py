@@ -10,11 +10,7 @@ _KINDS = {str: "text", int: "a whole number", list: "a list", dict: "settings by
 
 
 def check_result(result: Any, source: str) -> None:
-    """Check that ``result`` has the fields of an evaluation that tables and plots need.
-
-    Raises:
-        InputError: a field is missing or of another kind; ``source`` says where it comes from.
-    """
+    """Check that what was read from ``source`` has the fields of an evaluation that tables and plots need."""
     mend = "Evaluate the run anew with firstsight eval."
     if not isinstance(result, dict):
         raise InputError(f"{source}: expected the result of an evaluation, a JSON object. {mend}")

@@ -59,11 +59,7 @@ class CurriculumJob(Job):
 
     @cached_property
     def begun(self) -> bool:
-        """Whether there was a checkpoint to go on from when this was first asked, before it ran.
-
-        Raises:
-            InputError: it is of another run.
-        """
+        """Whether there was a checkpoint to go on from when this was first asked, before it ran."""
         path = self.folder / "checkpoint.pt"
         if not path.exists():
             return False
@@ -75,11 +71,7 @@ class CurriculumJob(Job):
         return True
 
     def result(self) -> Result | None:
-        """The run's result, if it has ended: at the step that is wanted, or for good.
-
-        Raises:
-            InputError: see ``read_result``.
-        """
+        """The run's result, if it has ended: at the step that is wanted, or for good."""
         if not (self.folder / "result.json").exists():
             return None
         result = read_result(self)
@@ -159,13 +151,9 @@ def _results(jobs: Sequence[CurriculumJob]) -> Results:
 
 
 def read_result(job: CurriculumJob) -> Result:
-    """The run's ``result.json``.
-
-    Raises:
-        InputError: it is missing, damaged, or of other settings or images than the job's.
-    """
+    """The run's ``result.json``."""
     path = job.folder / "result.json"
-    result: Any = read_json(path, "the result of a curriculum")
+    result = read_json(path, "the result of a curriculum")
     sound = isinstance(result, dict) and all(isinstance(result.get(key), kind) for key, kind in _KEYS.items())
     if not sound or not isinstance(result["settings"].get("network"), dict):
         raise InputError(f"{path}: this is not the result of a curriculum. Delete it, or give another folder.")
@@ -177,5 +165,4 @@ def read_result(job: CurriculumJob) -> Result:
         what = "it was trained on other images"
     if what:
         raise InputError(f"{path} is of another run: {what}. Give another folder, or what it was run with.")
-    found: Result = result
-    return found
+    return dict(result)

@@ -80,11 +80,7 @@ class _Running:
 
 @contextmanager
 def alone(folder: Path, what: str) -> Iterator[IO[str]]:
-    """Hold a folder's lock. Jobs inherit it, so it lasts until the last of them has ended too.
-
-    Raises:
-        InputError: another process holds it.
-    """
+    """Hold a folder's lock. Jobs inherit it, so it lasts until the last of them has ended too."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as lock:
         try:

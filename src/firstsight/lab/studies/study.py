@@ -74,11 +74,7 @@ def make_jobs(study: Study, out: Path) -> list[StudyJob]:
 
 
 def check_jobs(jobs: Sequence[StudyJob]) -> None:
-    """Refuse, before anything runs, data that is missing and run folders that hold something else.
-
-    Raises:
-        InputError: a data folder that is missing or damaged, or a run trained with other settings or on other data.
-    """
+    """Refuse, before anything runs, data that is missing and runs with other settings or on other data."""
     vocabularies = {source: open_corpus(source).vocabulary.hash for source in {job.source for job in jobs}}
     for job in jobs:
         if (job.folder / "config.yaml").exists():
@@ -93,10 +89,9 @@ def check_jobs(jobs: Sequence[StudyJob]) -> None:
 def _check_same(job: StudyJob) -> None:
     """Unlike a run that is resumed by hand, one of a study may not change its end: all see equally many tokens."""
     source, saved = load_config(job.folder / "config.yaml")
-    wanted = {**job.config.to_dict(), "data": str(Path(job.source).resolve())}
-    had = {**saved.to_dict(), "data": source}
-    if changed := [name for name in wanted if name not in MAY_CHANGE and had[name] != wanted[name]]:
-        what = "; ".join(f"{name} was {had[name]}, now {wanted[name]}" for name in changed)
+    now = str(Path(job.source).resolve())
+    changes = [saved.changes(job.config, MAY_CHANGE), f"data was {source}, now {now}" if source != now else ""]
+    if what := "; ".join(filter(None, changes)):
         raise InputError(
             f"{job.folder} was made with other settings than the recipe has: {what}. Delete that folder, give the "
             "variant or regime another name, or --out another folder."
@@ -183,11 +178,7 @@ def run_study(
 
 
 def list_study(path: Path, out: Path) -> dict[str, Any]:
-    """The jobs that a recipe means, how far they are, and the settings that are not the same in all of them.
-
-    Raises:
-        InputError: see ``run_study``.
-    """
+    """The jobs that a recipe means, how far they are, and the settings that are not the same in all of them."""
     jobs = make_jobs(load_study(path), out)
     check_jobs(jobs)
     first = jobs[0].config.to_dict()

@@ -52,11 +52,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path, what: str) -> Any:
-    """Read a JSON file; ``what`` names it in errors ("the vocabulary of a corpus").
-
-    Raises:
-        InputError: the file is missing, or is not JSON in UTF-8.
-    """
+    """Read a JSON file; ``what`` names it in errors ("the vocabulary of a corpus")."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:

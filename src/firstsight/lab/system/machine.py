@@ -40,10 +40,13 @@ def _git_commit() -> str | None:
 def _processor() -> str:
     if torch.cuda.is_available():
         return str(torch.cuda.get_device_name())
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text(encoding="utf-8").splitlines() if information.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    found = re.search(r"^model name\s*:(.*)", _cpuinfo(), re.MULTILINE)
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def _cpuinfo() -> str:
+    path = Path("/proc/cpuinfo")
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
 def command_line() -> str:
@@ -64,6 +67,4 @@ def cpu_multiplies_bf16() -> bool:
     With them ``precision: bf16`` makes the training step about 1.7 times as fast (benchmarks/train_step.py);
     without them it is slower than fp32.
     """
-    information = Path("/proc/cpuinfo")
-    text = information.read_text(encoding="utf-8", errors="replace") if information.exists() else ""
-    return re.search(r"^flags\s*:.*\b(avx512_bf16|amx_bf16)\b", text, re.MULTILINE) is not None
+    return re.search(r"^flags\s*:.*\b(avx512_bf16|amx_bf16)\b", _cpuinfo(), re.MULTILINE) is not None
