@@ -15,11 +15,12 @@ from command import assert_refused, call, copy, hear
 # Small chunks, each saved; and each takes its time, so that a signal finds the command at work.
 SLOW = """
 import sys, time
-import firstsight.lab.lm.reader as reader, firstsight.lab.reading.recalled as recalled
+import firstsight.lab.lm.reader as reader
+from firstsight.lab.reading import memories, recalled
 reader.BLOCK = recalled.CHUNK = 16
 recalled.SAVE_EVERY = -1.0
-real = recalled.Recalling.read
-recalled.Recalling.read = lambda *given: (time.sleep(0.03), real(*given))[1]
+real = memories.Recalling.read
+memories.Recalling.read = lambda *given: (time.sleep(0.03), real(*given))[1]
 from firstsight.lab.cli import main
 sys.exit(main(sys.argv[1:]))
 """
