@@ -1,10 +1,12 @@
-"""Arrays out of an ``.npz`` file of which every byte is checked."""
+"""Zip files of which every byte that is read is checked, and arrays out of them."""
 
 import errno
 import io
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +18,24 @@ from firstsight.errors import InputError
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, KeyError, ValueError, RuntimeError)
 
 
-def load_array(path: Path, name: str, what: str, mend: str) -> npt.NDArray[Any]:
-    """One array, held against its CRC first: ``np.load`` by itself believes the header and stops before the checksum.
-
-    Args:
-        path: the file.
-        name: the array's name in it.
-        what: what the file is, for errors: "this list of documents".
-        mend: what to do when it is damaged.
-
-    Raises:
-        InputError: the file is damaged.
-        FileNotFoundError: there is none.
-    """
+@contextmanager
+def opened_zip(path: Path, broken: str, mend: str) -> Iterator[zipfile.ZipFile]:
+    """A zip file to be read in the block; where it turns out to be damaged, the error says ``broken`` and ``mend``."""
     try:
         with zipfile.ZipFile(path) as archive:
-            raw = archive.read(f"{name}.npy")
-        return np.asarray(np.load(io.BytesIO(raw), allow_pickle=False))
+            yield archive
+    except InputError:
+        raise
     except (*_DAMAGE, OSError) as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # that is an offset before the file's beginning
             raise
-        raise InputError(f"{path}: {what} is damaged ({error}). {mend}") from error
+        raise InputError(f"{path}: {broken} ({error}). {mend}") from error
+
+
+def load_array(path: Path, name: str, what: str, mend: str) -> npt.NDArray[Any]:
+    """One array of an ``.npz`` file, held against its CRC: ``np.load`` by itself stops before the checksum.
+
+    ``what`` is the file, for errors: "this list of documents".
+    """
+    with opened_zip(path, f"{what} is damaged", mend) as archive:
+        return np.asarray(np.load(io.BytesIO(archive.read(f"{name}.npy")), allow_pickle=False))

@@ -55,11 +55,7 @@ class Corpus:
         return open_tokens(self.folder / f"{name}.tokens", self.vocabulary.hash)
 
     def documents(self, name: str) -> Documents | None:
-        """Where the documents of a split begin; ``None`` in a corpus that knows of none.
-
-        Raises:
-            InputError: their file is missing, damaged, or of other tokens.
-        """
+        """Where the documents of a split begin; ``None`` in a corpus that knows of none."""
         if name not in self.meta.get("documents", {}):
             return None
         return open_documents(self.folder / f"{name}.documents.npz", self.meta["tokens"][name])
@@ -73,14 +69,7 @@ def open_corpus(folder: str | Path) -> Corpus:
             corpus's.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: there is no such folder. Expected a data folder: make one with firstsight data.")
-    if not (folder / "meta.json").exists():
-        raise InputError(
-            f"{folder}: this data folder is unfinished, or is none: it has no meta.json, which is written last. "
-            "Run the firstsight data command again."
-        )
-    meta = read_json(folder / "meta.json", "the description of a data folder")
+    meta = read_meta(folder, "a data folder: make one with firstsight data", "Run the firstsight data command again")
     if not isinstance(meta, dict) or meta.get("complete") is not True or not isinstance(meta.get("corpus"), str):
         raise InputError(
             f"{folder}: meta.json does not describe a finished corpus. Run the firstsight data command again."
@@ -99,16 +88,22 @@ def open_corpus(folder: str | Path) -> Corpus:
     return Corpus(folder, meta["corpus"], vocabulary, meta)
 
 
+def read_meta(folder: Path, expected: str, make: str) -> Any:
+    """The meta.json of a data folder; errors end with what was ``expected``, and how to ``make`` it."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such folder. Expected {expected}.")
+    path = folder / "meta.json"
+    if not path.exists():
+        raise InputError(
+            f"{folder}: this data folder is unfinished, or is none: it has no meta.json, which is written last. {make}."
+        )
+    return read_json(path, "the description of a data folder")
+
+
 def summary(corpus: Corpus) -> dict[str, Any]:
     """What ``firstsight data`` prints as JSON; the shares of unknown tokens are between 0 and 1."""
-    meta = corpus.meta
-    return {
-        "corpus": corpus.name,
-        "folder": str(corpus.folder),
-        "tokens": meta["tokens"],
-        "vocabulary": meta["vocabulary"],
-        "unknown": meta["unknown"],
-    }
+    counts = {name: corpus.meta[name] for name in ("tokens", "vocabulary", "unknown")}
+    return {"corpus": corpus.name, "folder": str(corpus.folder), **counts}
 
 
 def write_corpus(
@@ -140,7 +135,6 @@ def write_corpus(
     Raises:
         InputError: a split without tokens, no word that occurs ``min_count`` times, or numbers that differ from
             ``expected``.
-        OSError: the folder cannot be written, or the disk is full.
     """
     counter: Counter[str] = Counter()
     for tokens in _tokenized(splits["train"], tokenizer):
@@ -154,11 +148,7 @@ def write_corpus(
 def training_vocabulary(
     name: str, counter: Mapping[str, int], tokenizer: str, min_count: int = 1, max_size: int | None = None
 ) -> Vocabulary:
-    """The vocabulary of the occurrences that training has.
-
-    Raises:
-        InputError: there are none, or no word occurs ``min_count`` times.
-    """
+    """The vocabulary of the occurrences that training has; an error where there are none, or none frequent enough."""
     if not counter:
         raise _no_text(name, "train")
     vocabulary = Vocabulary.build(counter, tokenizer=tokenizer, min_count=min_count, max_size=max_size)
@@ -181,36 +171,32 @@ def save_corpus(
     expected: Mapping[str, int] | None = None,
     may_be_empty: bool = False,
 ) -> Corpus:
-    """Write a data folder of encoded splits.
+    """``write_corpus`` for splits that are encoded: ``blocks`` are the ids of "train", "valid" and "test", in pieces.
 
     An older corpus in the folder stops being one (its meta.json goes first, and what was made of it) and is replaced
     file by file.
 
     Args:
-        folder: the data folder; made where it is missing.
-        name: the corpus's name.
-        vocabulary: what the ids mean.
-        blocks: the ids of "train", "valid" and "test", in pieces.
         described: what else meta.json shall say: sources and so on.
         documents: where documents begin, of the splits that have any.
-        expected: known numbers of tokens by split, and of "vocabulary"; others are an error.
         may_be_empty: a split without tokens is no error.
-
-    Raises:
-        InputError: a split without tokens, or numbers that differ from ``expected``.
-        OSError: the folder cannot be written, or the disk is full.
     """
     folder, documents = Path(folder), documents or {}
     folder.mkdir(parents=True, exist_ok=True)
     forget_corpus(folder)
     vocabulary.save(folder / "vocabulary.json")
-    tokens, unknown = {}, {}
+    tokens: dict[str, int] = {}
+    unknown: Counter[str] = Counter()
+
+    def counted(split: str) -> Iterator[npt.NDArray[np.uint32]]:
+        for ids in blocks[split]:
+            unknown[split] += int(np.count_nonzero(ids == vocabulary.unk_id))
+            yield ids
+
     for split in SPLITS:
-        counted = _CountUnknown(blocks[split], vocabulary.unk_id)
-        tokens[split] = write_tokens(folder / f"{split}.tokens", counted, vocabulary)
+        tokens[split] = write_tokens(folder / f"{split}.tokens", counted(split), vocabulary)
         if not tokens[split] and not may_be_empty:
             raise _no_text(name, split)
-        unknown[split] = counted.unknown / tokens[split] if tokens[split] else None
         if split in documents:
             write_documents(folder / f"{split}.documents.npz", documents[split])
     if expected:
@@ -221,7 +207,7 @@ def save_corpus(
         "documents": {split: len(documents[split]) for split in documents},
         "vocabulary": len(vocabulary),
         "vocabulary_hash": vocabulary.hash,
-        "unknown": {split: unknown[split] for split in ("valid", "test")},
+        "unknown": {split: unknown[split] / tokens[split] if tokens[split] else None for split in ("valid", "test")},
         "tokenizer": vocabulary.tokenizer,
         **described,
         "command": command_line(),
@@ -265,25 +251,10 @@ def _encoded(lines: Iterable[list[str]], vocabulary: Vocabulary) -> Iterator[npt
         yield vocabulary.encode(pending)
 
 
-class _CountUnknown:
-    """Passes blocks of ids on, and counts the unknown ones on the way."""
-
-    def __init__(self, blocks: Iterable[npt.NDArray[np.uint32]], unk_id: int) -> None:
-        self.blocks, self.unk_id, self.unknown = blocks, unk_id, 0
-
-    def __iter__(self) -> Iterator[npt.NDArray[np.uint32]]:
-        for ids in self.blocks:
-            self.unknown += int(np.count_nonzero(ids == self.unk_id))
-            yield ids
-
-
 def _compare(name: str, found: Mapping[str, int], expected: Mapping[str, int]) -> None:
-    if dict(found) == dict(expected):
-        return
-    differences = ", ".join(
-        f"{what} {found[what]:,} instead of {expected[what]:,}" for what in expected if found[what] != expected[what]
-    )
-    raise InputError(
-        f"{name}: this is not the corpus as it is distributed: {differences}. The source was cut short or altered, or "
-        "is another corpus: fetch it anew, or use firstsight data text for your own text."
-    )
+    differences = [f"{what} {found[what]:,} instead of {n:,}" for what, n in expected.items() if found[what] != n]
+    if differences:
+        raise InputError(
+            f"{name}: this is not the corpus as it is distributed: {', '.join(differences)}. The source was cut short "
+            "or altered, or is another corpus: fetch it anew, or use firstsight data text for your own text."
+        )

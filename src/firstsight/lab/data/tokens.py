@@ -20,7 +20,6 @@ from firstsight.lab.system.files import atomic_write
 
 HEADER_BYTES = 4096
 _FORMAT, _VERSION, _DTYPE = "firstsight tokens", 1, np.dtype("<u4")
-_CHUNK = 1 << 24  # bytes hashed at a time: bounds memory whatever the file's size
 
 
 def write_tokens(path: str | Path, blocks: Iterable[npt.NDArray[Any]], vocabulary: Vocabulary) -> int:
@@ -95,7 +94,10 @@ def open_tokens(path: str | Path, vocabulary_hash: str) -> np.memmap:
         )
     if count == 0:
         raise InputError(f"{path}: this token file holds no tokens. Prepare the data again from a text that has some.")
-    if _data_digest(path) != header["sha256"]:
+    with open(path, "rb") as file:
+        file.seek(HEADER_BYTES)
+        digest = hashlib.file_digest(file, "sha256")
+    if digest.hexdigest() != header["sha256"]:
         raise InputError(
             f"{path}: the tokens do not fit the checksum in the file's header: bytes were altered on the disk or on "
             "the way. Prepare the data again, or copy the file anew."
@@ -124,12 +126,3 @@ def _read_header(path: Path) -> dict[str, Any]:
             f"begin with the format {_FORMAT!r}. Prepare the data again, or copy the file anew."
         )
     return header
-
-
-def _data_digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        file.seek(HEADER_BYTES)
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -4,14 +4,12 @@ A member is ``images_background/Greek/character01/0394_01.png``: split, alphabet
 data set, and who drew it. Each is a PNG of 105 x 105 black and white pixels.
 """
 
-import errno
 import io
 import re
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ import pooch
 from PIL import Image
 
 from firstsight.errors import InputError
+from firstsight.lab.data.arrays import opened_zip
 from firstsight.lab.data.corpus import file_source
 from firstsight.lab.data.download import fetch
 from firstsight.lab.system.files import digest
@@ -47,11 +46,11 @@ _MD5 = {
     "evaluation": "6b91aef0f799c5bb55b94e3f2daec811",
 }
 _MAX_BYTES = 1 << 20  # the longest PNG has 522; a zip can be made to unpack to terabytes
+_BROKEN = "this archive is damaged or was cut short, or is no zip"
 _BOTH = " and ".join(f"images_{split}.zip" for split in SPLITS)
 _LAYOUT = re.compile(r"images_(\w+)/(\w[\w().' -]*)/(character[0-9]{2,})/([0-9]{4})_([0-9]{2})\.png")
 _FOLDER = re.compile(r"images_(\w+)/(\w[\w().' -]*/(character[0-9]{2,}/)?)?")
 _LEFT_BY_DESKTOPS = re.compile(r"__MACOSX/.*|(.*/)?(\.DS_Store|\._[^/]*|Thumbs\.db)")
-_ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, RuntimeError, ValueError, struct.error)
 _IMAGE_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error, zlib.error)
 
 
@@ -65,12 +64,7 @@ class Character:
 
 
 def download(cache: str | Path | None = None, mirrors: Sequence[str] = _MIRRORS) -> Path:
-    """The folder of both official archives, which are fetched where it lacks them.
-
-    Raises:
-        InputError: no mirror gives a file with the archive's MD5.
-        OSError: the cache cannot be written.
-    """
+    """The folder of both official archives, which are fetched where it lacks them."""
     folder = Path(cache) if cache else Path(pooch.os_cache("firstsight")) / "omniglot"
     for split in SPLITS:
         name = f"images_{split}.zip"
@@ -80,11 +74,7 @@ def download(cache: str | Path | None = None, mirrors: Sequence[str] = _MIRRORS)
 
 
 def find_archive(folder: Path, split: str) -> Path:
-    """The archive of a split, at any depth of a folder; of several the one that lies highest.
-
-    Raises:
-        InputError: there is no such folder, or no such archive in it.
-    """
+    """The archive of a split, at any depth of a folder; of several the one that lies highest."""
     if not folder.is_dir():
         what = "this is a file" if folder.is_file() else "there is no such folder"
         raise InputError(f"{folder}: {what}. Expected the folder that holds {_BOTH}.")
@@ -119,7 +109,7 @@ def list_characters(path: Path, split: str) -> list[Character]:
     """
     found: dict[tuple[str, str], dict[int, str]] = {}
     numbers: dict[tuple[str, str], str] = {}
-    with _opened(path, split) as archive:
+    with opened_zip(path, _BROKEN, _mend(split)) as archive:
         for member in archive.namelist():
             place = _place(path, split, member)
             if place is None:
@@ -149,12 +139,8 @@ def list_characters(path: Path, split: str) -> list[Character]:
 
 
 def read_drawings(path: Path, split: str, characters: Sequence[Character]) -> Iterator[npt.NDArray[np.bool_]]:
-    """Yield the drawings of each class, [DRAWINGS, PIXELS, PIXELS], True where there is ink.
-
-    Raises:
-        InputError: the archive, or a drawing in it, is damaged; a file that is no PNG, or of another size or kind.
-    """
-    with _opened(path, split) as archive:
+    """Yield the drawings of each class, [DRAWINGS, PIXELS, PIXELS], True where there is ink."""
+    with opened_zip(path, _BROKEN, _mend(split)) as archive:
         for character in characters:
             yield np.stack([_ink(path, split, member, _content(archive, member)) for member in character.members])
 
@@ -194,9 +180,8 @@ def _check_drawers(path: Path, split: str, name: str, drawings: dict[int, str]) 
     expected = set(range(1, DRAWINGS + 1))
     if set(drawings) == expected:
         return
-    missing, other = sorted(expected - set(drawings)), sorted(set(drawings) - expected)
-    told = [f"{what} {', '.join(f'{n:02}' for n in which)}" for what, which in (("without", missing), ("with", other))]
-    told = [text for text, which in zip(told, (missing, other), strict=True) if which]
+    wrong = {"without": expected - set(drawings), "with": set(drawings) - expected}
+    told = [f"{what} {', '.join(f'{n:02}' for n in sorted(which))}" for what, which in wrong.items() if which]
     raise InputError(
         f"{path}: {name} has {len(drawings)} drawings, {' and '.join(told)}; expected 01 to {DRAWINGS}. {_mend(split)}"
     )
@@ -232,21 +217,6 @@ def _ink(path: Path, split: str, member: str, raw: bytes) -> npt.NDArray[np.bool
         raise
     except (*_IMAGE_DAMAGE, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: {member} is no PNG image, or a damaged one ({error}). {_mend(split)}") from error
-
-
-@contextmanager
-def _opened(path: Path, split: str) -> Iterator[zipfile.ZipFile]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
-    except InputError:
-        raise
-    except (*_ZIP_DAMAGE, OSError) as error:
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # that is an offset before the file's beginning
-            raise
-        raise InputError(
-            f"{path}: this archive is damaged or was cut short, or is no zip ({error}). {_mend(split)}"
-        ) from error
 
 
 def _mend(split: str) -> str:

@@ -7,8 +7,10 @@ ordered by alphabet and name. The first 5 drawings of a class are its test set, 
 
 import hashlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import numpy.typing as npt
 
 from firstsight._version import __version__
 from firstsight.errors import InputError
-from firstsight.lab.data.corpus import IMAGES, OMNIGLOT, forget_corpus
+from firstsight.lab.data.corpus import IMAGES, OMNIGLOT, forget_corpus, read_meta
 from firstsight.lab.data.omniglot.archives import (
     DRAWINGS,
     PIXELS,
@@ -87,7 +89,6 @@ def prepare(source: str | Path | None, out: str | Path, size: int = SIZE, cache:
         source: a folder that holds ``images_background.zip`` and ``images_evaluation.zip``, at any depth. ``None``
             downloads both and checks their MD5. Of archives with another MD5 a line says so: their content is counted
             like that of the others, 964 and 659 classes of 20 drawings with 105 x 105 pixels each.
-        out: the folder to write.
         size: pixels of an image each way, averaged over the area of the 105 x 105 drawn.
         cache: where downloads are kept; by default with the user's other caches.
 
@@ -95,7 +96,6 @@ def prepare(source: str | Path | None, out: str | Path, size: int = SIZE, cache:
         InputError: a size outside of 8 to 105; no such source; an archive missing, damaged, or laid out otherwise;
             other numbers of classes or drawings; a drawing that is no image, or of another size; no mirror that gives
             the archives as they were.
-        OSError: ``out`` cannot be written.
     """
     if not SMALLEST <= size <= PIXELS:
         raise InputError(f"The size is {size}; expected {SMALLEST} to {PIXELS} pixels, {PIXELS} being those drawn.")
@@ -136,7 +136,7 @@ def open_omniglot(folder: str | Path) -> Omniglot:
     meta = _described(folder)
     path, described = folder / IMAGES, meta["images"]
     try:
-        names = {split: list(_names(meta["alphabets"][split])) for split in SPLITS}
+        names = {split: _names(meta["alphabets"][split]) for split in SPLITS}
         classes = {split: len(names[split]) for split in SPLITS}
         shape = (sum(classes.values()), DRAWINGS, meta["size"], meta["size"])
         sound = meta["classes"] == classes and meta["drawings"] == DRAWINGS and described["shape"] == list(shape)
@@ -188,15 +188,12 @@ def summary(omniglot: Omniglot) -> dict[str, Any]:
 
 
 def _by_alphabet(characters: Sequence[Character]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for character in characters:
-        found.setdefault(character.alphabet, []).append(character.name)
-    return found
+    alphabets = groupby(characters, attrgetter("alphabet"))
+    return {alphabet: [character.name for character in group] for alphabet, group in alphabets}
 
 
-def _names(alphabets: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    for alphabet, names in alphabets.items():
-        yield from (f"{alphabet}/{name}" for name in names)
+def _names(alphabets: Mapping[str, Sequence[str]]) -> list[str]:
+    return [f"{alphabet}/{name}" for alphabet, names in alphabets.items() for name in names]
 
 
 def _write_images(
@@ -221,14 +218,7 @@ def _write_images(
 
 
 def _described(folder: Path) -> dict[str, Any]:
-    if not folder.is_dir():
-        raise InputError(f"{folder}: there is no such folder. Expected one that firstsight data omniglot made.")
-    if not (folder / "meta.json").exists():
-        raise InputError(
-            f"{folder}: this data folder is unfinished, or is none: it has no meta.json, which is written last. "
-            f"{_MAKE}."
-        )
-    meta = read_json(folder / "meta.json", "the description of a data folder")
+    meta = read_meta(folder, "one that firstsight data omniglot made", _MAKE)
     if isinstance(meta, dict) and meta.get("corpus") not in (None, OMNIGLOT):
         raise InputError(
             f"{folder}: this data folder holds {meta['corpus']}. Expected drawings: make them with firstsight data "
