@@ -100,37 +100,27 @@ def _fingerprint(path: Path) -> str | None:
 
 
 class Shards:
-    """The shards of a corpus, in their order, to be joined.
-
-    Raises:
-        InputError: a shard is damaged.
-    """
+    """The shards of a corpus, in their order, to be joined."""
 
     def __init__(self, folder: Path, keys: Sequence[str]) -> None:
         self.folder, self.keys = folder, list(keys)
-        self.about: dict[str, dict[str, Any]] = {
-            key: json.loads(self._array(key, "about").tobytes()) for key in self.keys
-        }
 
     def _array(self, key: str, name: str) -> npt.NDArray[Any]:
         return load_array(self.folder / f"{key}.npz", name, *_BROKEN)
 
     def reports(self) -> dict[str, dict[str, Any]]:
         """What was reported of each source file, by key."""
-        return {key: about["report"] for key, about in self.about.items()}
+        return {key: json.loads(self._array(key, "about").tobytes())["report"] for key in self.keys}
 
     def count(self, splits: Sequence[str]) -> Counter[str]:
         """Occurrences of every type in some splits, ``<eos>`` included."""
         counter: Counter[str] = Counter()
         for key in self.keys:
             ids = self._ids(key, splits)
-            if not ids.size:
-                continue
-            types = self._types(key)
-            counts = np.bincount(ids, minlength=len(types)).tolist()
-            for token, count in zip(types, counts, strict=True):
-                if count:
-                    counter[token] += count
+            if ids.size:
+                types = self._types(key)
+                counts = np.bincount(ids, minlength=len(types)).tolist()
+                counter.update({token: count for token, count in zip(types, counts, strict=True) if count})
         return counter
 
     def encode(self, split: str, vocabulary: Vocabulary) -> Iterator[npt.NDArray[np.uint32]]:
@@ -182,23 +172,11 @@ def join_shards(
     min_count: int = 1,
     max_size: int | None = None,
 ) -> Corpus:
-    """Make the data folder of all shards, and remove them.
+    """Make the data folder of all shards, whose folder lies inside of it, and remove them.
 
-    The vocabulary is that of training. Where there is no training text (a few books to be looked at), it is every
-    type there is, each with a training count of zero.
-
-    Args:
-        out: the data folder.
-        name: the corpus's name.
-        shards: its shards, whose folder lies inside ``out``.
-        described: what meta.json shall say beside counts and versions.
-        tokenizer: how the shards' text became tokens.
-        min_count: types that training has fewer times become ``<unk>``.
-        max_size: the most types, ``<unk>`` and ``<eos>`` included; the rarest become ``<unk>``.
-
-    Raises:
-        InputError: a shard is damaged, there is no text at all, or no type is frequent enough.
-        OSError: the folder cannot be written, or the disk is full.
+    The vocabulary is that of training, within ``min_count`` and ``max_size`` as in ``Vocabulary.build``. Where there is
+    no training text (a few books to be looked at), it is every type there is, each with a training count of zero.
+    ``described`` is what meta.json shall say beside counts and versions.
     """
     for left in out.glob(".*.part"):  # of a run that was killed while it wrote
         left.unlink()

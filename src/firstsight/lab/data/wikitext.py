@@ -10,11 +10,11 @@ import lzma
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 import pooch
 
@@ -34,7 +34,7 @@ _SHA256 = {
     "wikitext-2": "92675f1d63015c1c8b51f1656a52d5bdbc33aafa60cc47a218a66e7ee817488c",
     "wikitext-103": "242ba0f20b329cfdf1ccc61e9e9e5b59becf189db7f7a81cd2a0e2fc31539590",
 }
-
+_WANTED = ", ".join(f"wiki.{split}.tokens" for split in SPLITS)
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, gzip.BadGzipFile, EOFError)
 
 
@@ -47,7 +47,6 @@ def prepare(
         source: a .tar.xz, .tar.gz or .zip archive, or a folder, that holds ``wiki.{train,valid,test}.tokens`` at any
             depth. An archive is read as a stream; nothing is unpacked on the disk. ``None`` downloads the archive as it
             is distributed, and checks its SHA-256.
-        out: the data folder to write.
         variant: "wikitext-2" or "wikitext-103".
         cache: where a download is kept; by default with the user's other caches.
 
@@ -55,7 +54,6 @@ def prepare(
         InputError: no such variant or source; an archive that is empty, truncated, damaged or none at all; a split
             missing in it; text that is not UTF-8; numbers of tokens or types other than ``EXPECTED``; no mirror that
             gives the archive as it was.
-        OSError: ``out`` cannot be written.
     """
     if variant not in EXPECTED:
         raise InputError(f"The variant is {variant!r}; expected one of {', '.join(EXPECTED)}.")
@@ -78,12 +76,7 @@ def prepare(
 
 
 def download(variant: str, cache: str | Path | None = None, mirrors: Sequence[str] = _MIRRORS) -> Path:
-    """The distributed archive, from the cache or the first mirror that has it.
-
-    Raises:
-        InputError: no mirror gives a file with the archive's SHA-256.
-        OSError: the cache cannot be written.
-    """
+    """The distributed archive, from the cache or the first mirror that has it with its SHA-256."""
     name = f"{variant}-v1.zip"
     folder = Path(cache) if cache else Path(pooch.os_cache("firstsight"))
     return fetch([f"{mirror}/{name}" for mirror in mirrors], folder / name, sha256=_SHA256[variant])
@@ -103,7 +96,7 @@ def _lines(source: Path, member: str) -> Iterator[str]:
 def _find(folder: Path, name: str) -> Path:
     found = sorted(folder.rglob(name))
     if not found:
-        raise InputError(f"{folder}: there is no {name} in this folder. Expected {_wanted()}.")
+        raise InputError(f"{folder}: there is no {name} in this folder. Expected {_WANTED}.")
     return found[0]
 
 
@@ -114,55 +107,38 @@ def _open(source: Path, member: str) -> Iterator[IO[bytes]]:
         with open(_find(source, member), "rb") as file:
             yield file
         return
-    with open(source, "rb") as probe:
-        magic = probe.read(4)
-    if not magic:
-        raise InputError(f"{source}: this file is empty. Expected a .tar.xz, .tar.gz or .zip archive: fetch it anew.")
-    archive = _open_zip if magic[:2] == b"PK" else _open_tar
-    with archive(source, member) as file:
-        yield file
-
-
-@contextmanager
-def _open_zip(source: Path, member: str) -> Iterator[IO[bytes]]:
-    with zipfile.ZipFile(source) as archive:
-        names = archive.namelist()
-        for name in names:
-            if PurePosixPath(name).name == member:
-                with archive.open(name) as file:
+    names = []
+    with closing(_entries(source)) as entries:
+        for name, opened in entries:
+            names.append(name)
+            if opened and PurePosixPath(name).name == member:
+                with opened() as file:
                     yield file
                 return
-    raise _missing(source, member, names)
+    inside = ", ".join(names[:5]) + (" and more" if len(names) > 5 else "") or "nothing"
+    raise InputError(
+        f"{source}: there is no {member} in this archive, which holds {inside}. Expected {_WANTED}: use the whole "
+        "corpus, or fetch the archive anew if it was damaged on the way."
+    )
 
 
-@contextmanager
-def _open_tar(source: Path, member: str) -> Iterator[IO[bytes]]:
-    names = []
+def _entries(source: Path) -> Generator[tuple[str, Callable[[], Any] | None], None, None]:
+    """The entries of an archive in their order: each one's path, and what opens it if it is a file."""
+    with open(source, "rb") as probe:
+        magic = probe.read(2)
+    if not magic:
+        raise InputError(f"{source}: this file is empty. Expected a .tar.xz, .tar.gz or .zip archive: fetch it anew.")
+    if magic == b"PK":
+        with zipfile.ZipFile(source) as packed:
+            yield from ((name, partial(packed.open, name)) for name in packed.namelist())
+        return
     try:
         archive = tarfile.open(source)  # noqa: SIM115 - closed below; only opening says that it is no archive
     except tarfile.ReadError as error:
         raise InputError(
             f"{source}: this is not an archive, or its beginning is damaged. Expected a .tar.xz, .tar.gz or .zip that "
-            f"holds {_wanted()}: fetch it anew."
+            f"holds {_WANTED}: fetch it anew."
         ) from error
     with archive:
         for entry in archive:
-            names.append(entry.name)
-            if entry.isfile() and PurePosixPath(entry.name).name == member:
-                file = archive.extractfile(entry)
-                assert file is not None  # isfile() holds
-                yield file
-                return
-    raise _missing(source, member, names)
-
-
-def _missing(source: Path, member: str, names: list[str]) -> InputError:
-    inside = ", ".join(names[:5]) + (" and more" if len(names) > 5 else "") or "nothing"
-    return InputError(
-        f"{source}: there is no {member} in this archive, which holds {inside}. Expected {_wanted()}: use the whole "
-        "corpus, or fetch the archive anew if it was damaged on the way."
-    )
-
-
-def _wanted() -> str:
-    return ", ".join(f"wiki.{split}.tokens" for split in SPLITS)
+            yield entry.name, partial(archive.extractfile, entry) if entry.isfile() else None

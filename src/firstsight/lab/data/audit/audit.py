@@ -9,7 +9,6 @@ Legend: M evaluation documents of a piece, T documents that are searched, P shin
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,10 +79,8 @@ def audit_corpus(
     document's own share, and their part of it is given, but they make no pairs.
 
     Args:
-        folder: a data folder.
         n: words of a shingle.
         min_share: pairs are listed from this share of the evaluation document's shingles on, 0 to 1.
-        common: see above.
 
     Returns:
         ``pairs`` (the 1,000 largest; ``pairs_found`` counts all), each with the number of matched ``shingles`` and
@@ -147,7 +144,7 @@ def audit(
     found = Audit(places, np.zeros(size), np.full(size, -1, dtype=np.int64))
     pieces = list(_pieces(places, piece))
     with Bar("audit: tokens searched", len(pieces) * len(tokens["train"])) as bar:
-        for i, part in enumerate(pieces):
+        for part in pieces:
             index = _index(places[part], tokens, corpus.vocabulary, n)
             # Validation documents come first, so a piece that ends with one has no test documents to look for in it.
             for split in ("train", "valid") if places[part][-1].split == "test" and "valid" in tokens else ("train",):
@@ -158,7 +155,7 @@ def audit(
                     eos_id=corpus.vocabulary.eos_id,
                     block=block,
                     common=common,
-                    progress=partial(_advance, bar, i * len(tokens["train"])) if split == "train" else _silent,
+                    progress=bar.advance if split == "train" else None,
                 )
                 record = _Record(found, part.start, index, split, documents[split].names, corpus.vocabulary)
                 if split == "train":
@@ -172,14 +169,6 @@ def documents_of(corpus: Corpus, split: str) -> Documents:
     """The documents of a split; the whole split is one, named after it, where the corpus keeps no boundaries."""
     whole = Documents([split], np.array([0, corpus.meta["tokens"][split]]))
     return corpus.documents(split) or whole
-
-
-def _advance(bar: Bar, before: int, read: int) -> None:
-    bar.update(before + read)
-
-
-def _silent(_: int) -> None:
-    pass
 
 
 def _pieces(places: list[_Place], most: int) -> Iterator[slice]:

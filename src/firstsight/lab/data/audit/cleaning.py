@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,12 @@ def clean_corpus(
     need not fall any more. ``meta.json`` lists what went and why.
 
     Args:
-        folder: a data folder.
-        out: the data folder to write, another one.
         n: words of a shingle.
         max_share: the largest share of an evaluation document that may stay, 0 to 1.
         common: a shingle in more training documents than this is boilerplate, and no reason.
 
     Raises:
         InputError: ``out`` is ``folder``, nothing would be left to train on, or see ``audit_corpus``.
-        OSError: ``out`` cannot be written, or the disk is full.
     """
     folder, out = Path(folder), Path(out)
     corpus = open_corpus(folder)
@@ -52,8 +50,9 @@ def clean_corpus(
     found = audit(corpus, n=n, min_share=max_share, common=common)
     documents = documents_of(corpus, "train")
     kept_T = found.held <= max_share
-    sizes_T = np.diff(documents.starts)
-    if not sizes_T[kept_T].sum():
+    starts = np.append(0, np.cumsum(np.diff(documents.starts)[kept_T]))
+    kept = Documents(list(compress(documents.names, kept_T)), starts)
+    if not starts[-1]:
         raise InputError(
             f"{folder}: every training document holds more than {max_share:.2%} of an evaluation document, so nothing "
             "would be left to train on. Allow a larger share, or prepare the data with its documents kept apart."
@@ -64,10 +63,12 @@ def clean_corpus(
         for name in (f"{split}.tokens", f"{split}.documents.npz"):
             if (folder / name).exists():
                 shutil.copyfile(folder / name, out / name)
+    if corpus.documents("train"):
+        write_documents(out / "train.documents.npz", kept)
     vocabulary = _write_train(corpus, documents, kept_T, out)
     dropped = _dropped(found, documents, np.flatnonzero(~kept_T))
     cleaned = {"from": str(folder), "n": n, "max_share": max_share, "common": common, "dropped": dropped}
-    meta = _meta(corpus, vocabulary, documents, kept_T) | {"cleaned": cleaned, "command": command_line()}
+    meta = _meta(corpus, vocabulary, kept) | {"cleaned": cleaned, "command": command_line()}
     write_json(out / "meta.json", meta)
     return open_corpus(out)
 
@@ -88,10 +89,6 @@ def _write_train(corpus: Corpus, documents: Documents, kept_T: npt.NDArray[np.bo
                 yield block
 
     write_tokens(out / "train.tokens", blocks(), old)
-    names = [name for name, kept in zip(documents.names, kept_T, strict=True) if kept]
-    if corpus.documents("train"):
-        starts = np.concatenate([[0], np.cumsum(np.diff(documents.starts)[kept_T])])
-        write_documents(out / "train.documents.npz", Documents(names, starts.astype(np.int64)))
     vocabulary = Vocabulary(old.tokens, counts, old.tokenizer)
     vocabulary.save(out / "vocabulary.json")
     return vocabulary
@@ -112,15 +109,13 @@ def _dropped(found: Audit, documents: Documents, gone: npt.NDArray[np.int64]) ->
     ]
 
 
-def _meta(
-    corpus: Corpus, vocabulary: Vocabulary, documents: Documents, kept_T: npt.NDArray[np.bool_]
-) -> dict[str, Any]:
+def _meta(corpus: Corpus, vocabulary: Vocabulary, kept: Documents) -> dict[str, Any]:
     """The old meta.json with the numbers of the new training split."""
     meta = dict(corpus.meta)
-    total = int(np.diff(documents.starts)[kept_T].sum())
+    total = int(kept.starts[-1])
     meta["tokens"] = meta["tokens"] | {"train": total}
     if "train" in meta["unknown"]:
         meta["unknown"] = meta["unknown"] | {"train": int(vocabulary.counts[vocabulary.unk_id]) / total}
     if isinstance(meta.get("documents"), dict) and "train" in meta["documents"]:
-        meta["documents"] = meta["documents"] | {"train": int(np.count_nonzero(kept_T))}
+        meta["documents"] = meta["documents"] | {"train": len(kept)}
     return meta

@@ -32,13 +32,10 @@ class Overlap:
 
 
 def overlaps(index: ShingleIndex, number_K: Ints, other_K: Ints, rows: int) -> Iterator[Overlap]:
-    """All pairs, in groups of whole documents of the indexed text; about ``rows`` occurrences are in memory.
+    """All pairs, in groups of whole documents of the indexed text.
 
-    Args:
-        index: the indexed text.
-        number_K: shingle numbers, rising, as ``firstsight.lab.data.audit.shingles.search`` gives them.
-        other_K: the document that holds each.
-        rows: bounds the memory of a group, unless one document alone needs more.
+    ``number_K`` and ``other_K`` are what ``search`` gives: shingle numbers, rising, and the document that holds each.
+    About ``rows`` occurrences are in memory, unless one document alone has more.
     """
     first_U = np.searchsorted(number_K, np.arange(index.size + 1))
     shared_P = np.flatnonzero(np.diff(first_U)[index.which_P])

@@ -129,21 +129,17 @@ def search(
     eos_id: int,
     block: int,
     common: int,
-    progress: Callable[[int], object],
+    progress: Callable[[int], object] | None,
 ) -> tuple[Ints, Ints, npt.NDArray[np.int32]]:
     """The documents of a long text that hold each indexed shingle.
 
-    The text is read once, ``block`` tokens at a time. Memory holds at most about ``common`` documents for each
-    shingle.
+    The text is read once, ``block`` tokens at a time, and ``progress`` told how many. Memory holds at most about
+    ``common`` documents for each shingle: of one in more documents they are counted, but not listed.
 
     Args:
         index: the shingles to look for.
         tokens: the text, any length, ``<eos>`` included.
         starts_T: int64 [T + 1], where its documents begin.
-        eos_id: the token that is no word.
-        block: tokens read at a time.
-        common: a shingle in more documents than this is counted, but the documents are not listed.
-        progress: called with the number of tokens read so far.
 
     Returns:
         Shingle numbers, rising; for each the document it stands in, every pair once; and [U] the number of documents
@@ -166,7 +162,8 @@ def search(
         listed = held_U[number] <= common
         numbers.append(number[listed])
         documents.append(document[listed])
-        progress(read)
+        if progress:
+            progress(read)
     number, document = np.concatenate(numbers), np.concatenate(documents)
     listed = held_U[number] <= common
     number, document = number[listed], document[listed]
@@ -177,7 +174,7 @@ def search(
 def _blocks(
     tokens: npt.NDArray[np.uint32], eos_id: int, n: int, block: int
 ) -> Iterator[tuple[Ints, npt.NDArray[np.uint32], int]]:
-    """Words with their positions in ``tokens``, the last n - 1 of a block again in the next; and the tokens read."""
+    """Words and their positions in ``tokens``, the last n - 1 of a block again in the next; and the new tokens read."""
     position_B, words_B = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.uint32)
     for start in range(0, len(tokens), block):
         part = np.asarray(tokens[start : start + block])
@@ -185,4 +182,4 @@ def _blocks(
         again = max(0, len(words_B) - (n - 1))
         position_B = np.concatenate([position_B[again:], kept + start])
         words_B = np.concatenate([words_B[again:], part[kept]])
-        yield position_B, words_B, start + len(part)
+        yield position_B, words_B, len(part)
