@@ -5,7 +5,7 @@ import random
 import tarfile
 from pathlib import Path
 
-from firstsight.lab.data.gutenberg.mirror import folder_of
+from firstsight.lab.data.gutenberg.source import folder_of
 
 OPENINGS = [
     "It was late.",

@@ -10,7 +10,8 @@ from mirror_books import ASKED, EXPECTED, FILES, UNDER_1, contents, text, zipped
 from firstsight import InputError
 from firstsight.lab.data.gutenberg import source
 from firstsight.lab.data.gutenberg.book_ids import LISTED, PAPER_BOOKS, PAPER_TOKENS
-from firstsight.lab.data.gutenberg.mirror import VARIANTS, folder_of, open_source
+from firstsight.lab.data.gutenberg.mirror import open_source
+from firstsight.lab.data.gutenberg.source import VARIANTS, folder_of
 
 
 def as_folder(path: Path, files: dict[str, bytes]) -> Path:

@@ -12,7 +12,7 @@ from firstsight.lab.data import open_corpus
 from firstsight.lab.data.download import Polite
 from firstsight.lab.data.gutenberg import prepare
 from firstsight.lab.data.gutenberg.book_ids import TEST, TRAIN, VALID
-from firstsight.lab.data.gutenberg.mirror import folder_of
+from firstsight.lab.data.gutenberg.source import folder_of
 from firstsight.lab.data.gutenberg.web import WebSource
 
 BOOKS = {book: make_book(book) for book in (*VALID[:3], *TEST[:2], *TRAIN[:6])}

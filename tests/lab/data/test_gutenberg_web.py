@@ -8,7 +8,7 @@ from mirror_server import Answer, serve
 from firstsight import InputError
 from firstsight.lab.data.download import Polite
 from firstsight.lab.data.gutenberg import web
-from firstsight.lab.data.gutenberg.mirror import VARIANTS
+from firstsight.lab.data.gutenberg.source import VARIANTS
 
 
 def test_a_mirror_on_the_web_is_the_same(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from firstsight.errors import InputError
 from firstsight.lab.data import punkt
 from firstsight.lab.data.corpus import SPLITS, Corpus
 from firstsight.lab.data.gutenberg.book_ids import PAPER_TOKENS, TEST, TRAIN, VALID
-from firstsight.lab.data.gutenberg.mirror import Found, Source, open_source
+from firstsight.lab.data.gutenberg.mirror import open_source
 from firstsight.lab.data.gutenberg.robust import damage, robust_text
 from firstsight.lab.data.gutenberg.script import process_text, tokenized
+from firstsight.lab.data.gutenberg.source import Found, Source
 from firstsight.lab.data.pool import make_shards
 from firstsight.lab.data.shards import Add, Item, Shards, join_shards
 from firstsight.lab.data.vocabulary import Vocabulary
@@ -42,20 +43,17 @@ def prepare(
     Args:
         sources: one or several mirrors (URLs, folders or archives of a mirror's layout); a book is taken from the first
             that has it.
-        out: the data folder to write.
         books: "listed": those named in the appendix. "all": these, and every other English book under ``/1`` of the
             sources for training ("2042 English-language books under the /1 subdirectory" is all that the paper says
             of its choice). A number: validation, test, and so many training books, the first of the list that the
             sources have.
         robust: read markers and encodings as they are meant instead of by the paper's script.
-        min_count: types that training has fewer times become ``<unk>``.
-        max_size: the most types, ``<unk>`` and ``<eos>`` included; the rarest become ``<unk>``.
+        min_count: see ``Vocabulary.build``, as for ``max_size``.
         workers: processes; by default one a core. The result does not depend on it.
         cache: where downloads are kept.
 
     Raises:
         InputError: bad arguments or sources, none of the books in them, no sentence model for NLTK, too little memory.
-        OSError: ``out`` cannot be written, or the disk is full.
     """
     limit = _limit(books)
     Vocabulary.build({}, tokenizer=TOKENIZER, min_count=min_count, max_size=max_size)  # refuses bad limits in time
@@ -77,8 +75,8 @@ def prepare(
             if books == "all" and split == "train" and not _english(found.raw):
                 continue
             key, digest = str(found.book), hashlib.sha256(found.raw).hexdigest()
-            given[key] = {"name": found.name, "split": split, "bytes": len(found.raw), "sha256": digest}
-            given[key]["source"] = found.source
+            about = {"split": split, "bytes": len(found.raw), "sha256": digest, "source": found.source}
+            given[key] = {"name": found.name, **about}
             work = partial(process_book, found.raw, found.book, split, robust)
             yield Item(key, len(found.raw), "\n".join([digest, split, *made]), work)
 
@@ -89,7 +87,6 @@ def prepare(
         )
     order = [str(book) for book in wanted if str(book) in done]
     shards = Shards(out / ".shards", order)
-    damaged = {key: found for key, found in shards.reports().items() if found}
     described = {
         "sources": [given[key] for key in order],
         "books": books,
@@ -98,7 +95,7 @@ def prepare(
             str(book): why for source in opened for book, why in source.damaged.items() if str(book) not in done
         },
         "mode": made[-1],
-        "damaged": damaged,
+        "damaged": {key: found for key, found in shards.reports().items() if found},
         "paper_tokens": PAPER_TOKENS,
         **model,
     }

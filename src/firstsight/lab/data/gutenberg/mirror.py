@@ -20,8 +20,6 @@ from firstsight.errors import InputError
 from firstsight.lab.data.gutenberg.source import MAX_BYTES, VARIANTS, DamagedError, Found, Source, folder_of, unpack
 from firstsight.lab.data.gutenberg.web import WebSource
 
-__all__ = ["VARIANTS", "Found", "Source", "folder_of", "open_source"]
-
 _DAMAGE = (
     *(tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, gzip.BadGzipFile, EOFError, struct.error),
     *(RuntimeError, ValueError),  # an encrypted zip, and nonsense in headers
@@ -37,8 +35,6 @@ def open_source(source: str, cache: Path | None = None) -> Source:
             archive the layout may lie at any depth.
         cache: where downloaded books are kept, a folder for each mirror; by default in the user's cache folder.
 
-    Raises:
-        InputError: no such file, neither folder nor archive, a damaged archive, or nothing laid out like a mirror.
     """
     if source.startswith(("http://", "https://")):
         return WebSource(source, cache)

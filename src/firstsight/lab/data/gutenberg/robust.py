@@ -60,11 +60,8 @@ def damage(raw: bytes) -> dict[str, Any]:
     text), ``dropped_bytes`` (between the markers, not UTF-8), ``kept`` (the characters that the script keeps for each
     one that the robust mode keeps, where the two differ by more than a hundredth).
     """
-    found: dict[str, Any] = {}
-    if START not in raw:
-        found["no_start"] = True
-    if END not in raw:
-        found["no_end"] = True
+    markers = {"no_start": START, "no_end": END}
+    found: dict[str, Any] = {name: True for name, marker in markers.items() if marker not in raw}
     text = extract(raw)
     if dropped := len(between_markers(raw)) - len(text.encode("utf-8")):
         found["dropped_bytes"] = dropped

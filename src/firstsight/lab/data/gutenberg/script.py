@@ -35,13 +35,9 @@ END = b"END OF THIS PROJECT GUTENBERG EBOOK"
 
 
 def process_text(raw: bytes) -> bytes:
-    """The bytes that the script of section A.3.2 makes of a book.
+    """The bytes that the script of section A.3.2 makes of a book, ``raw`` being the file as downloaded.
 
-    Args:
-        raw: the file as downloaded.
-
-    Returns:
-        UTF-8, lower case: words between single blanks, the word ``"\\n"`` behind each sentence.
+    They are UTF-8, lower case: words between single blanks, the word ``"\\n"`` behind each sentence.
 
     Raises:
         InputError: NLTK's sentence model is missing and cannot be downloaded.

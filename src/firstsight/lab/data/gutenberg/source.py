@@ -68,25 +68,18 @@ class Source(ABC):
         return None
 
     def read(self, books: Sequence[int]) -> Iterator[Found]:
-        """Yield the books that are there, each once and in its preferred variant, one in memory at a time.
-
-        Raises:
-            InputError: the source as a whole is damaged, or does not answer.
-        """
+        """Yield the books that are there, each once and in its preferred variant, one in memory at a time."""
         for book in dict.fromkeys(books):
-            yield from self._one(book)
-
-    def _one(self, book: int) -> Iterator[Found]:
-        reasons = []
-        for variant in VARIANTS:
-            try:
-                got = self._file(book, f"{book}{variant}")
-                if got:
-                    yield unpack(book, *got)
-                    return
-            except DamagedError as error:
-                reasons.append(f"{book}{variant}: {error}")
-        self._note(book, reasons)
+            reasons = []
+            for variant in VARIANTS:
+                try:
+                    if got := self._file(book, f"{book}{variant}"):
+                        yield unpack(book, *got)
+                        break
+                except DamagedError as error:
+                    reasons.append(f"{book}{variant}: {error}")
+            else:
+                self._note(book, reasons)
 
     def _note(self, book: int, reasons: list[str]) -> None:
         if reasons:
@@ -98,11 +91,7 @@ class Source(ABC):
 
 
 def unpack(book: int, path: str, raw: bytes) -> Found:
-    """The book in one file of it.
-
-    Raises:
-        DamagedError: a file past ``MAX_BYTES``, or a zip that ``unzip`` refuses.
-    """
+    """The book in one file of it; a ``DamagedError`` past ``MAX_BYTES``, or where ``unzip`` refuses."""
     name = PurePosixPath(path)
     if len(raw) > MAX_BYTES:
         raise DamagedError(f"larger than {MAX_BYTES >> 20} MiB")

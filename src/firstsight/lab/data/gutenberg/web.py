@@ -50,11 +50,7 @@ class WebSource(Source):
             self._known = known if fresh else {**self._known, "sha256": known["sha256"]}
 
     def books(self) -> list[int]:
-        """The ids that the index pages under the folder 1 name: 1,100 requests the first time, none within a day.
-
-        Raises:
-            InputError: the server has no index pages.
-        """
+        """The ids that the index pages under the folder 1 name: 1,100 requests the first time, none within a day."""
         if self._known["books"] is None:
             self._known["books"] = sorted(self._crawl("1"))
             self._save()
