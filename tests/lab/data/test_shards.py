@@ -224,7 +224,7 @@ def hear():
 def test_no_process_outlives_its_starter(tmp_path: Path, number: signal.Signals) -> None:
     pids = tmp_path / "pids"
     pids.mkdir()
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "helpers")}
     starter = subprocess.Popen(
         [sys.executable, "-c", STARTER, pids], stderr=subprocess.PIPE, env=environment, preexec_fn=hear
     )

@@ -39,11 +39,7 @@ def write_documents(path: str | Path, documents: Documents) -> None:
 
 
 def open_documents(path: str | Path, tokens: int) -> Documents:
-    """Read what ``write_documents`` wrote, for a split of that many tokens.
-
-    Raises:
-        InputError: the file is missing, damaged, or belongs to other tokens.
-    """
+    """Read what ``write_documents`` wrote, for a split of that many tokens."""
     path, broken = Path(path), ("this list of documents", "Prepare the data again.")
     try:
         names = [name.decode() for name in load_array(path, "names", *broken).tolist()]

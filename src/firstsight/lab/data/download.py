@@ -112,12 +112,10 @@ def fetch(
         sha256: its SHA-256 in hex. A download that does not fit counts as a failed mirror.
         md5: its MD5, for files whose publisher gives no other checksum; looked at where ``sha256`` is None.
         by_hand: the end of an error: what to do with a file that was downloaded by hand.
-        polite: the bound on the rate of requests.
 
     Raises:
         NotFoundError: every address answered 403, 404 or 410.
         InputError: no address gave the file; says what each answered.
-        OSError: ``to`` cannot be written.
     """
     to = Path(to)
     name, algorithm, expected = ("MD5", "md5", md5) if sha256 is None else ("SHA-256", "sha256", sha256)

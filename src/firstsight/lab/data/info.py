@@ -15,12 +15,7 @@ _LISTED = 50  # an evaluation split of no more documents is listed document by d
 
 
 def describe_corpus(folder: str | Path) -> dict[str, Any]:
-    """Describe a data folder.
-
-    Shares are between 0 and 1. The bands are those of ``firstsight.lab.data.bands``, by training count.
-
-    Args:
-        folder: a data folder.
+    """Describe a data folder; shares are between 0 and 1.
 
     Returns:
         ``tokens``, ``documents`` (None where no boundaries are kept) and ``unknown`` by split; ``by_document``, the
@@ -28,9 +23,6 @@ def describe_corpus(folder: str | Path) -> dict[str, Any]:
         ``singletons``, the types that training has once; ``top``, the most frequent tokens of training; ``bands``,
         types and tokens of each split by training count; ``paper``, the paper's token counts next to these, where
         meta.json has them; ``provenance``; ``bytes`` of each file; ``notes``.
-
-    Raises:
-        InputError: it is no sound data folder.
     """
     corpus = open_corpus(folder)
     tokens: dict[str, int] = corpus.meta["tokens"]
@@ -39,7 +31,7 @@ def describe_corpus(folder: str | Path) -> dict[str, Any]:
     once = int(np.count_nonzero(train == 1))
     seen = int(np.count_nonzero(train))
     documents = {split: corpus.documents(split) if total else None for split, total in tokens.items()}
-    found: dict[str, Any] = {
+    return {
         "corpus": corpus.name,
         "folder": str(corpus.folder),
         "tokens": tokens,
@@ -63,7 +55,6 @@ def describe_corpus(folder: str | Path) -> dict[str, Any]:
         "bytes": {path.name: path.stat().st_size for path in sorted(corpus.folder.iterdir()) if path.is_file()},
         "notes": [] if seen else ["There is no training text, so there is nothing to plot."],
     }
-    return found
 
 
 def _counts(corpus: Corpus, split: str) -> npt.NDArray[np.int64]:

@@ -27,9 +27,6 @@ def make_shards(folder: Path, items: Iterable[Item], total: int | None, workers:
         items: what to work on, drawn as they are needed.
         total: bytes of all items, for the progress bar; ``None`` where that is not known beforehand.
         workers: processes; by default as many as there are cores. The result does not depend on it.
-
-    Raises:
-        InputError: ``workers`` is below 1, an item is bad, or a process was killed from outside.
     """
     workers = cores() if workers is None else workers
     if workers < 1:

@@ -30,11 +30,7 @@ _BATCH = 4096  # chunks cut by one call
 
 
 def sentences(text: str) -> Iterator[list[str]]:
-    """The words of each sentence: ``nltk.word_tokenize(s) for s in nltk.sent_tokenize(text)``.
-
-    Raises:
-        InputError: NLTK's sentence model is missing and cannot be downloaded.
-    """
+    """The words of each sentence: ``nltk.word_tokenize(s) for s in nltk.sent_tokenize(text)``."""
     import nltk
 
     find_model()
@@ -120,11 +116,7 @@ def _stands_alone(chunk: str) -> bool:
 
 @cache
 def find_model() -> Path:
-    """The folder of NLTK's English sentence model, downloaded where it is missing.
-
-    Raises:
-        InputError: it is on no path that NLTK searches (``NLTK_DATA`` is one), and cannot be downloaded.
-    """
+    """The folder of NLTK's English sentence model, downloaded where no path that NLTK searches has it."""
     import nltk
 
     try:

@@ -43,7 +43,6 @@ def prepare(out: str | Path) -> Corpus:
 
     Raises:
         InputError: this Python comes without the sources of its library, or one of them does not parse.
-        OSError: ``out`` cannot be written.
     """
     root = Path(sysconfig.get_path("stdlib"))
     modules, topics = collect(root), pydoc_topics(root)
@@ -68,11 +67,7 @@ def prepare(out: str | Path) -> Corpus:
 
 
 def collect(root: Path) -> dict[str, list[str]]:
-    """The lines of the docstrings under ``root`` by module, in the order of the source files' names.
-
-    Raises:
-        InputError: a source file does not parse.
-    """
+    """The lines of the docstrings under ``root`` by module, in the order of the source files' names."""
     modules: dict[str, list[str]] = {}
     seen: set[str] = set()
     for path in _sources(root):

@@ -29,9 +29,8 @@ def prepare(
             nothing else in it is read. Of any other folder, all \\*.txt at any depth, in the order of their paths, are
             one text, cut like a file: the first 90 percent of the lines train, 5 validate, the last 5 test. Contiguous
             pieces, since lines next to each other share their words, and a test among them would be too easy.
-        out: the data folder to write.
         min_count: words that training has fewer times become ``<unk>``: with 1 a model never learns what it is.
-        max_size: the most types, ``<unk>`` and ``<eos>`` included; the rarest become ``<unk>``.
+        max_size: see ``Vocabulary.build``.
         tokenizer: "words" or "whitespace", see ``firstsight.lab.data.tokenize``.
         lower: put everything in lower case.
 
@@ -40,7 +39,6 @@ def prepare(
     Raises:
         InputError: no such source, no text in it, fewer than 20 lines that are not blank, bytes that are not UTF-8,
             a bad ``min_count`` or ``tokenizer``.
-        OSError: ``out`` cannot be written.
     """
     source = Path(source)
     files, splits = _files(source)

@@ -30,9 +30,6 @@ def tokenize(line: str, tokenizer: str) -> list[str]:
 
     With ``-lower`` behind either of the first two the line is put in lower case first. The rules are our decision: the
     paper's corpora come tokenised, or go through its own script.
-
-    Raises:
-        InputError: there is no such tokenizer.
     """
     if tokenizer not in TOKENIZERS:
         raise InputError(f"The tokenizer is {tokenizer!r}; expected one of {', '.join(TOKENIZERS)}.")
@@ -44,11 +41,7 @@ def tokenize(line: str, tokenizer: str) -> list[str]:
 
 
 def tokenize_lines(lines: Iterable[str], tokenizer: str) -> Iterator[list[str]]:
-    """The tokens of each line of a text; with ``nltk-lower``, which joins all lines first, those of each sentence.
-
-    Raises:
-        InputError: there is no such tokenizer.
-    """
+    """The tokens of each line of a text; with ``nltk-lower``, which joins all lines first, those of each sentence."""
     if tokenizer == "nltk-lower":
         yield from ([word.lower() for word in sentence] for sentence in sentences(" ".join(lines)))
     else:

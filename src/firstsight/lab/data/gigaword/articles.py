@@ -8,14 +8,13 @@ from typing import Any
 
 from firstsight.errors import InputError
 from firstsight.lab.data import punkt
-from firstsight.lab.data.corpus import SPLITS, Corpus
+from firstsight.lab.data.corpus import SPLITS, Corpus, file_source
 from firstsight.lab.data.gigaword.document import Tally
 from firstsight.lab.data.gigaword.reader import read_documents
 from firstsight.lab.data.pool import make_shards
 from firstsight.lab.data.shards import Add, Item, Shards, join_shards
 from firstsight.lab.data.tokenize import tokenize_lines
 from firstsight.lab.data.vocabulary import Vocabulary
-from firstsight.lab.system.files import sha256
 from firstsight.lab.system.progress import say
 
 TOKENIZER = "nltk-lower"
@@ -44,18 +43,15 @@ def prepare(
 
     Args:
         source: the folder with ``data/nyt_eng/nyt_eng_199407.gz`` and so on, at any depth; unpacked files will do.
-        out: the data folder to write.
         years: other years of "train", "valid" and "test": "2010", "2000-2009".
         types: kinds of documents to take.
         headlines: take each headline too, as a sentence or several before the body's.
-        min_count: types that training has fewer times become ``<unk>``.
-        max_size: the most types, ``<unk>`` and ``<eos>`` included; the rarest become ``<unk>``.
+        min_count: see ``Vocabulary.build``, as for ``max_size``.
         workers: processes; by default one a core. The result does not depend on it.
 
     Raises:
         InputError: bad arguments, no file of GigaWord in ``source``, no document of these years and types, no sentence
             model for NLTK, too little memory.
-        OSError: ``out`` cannot be written, or the disk is full.
     """
     spans = _spans({**YEARS, **(years or {})})
     if not types or not set(types) <= set(TYPES):
@@ -94,13 +90,12 @@ def process_file(
     """Give a file's articles to a shard; returns what was found in it."""
     tally = Tally()
     for document in read_documents(path, tally):
-        split = next((split for split, (first, last) in spans.items() if first <= document.year <= last), None)
+        split = _split_of(document.year, spans)
         if split and document.type in types:
             parts = [document.headline] if headlines and document.headline else []
             lines = [line for part in [*parts, document.text] for line in tokenize_lines(part.split("\n"), TOKENIZER)]
             add(split, document.id, lines)
-    source = {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
-    return {"source": source, "tally": tally.as_dict()}
+    return {"source": file_source(path), "tally": tally.as_dict()}
 
 
 def _item(
@@ -127,14 +122,14 @@ def _files(source: Path, spans: dict[str, tuple[int, int]]) -> list[Path]:
         raise InputError(
             f"{source}: no file of GigaWord is in this folder. Expected data/nyt_eng/nyt_eng_199407.gz etc."
         )
-    inside = {
-        key: path
-        for key, path in named.items()
-        if any(first <= int(key[0][:4]) <= last for first, last in spans.values())
-    }
+    inside = [path for (month, _), path in sorted(named.items()) if _split_of(int(month[:4]), spans)]
     if not inside:
         raise InputError(f"{source}: of its {len(named)} files none is of {spans}. Give other years.")
-    return [inside[key] for key in sorted(inside)]
+    return inside
+
+
+def _split_of(year: int, spans: dict[str, tuple[int, int]]) -> str | None:
+    return next((split for split, (first, last) in spans.items() if first <= year <= last), None)
 
 
 def _spans(years: dict[str, str]) -> dict[str, tuple[int, int]]:

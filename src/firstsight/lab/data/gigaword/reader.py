@@ -77,10 +77,6 @@ def read_documents(path: Path, tally: Tally) -> Iterator[Document]:
     before the damage are given, and the file is named in ``tally.files``: it ended too early, or a checksum failed,
     which shows only at the end, when documents with altered characters may have been given. A file without a single
     whole document is named there too. Memory holds one document, and the ids of the file.
-
-    Raises:
-        InputError: there is no such file.
-        OSError: it cannot be read.
     """
     path = Path(path)
     if not path.is_file():
@@ -238,13 +234,12 @@ def _document(identity: str, kind: str, parts: dict[bytes, list[bytes]]) -> tupl
     joined = {tag: b"\n".join(part).replace(b"\r", b" ") for tag, part in parts.items()}
     if any(b"<" in part and _TAG_IN_LINE.search(part) for part in joined.values()):
         raise _Damaged("tag beside text", b"</DOC>")
+    decodable = True
     try:
         texts = {tag: part.decode() for tag, part in joined.items()}
     except UnicodeDecodeError:
         texts = {tag: part.decode("utf-8", "ignore") for tag, part in joined.items()}
         decodable = False
-    else:
-        decodable = True
     headline, dateline, body = (_paragraphs(texts.get(tag, "")) for tag in _PARTS)
     return Document(identity, kind, " ".join(headline) or None, " ".join(dateline) or None, tuple(body)), decodable
 
