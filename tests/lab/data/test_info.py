@@ -39,21 +39,13 @@ def test_described(tmp_path: Path) -> None:
     assert found["provenance"]["tokenizer"] == "whitespace"
     assert found["bytes"]["train.tokens"] == 4096 + 8 * 4
     assert found["notes"] == []
-    assert Path(found["plot"]) == tmp_path / "plots" / "zipf.png"
-    assert Path(found["plot"]).read_bytes().startswith(b"\x89PNG")
-
-
-def test_no_plot_asked_for(tmp_path: Path) -> None:
-    write(tmp_path)
-    assert describe_corpus(tmp_path, plot=False)["plot"] is None
-    assert not (tmp_path / "plots").exists()
 
 
 def test_the_paper_beside_ours(tmp_path: Path) -> None:
     write(tmp_path)
     meta = read_json(tmp_path / "meta.json", "")
     write_json(tmp_path / "meta.json", meta | {"corpus": "gutenberg", "paper_tokens": {"valid": 4}})
-    found = describe_corpus(tmp_path, plot=False)
+    found = describe_corpus(tmp_path)
     assert found["paper"] == {"valid": {"paper": 4, "ours": 3, "difference": -0.25}}
 
 
@@ -67,7 +59,6 @@ def test_no_training_text(tmp_path: Path) -> None:
     write_json(tmp_path / "meta.json", meta | {"vocabulary_hash": vocabulary.hash, "complete": True})
     assert open_corpus(tmp_path).name == "evaluation only"
     found = describe_corpus(tmp_path)
-    assert found["plot"] is None
     assert "no training text" in found["notes"][0]
     assert found["unknown"] == {"valid": 0, "test": 1 / 3}
     assert found["top"] == []
