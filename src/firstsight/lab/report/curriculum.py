@@ -1,11 +1,12 @@
 """Figures and table of curricula, from the object that ``curriculum.summary`` makes and the JSON file holds."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -15,7 +16,6 @@ from firstsight.lab.report.style import INK, MUTED, STYLE, Line, Plot, lines_of
 from firstsight.lab.report.tables import DASH, markdown_row
 
 Found = Mapping[str, Any]
-Draw = Callable[[Axes, Found, Found, Line], None]
 
 SIDE, HEIGHT = 3.3, 2.7  # inches of a panel
 BAND = "The mean over seeds, and two sample standard deviations each way."
@@ -26,14 +26,14 @@ def curriculum_plots(found: Found, name: str) -> list[Plot]:
 
     Those without a value to draw are left out.
     """
-    ended = "A run that diverged keeps the classes it had. " if _diverged(found) else ""
+    runs = [run for panel in found["panels"] for line in panel["lines"] for run in line["runs"].values()]
+    ended = " A run that diverged keeps the classes it had." if any(run["reason"] == "diverged" for run in runs) else ""
     plots = [
-        _grid(found, name, "classes", _classes, f"Classes introduced so far, against training steps. {BAND} {ended}"),
+        _grid(found, name, "classes", f"Classes introduced so far, against training steps. {BAND}{ended}"),
         _grid(
             found,
             f"{name}-new-classes",
             "new_classes",
-            _new_classes,
             f"Accuracy on a new class against all classes so far, after it was presented k times: the same new classes "
             f"for all lines of a panel. {BAND}",
         ),
@@ -41,7 +41,6 @@ def curriculum_plots(found: Found, name: str) -> list[Plot]:
             found,
             f"{name}-oldest",
             "oldest",
-            _oldest,
             f"Accuracy on the classes of the start, against all classes so far (solid) and among themselves (dotted), "
             f"when as many classes were reached. {BAND} The band is that of the solid line.",
         ),
@@ -49,43 +48,37 @@ def curriculum_plots(found: Found, name: str) -> list[Plot]:
     return [plot for plot in plots if plot]
 
 
-def _diverged(found: Found) -> bool:
-    return any(
-        run["reason"] == "diverged"
-        for panel in found["panels"]
-        for line in panel["lines"]
-        for run in line["runs"].values()
-    )
-
-
-def _grid(found: Found, name: str, key: str, draw: Draw, caption: str) -> Plot | None:
+def _grid(found: Found, name: str, key: str, caption: str) -> Plot | None:
     panels = [panel for panel in found["panels"] if any(_drawable(line[key]) for line in panel["lines"])]
     if not panels:
         return None
-    rows = list(dict.fromkeys(panel["row"] for panel in panels))
-    columns = max(sum(panel["row"] == row for panel in panels) for row in rows)
+    draw, x_label, y_label = _GRIDS[key]
+    rows = [[one for one in panels if one["row"] == row] for row in dict.fromkeys(panel["row"] for panel in panels)]
+    columns = max(map(len, rows))
     lines = lines_of(list(dict.fromkeys(line["name"] for panel in panels for line in panel["lines"])))
     found = {**found, "most": _most(panels)}
     with matplotlib.rc_context(STYLE):
         width = max(SIDE * columns + 0.3, 4.6)
         figure = Figure(figsize=(width, HEIGHT * len(rows) + 0.35), layout="constrained")
-        FigureCanvasAgg(figure)
         axes = figure.subplots(len(rows), columns, sharex=True, sharey=True, squeeze=False)
-        for i, row in enumerate(rows):
-            of_row = [panel for panel in panels if panel["row"] == row]
-            below = sum(panel["row"] == rows[i + 1] for panel in panels) if i + 1 < len(rows) else 0
-            for j, cell in enumerate(axes[i]):
-                if j >= len(of_row):
+        for cells, row, below in zip(axes, rows, [*rows[1:], []], strict=True):
+            for j, (cell, panel) in enumerate(zip_longest(cells, row)):
+                if panel is None:
                     cell.set_visible(False)
                     continue
-                _panel(cell, found, of_row[j], key, draw, lines)
-                cell.set_ylabel("" if j else _LABELS[key][1])
-                if j >= below:
-                    cell.set_xlabel(_LABELS[key][0])
+                for line in panel["lines"]:
+                    if _drawable(line[key]):
+                        draw(cell, found, line, lines[line["name"]])
+                title = f"{panel['row']}: {panel['title']}" if panel["row"] else panel["title"]
+                cell.set_title(title, loc="left", fontsize=8.5, fontweight="bold", color=INK)
+                cell.grid(axis="y")
+                cell.set_ylabel("" if j else y_label)
+                if j >= len(below):
+                    cell.set_xlabel(x_label)
                     cell.tick_params(labelbottom=True)
         drawn = {line["name"] for panel in panels for line in panel["lines"] if _drawable(line[key])}
         _legend(figure, {name: line for name, line in lines.items() if name in drawn})
-    return Plot(name, caption.strip(), figure)
+    return Plot(name, caption, figure)
 
 
 def _most(panels: Sequence[Found]) -> float:
@@ -102,28 +95,11 @@ def _drawable(band: Found | None) -> bool:
     return band is not None and any(value is not None for value in band["mean"])
 
 
-def _panel(axes: Axes, found: Found, panel: Found, key: str, draw: Draw, lines: Mapping[str, Line]) -> None:
-    for line in panel["lines"]:
-        if _drawable(line[key]):
-            draw(axes, found, line, lines[line["name"]])
-    title = f"{panel['row']}: {panel['title']}" if panel["row"] else panel["title"]
-    axes.set_title(title, loc="left", fontsize=8.5, fontweight="bold", color=INK)
-    axes.grid(axis="y")
-
-
-_LABELS = {
-    "classes": ("training steps", "classes"),
-    "new_classes": ("presentations of the class", "accuracy, newest classes"),
-    "oldest": ("classes introduced", "accuracy, classes of the start"),
-}
-
-
 def _draw_band(axes: Axes, x: Sequence[float], band: Found, line: Line, **style: Any) -> None:
     kept = [(at, m, s or 0.0) for at, m, s in zip(x, band["mean"], band["deviation"], strict=True) if m is not None]
-    at, mean = [one[0] for one in kept], [one[1] for one in kept]
-    low, high = [m - 2 * s for _, m, s in kept], [m + 2 * s for _, m, s in kept]
-    axes.plot(at, mean, **{"color": line.color, "linestyle": line.dashes, **style})
-    axes.fill_between(at, low, high, color=line.color, alpha=0.15, linewidth=0)
+    at, mean, deviation = np.array(kept).T
+    axes.plot(at, mean, color=line.color, linestyle=line.dashes, **style)
+    axes.fill_between(at, mean - 2 * deviation, mean + 2 * deviation, color=line.color, alpha=0.15, linewidth=0)
 
 
 def _classes(axes: Axes, found: Found, line: Found, style: Line) -> None:
@@ -143,10 +119,9 @@ def _new_classes(axes: Axes, found: Found, line: Found, style: Line) -> None:
 def _oldest(axes: Axes, found: Found, line: Found, style: Line) -> None:
     classes = found["axes"]["classes"]
     _draw_band(axes, range(len(classes)), line["oldest"], style, marker="o", markersize=3)
-    dotted: Any = {"color": style.color, "linestyle": (0, (1, 1.4)), "linewidth": 1.1}
     among = line["oldest_among_themselves"]["mean"]
-    kept = [(at, value) for at, value in enumerate(among) if value is not None]
-    axes.plot([at for at, _ in kept], [value for _, value in kept], **dotted)
+    kept = {at: value for at, value in enumerate(among) if value is not None}
+    axes.plot(list(kept), list(kept.values()), color=style.color, linestyle=(0, (1, 1.4)), linewidth=1.1)
     axes.set_xticks(range(len(classes)), [str(n) for n in classes])
     _shares(axes)
 
@@ -154,6 +129,14 @@ def _oldest(axes: Axes, found: Found, line: Found, style: Line) -> None:
 def _shares(axes: Axes) -> None:
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f}%"))
+
+
+# Of each figure: what draws a line of a panel, and the names of the axes.
+_GRIDS: dict[str, tuple[Callable[[Axes, Found, Found, Line], None], str, str]] = {
+    "classes": (_classes, "training steps", "classes"),
+    "new_classes": (_new_classes, "presentations of the class", "accuracy, newest classes"),
+    "oldest": (_oldest, "classes introduced", "accuracy, classes of the start"),
+}
 
 
 def _legend(figure: Figure, lines: Mapping[str, Line]) -> None:
@@ -189,8 +172,8 @@ def binding_rows(found: Found) -> list[list[str]]:
 def markdown(rows: Sequence[Sequence[str]]) -> str:
     """A head and rows as a Markdown table."""
     head, *body = rows
-    rule = markdown_row(["---", *["---:"] * (len(head) - 1)], escape=False)
-    return "\n".join([markdown_row(head), rule, *map(markdown_row, body), ""])
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join([*map(markdown_row, [head, rule, *body]), ""])
 
 
 def _named(found: Found) -> Iterator[tuple[str, Found]]:

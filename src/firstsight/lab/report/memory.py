@@ -22,6 +22,7 @@ from firstsight.lab.lm.record import Record
 from firstsight.lab.reading.memories import MEMORIES
 from firstsight.lab.reading.tuned import read_tuned
 from firstsight.lab.report.elements import figures, section, text_table
+from firstsight.lab.report.passage import passage_section
 from firstsight.lab.report.plots import compact
 from firstsight.lab.report.style import INK, STYLE, Plot, add_legend, lines_of, new_axes
 from firstsight.lab.report.tables import DASH, format_perplexity, format_relative, relative, rows
@@ -38,12 +39,7 @@ def memory_section(runs: Sequence[Record]) -> tuple[str, list[Plot]]:
 
     A table for each run that was evaluated with memories. On the page of one run also the figures of its sweep, if
     that was made with the checkpoint evaluated, and the passage.
-
-    Raises:
-        InputError: ``memory/sweep.json`` is damaged.
     """
-    from firstsight.lab.report.passage import passage_section
-
     results = {run.name: run.result for run in runs if run.result and variants_of(run.result)}
     body: list[str] = []
     for name, result in results.items():
@@ -121,9 +117,11 @@ def _cells(result: Mapping[str, Any]) -> list[list[str]]:
 
 def _table(result: Mapping[str, Any]) -> list[str]:
     header, *cells = _cells(result)
-    weights = [
-        f"{row['name']}: {', '.join(_weights(row))}" for row in list(variants_of(result).values())[1:] if _weights(row)
-    ]
+    weights = []
+    for row in list(variants_of(result).values())[1:]:
+        of_kind = {kind.label: row.get(f"{name}_weight") for name, kind in MEMORIES.items()}
+        if used := [f"{label} {_short(weight)}" for label, weight in of_kind.items() if weight]:
+            weights.append(f"{row['name']}: {', '.join(used)}")
     note = (
         f"Perplexity of the {result['split']} split. Each word is predicted from those before it, which the memories "
         "hold; differences are to the model alone, in percent. Settings: "
@@ -133,17 +131,8 @@ def _table(result: Mapping[str, Any]) -> list[str]:
     return [text_table("memory", header, cells), f"<p class=note>{escape(note)}</p>"]
 
 
-def _weights(row: Mapping[str, Any]) -> list[str]:
-    weights = {kind.label: row.get(f"{name}_weight") for name, kind in MEMORIES.items()}
-    return [f"{label} {_short(weight)}" for label, weight in weights.items() if weight]
-
-
 def fitting_sweep(run: Record) -> dict[str, Any] | None:
-    """The sweep of a run's memories, if there is one of the checkpoint that was evaluated and lies in the folder.
-
-    Raises:
-        InputError: it is damaged.
-    """
+    """The sweep of a run's memories, if there is one of the checkpoint that was evaluated and lies in the folder."""
     path = run.folder / "memory" / "sweep.json"
     if not path.exists():
         return None
@@ -157,11 +146,7 @@ def fitting_sweep(run: Record) -> dict[str, Any] | None:
 
 
 def sweep_plots(sweep: Mapping[str, Any]) -> list[Plot]:
-    """The figures of a sweep: the cache's grid, and MbPA's by neighbours and rate and by weight.
-
-    Raises:
-        InputError: the grids in it are damaged.
-    """
+    """The figures of a sweep: the cache's grid, and MbPA's by neighbours and rate and by weight."""
     try:
         with matplotlib.rc_context(STYLE):
             plots = [_cache_plot(sweep)]

@@ -6,7 +6,7 @@ Everything that comes from files passes ``html.escape`` on its way into the page
 import dataclasses
 import math
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from html import escape
 from importlib.resources import files
@@ -44,7 +44,7 @@ HEAD_SETTINGS = {"head", "T", "gamma", "rule", "prior_count", "write_embedding",
 
 
 def write_report(runs: Sequence[Path], out: Path | None = None, force: bool = False) -> Path:
-    """Write ``report.html`` and ``plots/*.png`` about one run or a comparison of several.
+    """Write ``report.html``, whose path it gives, and ``plots/*.png`` about one run or a comparison of several.
 
     The page holds its figures and its style, loads nothing, runs no script, and follows the reader's dark mode.
 
@@ -52,9 +52,6 @@ def write_report(runs: Sequence[Path], out: Path | None = None, force: bool = Fa
         runs: run folders; the order is that of columns and colours.
         out: the folder to write to; by default the run's own, where there is one run.
         force: compare results of other tokens or vocabularies too, with a note that says so.
-
-    Returns:
-        The path of the page.
 
     Raises:
         InputError: a folder is missing or holds no run, a file in it is damaged, the results were not measured on
@@ -202,20 +199,21 @@ def _differing(runs: Sequence[Record]) -> list[str]:
 
 def _settings(runs: Sequence[Record]) -> list[str]:
     names = [field.name for field in dataclasses.fields(Config)]
+    settings = {name: [_setting(getattr(run.config, name)) for run in runs] for name in names}
     sections = []
     if len(runs) > 1:
-        differing = [(name, [_setting(getattr(run.config, name)) for run in runs]) for name in _differing(runs)]
+        differing = [(name, settings[name]) for name in _differing(runs)]
         same = "<p class=note>Nothing: all settings are the same.</p>"
         sections.append(section("What differs between the runs", _words(runs, differing) if differing else same))
-    everything = [("data", [run.data for run in runs])]
-    everything += [(name, [_setting(getattr(run.config, name)) for run in runs]) for name in names]
+    everything = [("data", [run.data for run in runs]), *settings.items()]
     commands = "\n".join(command for run in runs for command in _commands(run))
+    origins = [_origin(run) for run in runs]
     sections.append(
         section(
             "To do it again",
             f"<pre>{escape(commands)}</pre>",
             "<h3>Where the numbers come from</h3>",
-            _words(runs, [(label, [tell(run) for run in runs]) for label, tell in ORIGIN.items()]),
+            _words(runs, [(label, [origin[label] for origin in origins]) for label in origins[0]]),
             f"<details><summary>All settings</summary>{_words(runs, everything)}</details>",
         )
     )
@@ -248,6 +246,18 @@ def _commands(run: Record) -> list[str]:
     return commands
 
 
+def _origin(run: Record) -> dict[str, str]:
+    """Where a run's numbers come from."""
+    result = run.result or {}
+    checkpoint = result.get("checkpoint")
+    found = {"trained": _trained(run), "checkpoint": DASH, "evaluated": _evaluated(run)}
+    if isinstance(checkpoint, dict):
+        found["checkpoint"] = f"{checkpoint.get('name')}, step {checkpoint.get('step'):,}"
+    found["memory"] = told(result.get("memory"))
+    names = {"machine": "machine", "git commit": "git_commit", "firstsight": "version", "torch": "torch_version"}
+    return found | {label: DASH if result.get(name) is None else str(result[name]) for label, name in names.items()}
+
+
 def _trained(run: Record) -> str:
     if not run.metrics:
         return DASH
@@ -257,19 +267,6 @@ def _trained(run: Record) -> str:
     return f"{last['step']:,} steps, {last['tokens']:,} tokens{took}"
 
 
-def _of_result(name: str) -> Callable[[Record], str]:
-    def tell(run: Record) -> str:
-        value = (run.result or {}).get(name)
-        return DASH if value is None else str(value)
-
-    return tell
-
-
-def _checkpoint(run: Record) -> str:
-    checkpoint = (run.result or {}).get("checkpoint")
-    return f"{checkpoint.get('name')}, step {checkpoint.get('step'):,}" if isinstance(checkpoint, dict) else DASH
-
-
 def _evaluated(run: Record) -> str:
     result = run.result
     if result is None:
@@ -277,15 +274,3 @@ def _evaluated(run: Record) -> str:
     seconds = f", {duration(result['seconds'])}" if isinstance(result.get("seconds"), (int, float)) else ""
     streams = result.get("streams", 1)
     return f"{result['tokens']:,} tokens in {streams} stream{'' if streams == 1 else 's'}{seconds}"
-
-
-ORIGIN: dict[str, Callable[[Record], str]] = {
-    "trained": _trained,
-    "checkpoint": _checkpoint,
-    "evaluated": _evaluated,
-    "memory": lambda run: told((run.result or {}).get("memory")),
-    "machine": _of_result("machine"),
-    "git commit": _of_result("git_commit"),
-    "firstsight": _of_result("version"),
-    "torch": _of_result("torch_version"),
-}

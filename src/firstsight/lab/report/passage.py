@@ -29,15 +29,7 @@ SLACK = 1e-6  # of shares, which were rounded
 
 
 def passage_section(folder: Path, result: Mapping[str, Any]) -> str:
-    """The passage of a run as a section of its page; nothing if the run has none of this evaluation.
-
-    Args:
-        folder: a run's folder, which has a ``passage.json`` after an evaluation with a memory.
-        result: the evaluation that the page is about; a passage of another one is not shown.
-
-    Raises:
-        InputError: ``passage.json`` is damaged.
-    """
+    """The ``passage.json`` of a run's folder as a section of its page; nothing if it has none of this evaluation."""
     path = folder / "passage.json"
     if not path.exists():
         return ""
@@ -98,7 +90,7 @@ def _told(passage: Mapping[str, Any], view: str) -> str:
     used = {name: passage["settings"][name] for name in MEMORIES if passage["settings"].get(name)}
     memories = {name: settings for name, settings in used.items() if view in (name, "both")}
     settings = memories.get(view, {})
-    values = [f"{name} {_plain(value)}" for name, value in settings.items()]
+    values = [f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in settings.items()]
     lost = 1 - sum(memory["weight"] for memory in memories.values())
     text = f" ({', '.join(values)})" if values else ""
     text += f": {_nats(passage['mean'][view])} nats a token here, {_nats(passage['split_mean'][view])} over the whole "
@@ -123,7 +115,8 @@ def _token(token: Mapping[str, Any], views: list[str]) -> str:
     style = f' style="{colours}"' if colours else ""
     ends = token["word"] == "<eos>"
     shown = EOS_SIGN if ends else escape(token["word"])
-    note = f"<span><b>{escape(token['word'])}</b> model {_share(token['model'])}"
+    alone = DASH if token["model"] is None else _percent(math.exp(min(0.0, -token["model"])))
+    note = f"<span><b>{escape(token['word'])}</b> model {alone}"
     if "both" in views:
         note += f"<span class=for-both>, with both {_changed(token, 'both')}</span>"
     note += "</span>"
@@ -160,10 +153,6 @@ def _colour(gain: float | None) -> str:
     return f"gain-{step}" if gain > 0 else f"loss-{min(step, LOST)}"
 
 
-def _share(nll: float | None) -> str:
-    return DASH if nll is None else _percent(math.exp(min(0.0, -nll)))
-
-
 def _percent(share: float) -> str:
     """``34%``, ``4.1%``, ``0.031%``; below 0.001%, which is less than a hundred-thousandth, only that."""
     if share < 1e-5:
@@ -176,17 +165,8 @@ def _nats(value: float | None) -> str:
     return DASH if value is None else format_nats(value)
 
 
-def _plain(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
 def _check(passage: Any, path: Path) -> list[str]:
-    """The views that a passage has, if it is as ``firstsight.lab.reading.passage.write_passage`` writes it.
-
-    Raises:
-        InputError: it is not.
-    """
-    damaged = f"{path}: this is damaged: {{}} is missing or of another kind. Make it anew: firstsight eval --memory."
+    """The views that a passage has, once it is as ``firstsight.lab.reading.passage.write_passage`` writes it."""
     passage = as_dict(passage)
     settings = as_dict(passage.get("settings"))
     used = [name for name in MEMORIES if settings.get(name)]
@@ -205,7 +185,8 @@ def _check(passage: Any, path: Path) -> list[str]:
     sound |= {f"token {i} of the passage": _is_token(token, views, used) for i, token in enumerate(tokens)}
     for what, is_sound in sound.items():
         if not is_sound:
-            raise InputError(damaged.format(what))
+            mend = "Make it anew: firstsight eval --memory."
+            raise InputError(f"{path}: this is damaged: {what} is missing or of another kind. {mend}")
     return views
 
 

@@ -205,8 +205,15 @@ def _differences(results: Results, lines: Mapping[str, Line]) -> Plot:
     return Plot("difference", caption, figure)
 
 
-def _sight_axis(axes: Axes, sights: SightCurves) -> None:
-    """Equal steps from 0 (never seen) to 1, 2, 4, ...; with many, every second or third power of two is named."""
+def _draw_sights(
+    axes: Axes, sights: SightCurves, curves: Mapping[str, Mapping[int, float]], lines: Mapping[str, Line]
+) -> None:
+    """At equal steps from 0 (never seen) to 1, 2, 4, ...; with many, every second or third power of two is named."""
+    for name, curve in curves.items():
+        x = [seen.bit_length() for seen in curve]  # 0, 1, 2, 4, 8, ... stand at 0, 1, 2, 3, 4, ...
+        line = lines[name]
+        axes.plot(x, list(curve.values()), color=line.color, linestyle=line.dashes, linewidth=1.1, marker="o", ms=2.2)
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     last = sights.seen[-1].bit_length()
     stride = math.ceil(last / MOST_SIGHT_TICKS)
     ticks = [0, *range(1, last + 1, stride)] if last else [0]
@@ -214,6 +221,7 @@ def _sight_axis(axes: Axes, sights: SightCurves) -> None:
     axes.set_xlim(-0.4, last + 0.4)
     axes.set_xlabel("times the word had been seen before")
     axes.grid(axis="y")
+    add_legend(axes, {name: lines[name] for name in curves})
 
 
 def _power_of_two(position: int) -> str:
@@ -224,20 +232,10 @@ def _power_of_two(position: int) -> str:
     return f"{2**rest}{('', 'K', 'M', 'B')[thousands]}" if thousands < 4 else f"{2 ** (position - 1):.0e}"
 
 
-def _draw_sights(axes: Axes, curves: Mapping[str, Mapping[int, float]], lines: Mapping[str, Line]) -> None:
-    for name, curve in curves.items():
-        x = [seen.bit_length() for seen in curve]  # 0, 1, 2, 4, 8, ... stand at 0, 1, 2, 3, 4, ...
-        line = lines[name]
-        axes.plot(x, list(curve.values()), color=line.color, linestyle=line.dashes, linewidth=1.1, marker="o", ms=2.2)
-    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
-
-
 def _sight_curves(sights: SightCurves, lines: Mapping[str, Line]) -> Plot:
     figure, axes = new_axes("Loss by times seen before, nats per token")
     curves = {name: {seen: nll for seen, (_, nll) in curve.items()} for name, curve in sights.curves.items()}
-    _draw_sights(axes, curves, lines)
-    _sight_axis(axes, sights)
-    add_legend(axes, {name: lines[name] for name in curves})
+    _draw_sights(axes, sights, curves, lines)
     caption = (
         "Mean loss of the training targets, by how often their word had been a target in the steps before: 0 is never, "
         "k is k to 2k − 1 times. Measured in training, before each step and with dropout."
@@ -253,10 +251,8 @@ def _sight_curves(sights: SightCurves, lines: Mapping[str, Line]) -> Plot:
 def _sight_differences(sights: SightCurves, lines: Mapping[str, Line]) -> Plot:
     figure, axes = new_axes(f"Difference in nats, to {sights.base}")
     axes.axhline(0, color=INK, linewidth=0.8)
-    _draw_sights(axes, sights.differences, lines)
-    _sight_axis(axes, sights)
+    _draw_sights(axes, sights, sights.differences, lines)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:+.10g}".replace("-", "−") if y else "0"))
-    add_legend(axes, {name: lines[name] for name in sights.differences})
     caption = (
         f"The loss by times seen before, less that of {sights.base}: below the line is better. Each place compares "
         "the runs on the very same targets."

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from firstsight.lab.report.tables import DASH, format_perplexity, relative
+from firstsight.lab.report.tables import DASH, format_perplexity, relative, signed
 
 RARE_BAND = "<100"
 SIGHTS = (1, 2, 4, 8)
@@ -21,13 +21,8 @@ class Measure:
     label: str
     read: Callable[[Record], float | None]
     percent: bool
-    targets: Callable[[Record], int] = lambda job: 0
+    targets: Callable[[Record], int | None] = lambda job: None
     """how many targets it is the mean of: differences are taken only where both have as many"""
-
-
-def _overall(job: Record) -> float | None:
-    value: float | None = job["perplexity"]
-    return value
 
 
 def _rare(job: Record) -> float | None:
@@ -37,16 +32,13 @@ def _rare(job: Record) -> float | None:
 def sight(seen: int) -> Measure:
     """The NLL in training of classes seen ``seen`` to ``2 seen - 1`` times before."""
 
-    def read(job: Record) -> float | None:
-        return next((one["nll"] for one in job["sights"] if one["seen"] == seen), None)
+    def of(job: Record, what: str) -> Any:
+        return next((one[what] for one in job["sights"] if one["seen"] == seen), None)
 
-    def targets(job: Record) -> int:
-        return next((one["tokens"] for one in job["sights"] if one["seen"] == seen), 0)
-
-    return Measure(f"NLL at sight {seen}", read, percent=False, targets=targets)
+    return Measure(f"NLL at sight {seen}", lambda job: of(job, "nll"), False, lambda job: of(job, "tokens"))
 
 
-OVERALL = Measure("perplexity", _overall, percent=True)
+OVERALL = Measure("perplexity", lambda job: job["perplexity"], percent=True)
 RARE = Measure("below 100", _rare, percent=True)
 COLUMNS = (OVERALL, RARE, *map(sight, SIGHTS))
 
@@ -75,8 +67,7 @@ class Group:
         own, base = self.values(variant, measure), self.values(self.baseline, measure)
         jobs, others = self.jobs[variant], self.jobs[self.baseline]
         alike = [s for s in own if s in base and measure.targets(jobs[s]) == measure.targets(others[s])]
-        pairs = [(own[seed], base[seed]) for seed in alike]
-        return [relative(x, b) if measure.percent else x - b for x, b in pairs]
+        return [relative(own[s], base[s]) if measure.percent else own[s] - base[s] for s in alike]
 
     def sights(self) -> list[int]:
         """Every k at which a job has an NLL, rising."""
@@ -89,8 +80,7 @@ def groups(study: Mapping[str, Any]) -> list[Group]:
     found: dict[tuple[str, str], Group] = {}
     for job in study["jobs"]:
         key = job["data"], job["regime"]
-        empty = Group(*key, recipe["baseline"], {}, {}, len(recipe["seeds"]))
-        group = found.setdefault(key, empty)
+        group = found.setdefault(key, Group(*key, recipe["baseline"], {}, {}, len(recipe["seeds"])))
         seeds = group.jobs.setdefault(job["variant"], {})
         if job["state"] == "done":
             seeds[job["seed"]] = job
@@ -104,33 +94,24 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
     return mean, statistics.stdev(values) if len(values) > 1 else math.nan
 
 
-def _with_spread(values: Sequence[float], form: Callable[[float], str]) -> str:
-    mean, deviation = spread(values)
-    if math.isnan(mean):
-        return DASH
-    return form(mean) if math.isnan(deviation) else f"{form(mean)} ± {form(deviation).lstrip('+')}"
-
-
 def format_difference(values: Sequence[float], percent: bool) -> str:
     """``−2.31% ± 0.15`` or ``−0.124 ± 0.010``: mean and sample standard deviation; empty without values."""
     mean, deviation = spread(values)
     if math.isnan(mean):
         return ""
     places = 2 if percent else 3
-    shown = round(mean, places)
-    sign = "−" if shown < 0 else "+" if shown > 0 else ""
-    text = f"{sign}{abs(shown):,.{places}f}{'%' if percent else ''}"
+    text = signed(mean, places) + ("%" if percent else "")
     return text if math.isnan(deviation) else f"{text} ± {deviation:,.{places}f}"
 
 
 def _cell(group: Group, variant: str, measure: Measure) -> str:
     form = format_perplexity if measure.percent else "{:.3f}".format
-    text = _with_spread(list(group.values(variant, measure).values()), form)
-    if variant == group.baseline or not (
-        found := format_difference(group.differences(variant, measure), measure.percent)
-    ):
-        return text
-    return f"{text} ({found})"
+    mean, deviation = spread(list(group.values(variant, measure).values()))
+    if math.isnan(mean):
+        return DASH
+    text = form(mean) if math.isnan(deviation) else f"{form(mean)} ± {form(deviation)}"
+    change = format_difference(group.differences(variant, measure), measure.percent)
+    return f"{text} ({change})" if change and variant != group.baseline else text
 
 
 def _row(group: Group, variant: str) -> list[str]:
@@ -153,18 +134,16 @@ def markdown(study: Mapping[str, Any]) -> str:
         lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
         rule = " | ".join("-" * width if i == 0 else "-" * (width - 1) + ":" for i, width in enumerate(widths))
         lines.insert(1, rule)
-        title = (
-            f"### {group.data}, {group.regime}: {group.planned} seed{'s' if group.planned > 1 else ''}{_tokens(group)}"
-        )
+        seeds = f"{group.planned} seed{'s' if group.planned > 1 else ''}"
+        title = f"### {group.data}, {group.regime}: {seeds}{_tokens(group)}"
         parts.append("\n".join([title, "", *[f"| {line} |" for line in lines], ""]))
     split = study["recipe"].get("split", "valid")
-    commits = (
-        ", ".join(sorted({str(job["git_commit"]) for job in study["jobs"] if job["state"] == "done"})) or "none yet"
-    )
+    commits = sorted({str(job["git_commit"]) for job in study["jobs"] if job["state"] == "done"})
     told = (
         f"Perplexity of the {split} split after the last step, overall and on words seen 1 to 99 times in training; "
         "NLL in nats, during training, of words seen k to 2k - 1 times before. Mean ± sample standard deviation over "
-        f"seeds; in brackets the difference to {study['recipe']['baseline']}, seed by seed. Commit {commits}; "
+        f"seeds; in brackets the difference to {study['recipe']['baseline']}, seed by seed. "
+        f"Commit {', '.join(commits) or 'none yet'}; "
         f"{study['machine']}."
     )
     return "\n".join([*parts, told, ""])

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
@@ -36,29 +36,28 @@ def study_plot(compared: Sequence[Group]) -> Plot | None:
     drawn = [group for group in compared if _compared(group)]
     if not drawn:
         return None
-    lines = lines_of(
-        list(dict.fromkeys(variant for group in drawn for variant in group.jobs if variant != group.baseline))
-    )
+    variants = dict.fromkeys(variant for group in drawn for variant in group.jobs if variant != group.baseline)
+    lines = lines_of(list(variants))
     heights = [max(2.3, ABOVE + ROW * len(_compared(group))) for group in drawn]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
-        FigureCanvasAgg(figure)
         grid = figure.add_gridspec(len(drawn), 3, width_ratios=(1, 1, 1), height_ratios=heights)
         for row, group in enumerate(drawn):
             overall, rare, sights = (figure.add_subplot(grid[row, column]) for column in range(3))
             _points(overall, group, OVERALL, lines)
             _points(rare, group, RARE, lines, named=False)
             _sights(sights, group, lines)
-            overall.set_title(f"{group.data}, {group.regime}: perplexity", **_TITLE)
-            rare.set_title("perplexity of words seen 1 to 99 times", **_TITLE)
-            sights.set_title("NLL in training, by earlier sights of the word", **_TITLE)
+            titles = {
+                overall: f"{group.data}, {group.regime}: perplexity",
+                rare: "perplexity of words seen 1 to 99 times",
+                sights: "NLL in training, by earlier sights of the word",
+            }
+            for axes, title in titles.items():
+                axes.set_title(title, loc="left", fontsize=8.5, fontweight="bold")
     caption = (
         "Differences to the baseline, paired by seed: the mean, one sample deviation each way, below it each seed."
     )
     return Plot("study", caption, figure)
-
-
-_TITLE: Any = {"loc": "left", "fontsize": 8.5, "fontweight": "bold"}
 
 
 def _compared(group: Group) -> list[str]:
@@ -93,17 +92,15 @@ def _sights(axes: Axes, group: Group, lines: Mapping[str, Line]) -> None:
     peaks: list[float] = []
     seen = group.sights()
     for variant in _compared(group):
-        curve = [(at, spread(group.differences(variant, sight(k)))) for at, k in enumerate(seen)]
-        curve = [(at, found) for at, found in curve if not math.isnan(found[0])]
+        curve = [(at, *spread(group.differences(variant, sight(k)))) for at, k in enumerate(seen)]
+        curve = [point for point in curve if not math.isnan(point[1])]
         if not curve:
             continue
-        x, mean = [at for at, _ in curve], [found[0] for _, found in curve]
-        band = [0 if math.isnan(found[1]) else found[1] for _, found in curve]
-        line = lines[variant]
+        x, mean, deviation = np.array(curve).T
+        band, line = np.where(np.isnan(deviation), 0, deviation), lines[variant]
         axes.plot(x, mean, color=line.color, linestyle=line.dashes, marker="o", markersize=2.5, label=variant)
-        low, high = [m - b for m, b in zip(mean, band, strict=True)], [m + b for m, b in zip(mean, band, strict=True)]
-        axes.fill_between(x, low, high, color=line.color, alpha=0.15, linewidth=0)
-        peaks.append(max(map(abs, mean)))
+        axes.fill_between(x, mean - band, mean + band, color=line.color, alpha=0.15, linewidth=0)
+        peaks.append(float(np.abs(mean).max()))
     axes.axhline(0, color=INK, linewidth=0.8)
     axes.set_xlabel("times seen before (each to twice as many)")
     labels = [f"{k}" if k < 1000 else f"{k / 1024:.0f}K" for k in seen]
@@ -122,8 +119,7 @@ def _sights(axes: Axes, group: Group, lines: Mapping[str, Line]) -> None:
 def _scale(axes: Axes, which: str, largest: float, usual: float) -> str:
     """A plain axis; where the largest value lies far beyond the usual, one that is logarithmic outside of that.
 
-    Returns:
-        What the axis's label has to say of it.
+    Gives what the axis's label has to say of it.
     """
     note, axis = "", axes.xaxis if which == "x" else axes.yaxis
     if largest <= FAR * usual or not usual:

@@ -16,7 +16,6 @@ from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -111,7 +110,6 @@ def lines_of(names: Sequence[str]) -> dict[str, Line]:
 def new_axes(title: str, height: float = HEIGHT) -> tuple[Figure, Axes]:
     """A figure with its title at the top left, and its only axes; ``height`` in inches."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title, x=0.012, ha="left", fontsize=9, fontweight="bold")
     return figure, figure.add_subplot()
 

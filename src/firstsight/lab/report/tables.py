@@ -14,7 +14,7 @@ DASH = "–"
 ALL = "all words"
 RARE = {"<100": "words seen fewer than 100 times in training", "unseen": "words never seen in training"}
 
-Results = Mapping[str, dict[str, Any]]
+Results = Mapping[str, dict[str, Any]]  # run name -> its ``result.json``
 
 
 def format_perplexity(value: float | None) -> str:
@@ -35,11 +35,14 @@ def relative(value: float | None, base: float | None) -> float:
 
 def format_relative(percent: float) -> str:
     """``−4.1%``, ``+2.6%``, ``0.0%``, or a dash."""
-    if math.isnan(percent):
-        return DASH
-    rounded = round(percent, 1)
+    return DASH if math.isnan(percent) else f"{signed(percent, 1)}%"
+
+
+def signed(value: float, places: int) -> str:
+    """A number with its sign, but none where it is rounded to 0."""
+    rounded = round(value, places)
     sign = "−" if rounded < 0 else "+" if rounded > 0 else ""
-    return f"{sign}{abs(rounded):,.1f}%"
+    return f"{sign}{abs(rounded):,.{places}f}"
 
 
 def rows(results: Results) -> list[tuple[str, int, dict[str, float]]]:
@@ -128,9 +131,6 @@ def comparison_table(results: Results) -> Table:
 
     Differences are to the plain softmax (or the first run), in percent; the best of a row is bold.
 
-    Args:
-        results: run name -> its ``result.json``.
-
     Raises:
         InputError: a result lacks a field, or two were not measured on the same tokens and vocabulary.
     """
@@ -157,16 +157,13 @@ def comparison_table(results: Results) -> Table:
 def markdown_table(results: Results) -> str:
     """The README's table: run, perplexity, each band; under it the data, the commit and the machine.
 
-    Args:
-        results: run name -> its ``result.json``.
-
     Raises:
-        InputError: a result lacks a field, or two were not measured on the same tokens and vocabulary.
+        InputError: as of ``comparison_table``.
     """
     _checked(results)
     table = rows(results)
     header = ["run", "perplexity", *(label for label, _, _ in table[1:])]
-    lines = [markdown_row(header), markdown_row(["---", *["---:"] * len(table)], escape=False)]
+    lines = [markdown_row(header), markdown_row(["---", *["---:"] * len(table)])]
     for name in results:
         cells = [_markdown_escape(name)]
         for _, _, values in table:
@@ -175,22 +172,13 @@ def markdown_table(results: Results) -> str:
         lines.append(markdown_row(cells, escape=False))
     first = next(iter(results.values()))
     told = [f"{first['dataset']}, {first['split']} split, {first['tokens']:,} tokens."]
-    told += [f"{_origin(names)}" for names in _by_origin(results).items()]
-    return "\n".join(lines) + "\n\n" + _markdown_escape(" ".join(told)) + "\n"
-
-
-def _by_origin(results: Results) -> dict[tuple[str, str, str], list[str]]:
-    """Runs grouped by (commit, machine, torch), so that one statement serves all that share it."""
-    groups: dict[tuple[str, str, str], list[str]] = {}
+    origins: dict[tuple[str, ...], list[str]] = {}  # one statement serves all runs that share it
     for name, result in results.items():
-        key = tuple(str(result.get(field) or "unknown") for field in ("git_commit", "machine", "torch_version"))
-        groups.setdefault((key[0], key[1], key[2]), []).append(name)
-    return groups
-
-
-def _origin(group: tuple[tuple[str, str, str], list[str]]) -> str:
-    (commit, machine, torch_version), names = group
-    return f"{', '.join(names)}: commit {commit[:12]}; {machine}; torch {torch_version}."
+        origin = tuple(str(result.get(field) or "unknown") for field in ("git_commit", "machine", "torch_version"))
+        origins.setdefault(origin, []).append(name)
+    for (commit, machine, torch_version), names in origins.items():
+        told.append(f"{', '.join(names)}: commit {commit[:12]}; {machine}; torch {torch_version}.")
+    return "\n".join(lines) + "\n\n" + _markdown_escape(" ".join(told)) + "\n"
 
 
 def markdown_row(cells: Sequence[str], escape: bool = True) -> str:

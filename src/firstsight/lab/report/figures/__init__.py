@@ -19,10 +19,10 @@ def make_figure(
     """Run what a figure of the curriculum still lacks, and write ``out/figure-N.json`` and its PNGs.
 
     Args:
-        number: "10" or "11".
+        number: one of ``FIGURES``.
         data: folder that ``firstsight data omniglot`` made.
         out: folder of the figures; the runs lie in ``out/runs/SCALE``, and figures share them.
-        scale: "cpu" or "paper", see ``STEPS``; other than for cpu it stands in the files' names.
+        scale: one of ``STEPS``; other than for cpu it stands in the files' names.
         seeds: how many, from 0.
         workers: runs at a time; by default one a core.
 

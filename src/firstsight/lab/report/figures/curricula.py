@@ -28,23 +28,11 @@ class CurriculaFigure:
     variants: Mapping[str, Curriculum]
 
     def make(
-        self,
-        name: str,
-        data: Path,
-        seeds: range,
-        out: Path,
-        runs: Path,
-        workers: int | None,
-        about: Mapping[str, Any],
+        self, name: str, data: Path, seeds: range, out: Path, runs: Path, workers: int | None, about: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Run what the figure lacks in ``runs``, and write ``out/NAME.json`` with ``about`` in it, and its PNGs.
 
-        Returns:
-            See :func:`firstsight.lab.report.figures.make_figure`.
-
-        Raises:
-            InputError: no seed; see ``run_curricula``.
-            JobsFailedError: runs failed; the files show the others.
+        Gives, and raises, what :func:`firstsight.lab.report.figures.make_figure` does.
         """
         if not seeds:
             raise InputError(f"seeds is {seeds.stop - seeds.start}; expected 1 or more.")
@@ -73,18 +61,8 @@ def write_figure(found: dict[str, Any], out: Path, name: str) -> dict[str, Any]:
 def run_omniglot(data: Path, settings: Curriculum, seeds: int, out: Path, workers: int | None = None) -> dict[str, Any]:
     """Run one curriculum with several seeds, and write ``out/OPTIMIZER-RATE-HEAD.json`` and its PNGs.
 
-    Args:
-        data: folder that ``firstsight data omniglot`` made.
-        settings: of all runs; ``settings.seed`` is the first seed.
-        seeds: how many.
-        out: folder of what the runs show together; they lie in ``out/OPTIMIZER-RATE-HEAD/seed-N``.
-        workers: runs at a time; by default one a core.
-
-    Returns:
-        As :func:`firstsight.lab.report.figures.make_figure`.
-
-    Raises:
-        InputError: ``seeds`` below 1; see ``run_curricula``.
+    The first seed is ``settings.seed``. The runs lie in ``out/OPTIMIZER-RATE-HEAD/seed-N``. Gives, and raises, what
+    :func:`firstsight.lab.report.figures.make_figure` does.
     """
     head = "softmax" if settings.head == "softmax" else settings.rule
     name = f"{settings.optimizer}-{settings.rate:g}-{head}"
