@@ -24,14 +24,14 @@ import numpy as np
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-BEFORE = "5a3756051de5"  # the last commit of the old layout
+BEFORE = "5a3756094505"  # the last commit of the old layout
 STEPS = 40
 LOOSE = ("whitened", "shrinkage")  # as parts of a file's path: compared to 1e-6
-# Where, when and by what something was made, and the names of files.
+# Where, when and by what something was made, and the names of files and of their formats (which hold the package's).
 ORIGIN = {
     "seconds", "tokens_per_second", "command", "git_commit", "machine", "torch_version", "engram_version", "version",
     "firstsight_version", "engram", "firstsight", "run", "file", "report", "recipe", "core_seconds", "made_by",
-    "run_by", "files", "sha256", "tuned", "checkpoint",
+    "run_by", "files", "sha256", "tuned", "checkpoint", "format",
 }  # fmt: skip
 STUDY = f"""data: {{stdlib: data}}
 base: {{recipe: demo, steps: {STEPS}, eval_every: {STEPS}, checkpoint_every: {STEPS}}}

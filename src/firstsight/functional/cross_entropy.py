@@ -28,7 +28,7 @@ def linear_cross_entropy(
 
     .. math:: \mathrm{nll}_n = \log \sum_v \exp(\theta_v \cdot h_n + b_v) - (\theta_{y_n} \cdot h_n + b_{y_n})
 
-    How, and why so, is told in ``firstsight/_cross_entropy.py``. Gradients of gradients are not available.
+    How, and why so, is told in ``tiled.py`` beside this file. Gradients of gradients are not available.
 
     Args:
         hidden: [..., D] float.
