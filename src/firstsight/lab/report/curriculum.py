@@ -28,23 +28,15 @@ def curriculum_plots(found: Found, name: str) -> list[Plot]:
     """
     runs = [run for panel in found["panels"] for line in panel["lines"] for run in line["runs"].values()]
     ended = " A run that diverged keeps the classes it had." if any(run["reason"] == "diverged" for run in runs) else ""
-    plots = [
-        _grid(found, name, "classes", f"Classes introduced so far, against training steps. {BAND}{ended}"),
-        _grid(
-            found,
-            f"{name}-new-classes",
-            "new_classes",
-            f"Accuracy on a new class against all classes so far, after it was presented k times: the same new classes "
-            f"for all lines of a panel. {BAND}",
-        ),
-        _grid(
-            found,
-            f"{name}-oldest",
-            "oldest",
-            f"Accuracy on the classes of the start, against all classes so far (solid) and among themselves (dotted), "
-            f"when as many classes were reached. {BAND} The band is that of the solid line.",
-        ),
-    ]
+    captions = {
+        "classes": f"Classes introduced so far, against training steps. {BAND}{ended}",
+        "new_classes": "Accuracy on a new class against all classes so far, after it was presented k times: the same "
+        f"new classes for all lines of a panel. {BAND}",
+        "oldest": "Accuracy on the classes of the start, against all classes so far (solid) and among themselves "
+        f"(dotted), when as many classes were reached. {BAND} The band is that of the solid line.",
+    }
+    files = {"classes": name, "new_classes": f"{name}-new-classes", "oldest": f"{name}-oldest"}
+    plots = [_grid(found, files[key], key, caption) for key, caption in captions.items()]
     return [plot for plot in plots if plot]
 
 

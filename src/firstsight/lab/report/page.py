@@ -22,7 +22,7 @@ from firstsight.lab.lm.record import Record, load_records
 from firstsight.lab.report.elements import div, figures, section, text_table
 from firstsight.lab.report.memory import memory_notes, memory_section, told
 from firstsight.lab.report.passage import passage_style
-from firstsight.lab.report.plots import make_plots, make_sight_plots
+from firstsight.lab.report.plots import make_plots, make_sight_plots, series
 from firstsight.lab.report.sights import SightCurves, compare_sights, sight_table
 from firstsight.lab.report.style import Plot
 from firstsight.lab.report.tables import (
@@ -99,12 +99,8 @@ def _verdict(runs: Sequence[Record]) -> str:
         return "These perplexities were not measured alike: they stand side by side, and none is better by its number."
     if results:
         return verdict(results)
-    points = [
-        (line["valid_perplexity"], run.name, line["tokens"])
-        for run in runs
-        for line in run.metrics
-        if isinstance(line.get("valid_perplexity"), (int, float)) and math.isfinite(line["valid_perplexity"])
-    ]
+    curves = {run.name: series(run, "valid_perplexity") for run in runs}
+    points = [(y, name, x) for name, curve in curves.items() for x, y in zip(*curve, strict=True)]
     if not points:
         return "Not evaluated yet, and no validation gave a finite perplexity."
     value, name, tokens = min(points)

@@ -23,7 +23,7 @@ def make_plots(runs: Sequence[Record]) -> list[Plot]:
     lines = lines_of([run.name for run in runs])
     results = {run.name: run.result for run in runs if run.result}
     trained = [run for run in runs if run.metrics]
-    with_classes = [run for run in trained if _series(run, "classes_seen")[1]]
+    with_classes = [run for run in trained if series(run, "classes_seen")[1]]
     plots = []
     with matplotlib.rc_context(STYLE):
         if trained:
@@ -49,7 +49,7 @@ def make_sight_plots(runs: Sequence[Record], sights: SightCurves | None) -> list
     return plots
 
 
-def _series(run: Record, name: str) -> tuple[list[float], list[float]]:
+def series(run: Record, name: str) -> tuple[list[float], list[float]]:
     """Tokens trained and the values of ``name``, of the validations where it is a finite number."""
     points = [(line["tokens"], line.get(name)) for line in run.metrics]
     kept = [(x, y) for x, y in points if isinstance(y, (int, float)) and math.isfinite(y)]
@@ -60,7 +60,7 @@ def _draw(axes: Axes, runs: Sequence[Record], lines: Mapping[str, Line], name: s
     """One line a run; returns all values drawn."""
     drawn: list[float] = []
     for run in runs:
-        x, y = _series(run, name)
+        x, y = series(run, name)
         line = lines[run.name]
         marker = "o" if len(x) == 1 else None  # a line of one point would not be seen
         axes.plot(x, y, **{"color": line.color, "linestyle": line.dashes, "marker": marker, "markersize": 3, **style})
@@ -76,16 +76,14 @@ def compact(count: float) -> str:
     return f"{count:g}"
 
 
-def _tokens_axis(axes: Axes) -> None:
+def _finish(axes: Axes, runs: Sequence[Record], lines: Mapping[str, Line]) -> None:
+    """The axis of tokens, and the names of the runs."""
     axes.set_xlabel("tokens trained")
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
     axes.grid(axis="y")
-
-
-def _own(lines: Mapping[str, Line], runs: Sequence[Record]) -> dict[str, Line]:
-    return {run.name: lines[run.name] for run in runs}
+    add_legend(axes, {run.name: lines[run.name] for run in runs})
 
 
 def _validation(runs: Sequence[Record], lines: Mapping[str, Line]) -> Plot:
@@ -100,8 +98,7 @@ def _validation(runs: Sequence[Record], lines: Mapping[str, Line]) -> Plot:
         axes.yaxis.set_major_locator(LogLocator(subs=subs))
         axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-    _tokens_axis(axes)
-    add_legend(axes, _own(lines, runs))
+    _finish(axes, runs, lines)
     scale = "; logarithmic scale" if logarithmic else ""
     return Plot("validation", f"Perplexity of the validation split in the course of training{scale}.", figure)
 
@@ -110,8 +107,7 @@ def _loss(runs: Sequence[Record], lines: Mapping[str, Line]) -> Plot:
     figure, axes = new_axes("Loss, nats per token")
     _draw(axes, runs, lines, "valid_loss")
     _draw(axes, runs, lines, "train_loss", **DOTTED)
-    _tokens_axis(axes)
-    add_legend(axes, _own(lines, runs))
+    _finish(axes, runs, lines)
     caption = "Validation solid. Training dotted: the mean since the validation before, measured with dropout."
     return Plot("loss", caption, figure)
 
@@ -120,7 +116,7 @@ def _classes(runs: Sequence[Record], lines: Mapping[str, Line]) -> Plot:
     figure, axes = new_axes("Share of the vocabulary seen in training")
     caption = "Seen at least once solid. Seen T times dotted: a Hebbian head no longer writes the rows of these words."
     names = ("classes_seen", "classes_past_T")
-    same = len(runs) > 1 and all(_series(run, name) == _series(runs[0], name) for run in runs for name in names)
+    same = len(runs) > 1 and all(series(run, name) == series(runs[0], name) for run in runs for name in names)
     if same:  # the lines would hide one another
         runs, lines = runs[:1], {runs[0].name: Line(INK, "-")}
         caption += " The same for all runs."
@@ -128,8 +124,7 @@ def _classes(runs: Sequence[Record], lines: Mapping[str, Line]) -> Plot:
     _draw(axes, runs, lines, "classes_past_T", **DOTTED)
     axes.set_ylim(0, 1.02)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f}%"))
-    _tokens_axis(axes)
-    add_legend(axes, _own(lines, runs))
+    _finish(axes, runs, lines)
     return Plot("classes", caption, figure)
 
 
@@ -145,10 +140,7 @@ def _bar_axes(title: str, labels: Sequence[str], runs: int) -> tuple[Figure, Axe
 
 
 def _draw_bars(
-    axes: Axes,
-    columns: Mapping[str, Sequence[float]],
-    lines: Mapping[str, Line],
-    write: Callable[[float], str],
+    axes: Axes, columns: Mapping[str, Sequence[float]], lines: Mapping[str, Line], write: Callable[[float], str]
 ) -> None:
     """Each run's bars, grouped by row, the value written at a bar's end; what is not finite has a text and no bar."""
     step = min(0.36, 0.8 / len(columns))
@@ -168,6 +160,7 @@ def _draw_bars(
                 va="center_baseline",
                 fontsize=min(7.5, 40 * step),
             )
+    add_legend(axes, {name: lines[name] for name in columns}, bars=True)
 
 
 def _bands(results: Results, lines: Mapping[str, Line]) -> Plot:
@@ -181,7 +174,6 @@ def _bands(results: Results, lines: Mapping[str, Line]) -> Plot:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value < 1e6 else compact(value)))
     axes.xaxis.set_minor_locator(NullLocator())
     _draw_bars(axes, columns, lines, format_perplexity)
-    add_legend(axes, {name: lines[name] for name in results}, bars=True)
     caption = "Words grouped by how often they occur in training. Logarithmic scale from 1, a perfect guess."
     return Plot("bands", caption, figure)
 
@@ -200,7 +192,6 @@ def _differences(results: Results, lines: Mapping[str, Line]) -> Plot:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g}%".replace("-", "−") if value else "0%"))
     axes.axvline(0, color=INK, linewidth=0.8)
     _draw_bars(axes, columns, lines, format_relative)
-    add_legend(axes, {name: lines[name] for name in others}, bars=True)
     caption = f"Perplexity in percent of that of {base}, less 100: a bar to the left is better."
     return Plot("difference", caption, figure)
 

@@ -39,11 +39,7 @@ class SightCurves:
 
 
 def compare_sights(runs: Sequence[Record]) -> SightCurves | None:
-    """The sight curves of the runs that have one, or None.
-
-    Raises:
-        InputError: sights in the ``metrics.jsonl`` of a run are damaged.
-    """
+    """The sight curves of the runs that have one, or None."""
     curves = {}
     for run in runs:
         curve = sight_curve(run.metrics, source=str(run.folder / "metrics.jsonl"))

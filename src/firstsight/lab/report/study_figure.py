@@ -66,21 +66,19 @@ def _compared(group: Group) -> list[str]:
 
 
 def _points(axes: Axes, group: Group, measure: Measure, lines: Mapping[str, Line], named: bool = True) -> None:
-    variants = _compared(group)
-    found = {variant: group.differences(variant, measure) for variant in variants}
-    for y, variant in enumerate(variants):
-        color, values = lines[variant].color, found[variant]
+    found = {variant: group.differences(variant, measure) for variant in _compared(group)}
+    for y, (variant, values) in enumerate(found.items()):
         if not values:
             continue
-        mean, deviation = spread(values)
+        color, (mean, deviation) = lines[variant].color, spread(values)
         if not math.isnan(deviation):
             axes.plot([mean - deviation, mean + deviation], [y, y], color=color, linewidth=1.2)
             axes.plot(values, [y + 0.25] * len(values), "o", color=color, markersize=3, alpha=0.6, markeredgewidth=0)
         axes.plot([mean], [y], "D", color=color, markersize=4.5)
         text = format_difference(values, measure.percent)
         axes.annotate(text, (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=6.5)
-    axes.set_yticks(range(len(variants)), variants if named else [""] * len(variants))
-    axes.set_ylim(len(variants) - 0.4, -0.6)
+    axes.set_yticks(range(len(found)), found if named else [""] * len(found))
+    axes.set_ylim(len(found) - 0.4, -0.6)
     sizes = [abs(value) for values in found.values() for value in values]
     note = _scale(axes, "x", max(sizes), statistics.median(sizes))
     axes.axvline(0, color=INK, linewidth=0.8)
