@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import tyro
 
@@ -36,11 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         app = tyro.extras.SubcommandApp()
         train = train_command(default_settings(arguments))
-        commands: dict[str, Callable[..., int]] = {"demo": demo, "data": data, "train": train, "eval": evaluate}
-        commands |= {"score": score, "report": report, "study": study, "adapt": adapt, "sweep": sweep}
-        commands |= {"omniglot": omniglot, "figure": figure}
-        for name, command in commands.items():
-            app.command(name=name)(command)
+        for command in (demo, data, train, evaluate, score, report, study, adapt, sweep, omniglot, figure):
+            app.command(name="eval" if command is evaluate else None)(command)
         return int(app.cli(prog="firstsight", description=DESCRIPTION, args=arguments))
     except InputError as error:
         return fail(str(error), error.exit_code)

@@ -1,6 +1,7 @@
 """``firstsight adapt``: let a trained model write while it reads."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,7 +9,7 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from firstsight.errors import InputError
-from firstsight.lab.cli.output import Checkpoint, Found, Json, console, show
+from firstsight.lab.cli.output import Checkpoint, Found, Json, Moved, console, new_table, show
 from firstsight.lab.reading.writing import Writing
 
 DEFAULT = Writing()
@@ -29,7 +30,7 @@ def adapt(
     offset: float = 0.0,
     tune_tokens: int = 20_000,
     checkpoint: Checkpoint = "best",
-    data: Path | None = None,
+    data: Moved = None,
     json: Json = False,
 ) -> int:
     """Let a trained model write into its output rows what it reads, against the same model that does not.
@@ -50,8 +51,6 @@ def adapt(
         open: words of the text outside the vocabulary become classes of their own at first sight.
         offset: nats added to the bias of these.
         tune_tokens: tokens of validation that --tune reads.
-        checkpoint: which weights.
-        data: the data folder, if it was moved since training.
     """
     from firstsight.lab.reading.adapt import adapt_run, open_text
 
@@ -69,8 +68,7 @@ def adapt(
     if offset and not open:
         raise InputError("--offset is about the new classes of --open; add that, or leave it out.")
     writing = None if tune else given
-    where: dict[str, Any] = {"checkpoint": checkpoint, "data": None if data is None else str(data)}
-    where["tune_tokens"] = tune_tokens
+    where: dict[str, Any] = {"checkpoint": checkpoint, "data": data and str(data), "tune_tokens": tune_tokens}
     if open and text is not None:
         return show(open_text(run, text, writing, offset=offset, **where), json, show_open)
     return show(adapt_run(run, split, writing, text=text, forget=forget, **where), json, show_adapted)
@@ -79,23 +77,21 @@ def adapt(
 def show_adapted(found: Found) -> None:
     """The model without and with writing: overall, by band, by sight."""
     settings = ", ".join(f"{name} {value}" for name, value in found["writing"].items())
-    table = Table(title=f"{found['run']}: {settings}", title_justify="left")
-    for name in ("", "tokens", "perplexity", "written", "change of NLL (nats)"):
-        table.add_column(name, justify="right" if name else "left")
+    names = ("", "tokens", "perplexity", "written", "change of NLL (nats)")
+    table = new_table(f"{found['run']}: {settings}", names)
     one, other = found["model"], found["adapted"]
     rows = [({"name": "all", "tokens": found["tokens"], **one}, other)]
     rows += list(zip(one["bands"], other["bands"], strict=True))
     for before, after in rows:
         if before["tokens"]:
-            values = before["perplexity"], after["perplexity"]
-            table.add_row(before["name"], f"{before['tokens']:,}", *_pair(*values, _log_ratio(*values)))
+            pair = _pair(before["perplexity"], after["perplexity"], lambda a, b: math.log(b / a))
+            table.add_row(before["name"], f"{before['tokens']:,}", *pair)
     console.print(table)
-    table = Table(title="rare words, by how often the text has had them", title_justify="left")
-    for name in ("sights before", "tokens", "NLL", "written", "change"):
-        table.add_column(name, justify="right")
+    names = ("sights before", "tokens", "NLL", "written", "change")
+    table = new_table("rare words, by how often the text has had them", names)
     for row in found["sights"]:
-        change = None if None in (row["model"], row["adapted"]) else row["adapted"] - row["model"]
-        table.add_row(str(row["seen"]), f"{row['tokens']:,}", *_pair(row["model"], row["adapted"], change))
+        pair = _pair(row["model"], row["adapted"], lambda a, b: b - a)
+        table.add_row(str(row["seen"]), f"{row['tokens']:,}", *pair)
     console.print(table)
 
 
@@ -110,17 +106,14 @@ def show_open(found: Found) -> None:
     for name in ["all", "known", *(f"{name} ({new['sights'][name]:,})" for name in names)]:
         table.add_column(name, justify="right")
     for row in found["variants"]:
-        values = [row["all"], row["known"], *(row["new"][name] for name in names)]
-        table.add_row(row["name"], *(_number(value) for value in values))
+        values = (row["all"], row["known"], *(row["new"][name] for name in names))
+        table.add_row(row["name"], *map(_number, values))
     console.print(table)
 
 
-def _pair(one: float | None, other: float | None, change: float | None) -> tuple[str, str, str]:
-    return _number(one), _number(other), "" if change is None else f"{change:+.3f}"
-
-
-def _log_ratio(one: float | None, other: float | None) -> float | None:
-    return None if one is None or other is None else math.log(other / one)
+def _pair(one: float | None, other: float | None, change: Callable[[float, float], float]) -> tuple[str, str, str]:
+    changed = "" if one is None or other is None else f"{change(one, other):+.3f}"
+    return _number(one), _number(other), changed
 
 
 def _number(value: float | None) -> str:

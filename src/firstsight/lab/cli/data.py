@@ -1,21 +1,22 @@
 """``firstsight data``: turn a corpus into a data folder."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tyro
-from rich.table import Table
-from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, arg
+from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, arg, subcommand
 
 from firstsight.lab.cli.folders import Audit, Info, audit, info, print_omniglot
-from firstsight.lab.cli.output import Found, Json, console, show
+from firstsight.lab.cli.output import Found, Json, console, new_table, show
 from firstsight.lab.system.progress import say
 
 Source = Annotated[Path, arg(name="from", metavar="PATH")]
-DocumentType = Literal["story", "multi", "advis", "other"]
+Out = Annotated[Path, arg(help="data folder to write")]
+MinCount = Annotated[
+    int, arg(help="words with fewer training occurrences become <unk>; 1 keeps everything that occurs")
+]
+MaxSize = Annotated[int | None, arg(help="the most types in the vocabulary; the rarest become <unk>")]
+Workers = Annotated[int | None, arg(help="processes; by default one a core. The result does not depend on it")]
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,7 @@ class Stdlib:
     Example: firstsight data stdlib --out data/stdlib
     """
 
-    out: Path
-    """data folder to write"""
+    out: Out
     json: Json = False
 
 
@@ -39,12 +39,10 @@ class Text:
 
     source: Source
     """a file; a folder with train.txt, valid.txt and test.txt; or a folder of .txt files, cut 90/5/5 by lines"""
-    out: Path
-    """data folder to write"""
+    out: Out
     min_count: int = 2
     """words with fewer training occurrences become <unk>"""
-    max_size: int | None = None
-    """the most types in the vocabulary; the rarest become <unk>"""
+    max_size: MaxSize = None
     tokenizer: Literal["words", "whitespace"] = "words"
     lower: bool = False
     """lower case"""
@@ -58,8 +56,7 @@ class WikiText2:
     Example: firstsight data wikitext-2 --from wikitext-2-v1.zip --out data/wikitext-2
     """
 
-    out: Path
-    """data folder to write"""
+    out: Out
     source: Annotated[Path | None, arg(name="from", metavar="PATH")] = None
     """the archive or the folder; without it the archive is downloaded and its SHA-256 checked"""
     cache: Path | None = None
@@ -88,19 +85,15 @@ class Gutenberg:
 
     source: Annotated[tuple[str, ...], arg(name="from", metavar="URL|FOLDER|ARCHIVE")]
     """mirrors: addresses, folders or archives laid out as 1/0/2/6/10268/10268.txt; the first that has a book is used"""
-    out: Path
-    """data folder to write"""
+    out: Out
     books: str = "listed"
     """listed: those the appendix names; all: these, and every English book under /1 for training; or the number of
     training books to take"""
     robust: bool = False
     """read markers and encodings as they are meant, not as the paper's script does"""
-    min_count: int = 1
-    """words with fewer training occurrences become <unk>; 1 keeps everything that occurs"""
-    max_size: int | None = None
-    """the most types in the vocabulary; the rarest become <unk>"""
-    workers: int | None = None
-    """processes; by default one a core. The result does not depend on it"""
+    min_count: MinCount = 1
+    max_size: MaxSize = None
+    workers: Workers = None
     cache: Path | None = None
     """folder for downloads"""
     json: Json = False
@@ -117,24 +110,20 @@ class GigaWord:
 
     source: Source
     """the folder with nyt_eng/nyt_eng_199407.gz and so on, at any depth"""
-    out: Path
-    """data folder to write"""
+    out: Out
     train_years: str = "2000-2009"
     """years of the articles that train"""
     valid_years: str = "1999"
     """years of the articles that validate"""
     test_years: str = "2010"
     """years of the articles that test"""
-    types: tuple[DocumentType, ...] = ("story",)
+    types: tuple[Literal["story", "multi", "advis", "other"], ...] = ("story",)
     """kinds of documents to take"""
     headlines: bool = False
     """take headlines too; else the body alone"""
-    min_count: int = 1
-    """words with fewer training occurrences become <unk>; 1 keeps everything that occurs"""
-    max_size: int | None = None
-    """the most types in the vocabulary; the rarest become <unk>"""
-    workers: int | None = None
-    """processes; by default one a core. The result does not depend on it"""
+    min_count: MinCount = 1
+    max_size: MaxSize = None
+    workers: Workers = None
     json: Json = False
 
 
@@ -147,8 +136,7 @@ class Omniglot:
     Example: firstsight data omniglot --from omniglot/python --out data/omniglot --size 32
     """
 
-    out: Path
-    """data folder to write"""
+    out: Out
     source: Annotated[Path | None, arg(name="from", metavar="FOLDER")] = None
     """the folder with images_background.zip and images_evaluation.zip; without it both are downloaded and checked"""
     size: int = 28
@@ -159,15 +147,15 @@ class Omniglot:
 
 
 Corpora = (
-    Annotated[Stdlib, tyro.conf.subcommand("stdlib")]
-    | Annotated[Text, tyro.conf.subcommand("text")]
-    | Annotated[WikiText2, tyro.conf.subcommand("wikitext-2")]
-    | Annotated[WikiText103, tyro.conf.subcommand("wikitext-103")]
-    | Annotated[Gutenberg, tyro.conf.subcommand("gutenberg")]
-    | Annotated[GigaWord, tyro.conf.subcommand("gigaword")]
-    | Annotated[Omniglot, tyro.conf.subcommand("omniglot")]
-    | Annotated[Info, tyro.conf.subcommand("info")]
-    | Annotated[Audit, tyro.conf.subcommand("audit")]
+    Annotated[Stdlib, subcommand("stdlib")]
+    | Annotated[Text, subcommand("text")]
+    | Annotated[WikiText2, subcommand("wikitext-2")]
+    | Annotated[WikiText103, subcommand("wikitext-103")]
+    | Annotated[Gutenberg, subcommand("gutenberg")]
+    | Annotated[GigaWord, subcommand("gigaword")]
+    | Annotated[Omniglot, subcommand("omniglot")]
+    | Annotated[Info, subcommand("info")]
+    | Annotated[Audit, subcommand("audit")]
 )
 
 
@@ -185,35 +173,31 @@ def data(command: OmitSubcommandPrefixes[OmitArgPrefixes[Corpora]]) -> int:
         return show(omniglot.summary(made), command.json, print_omniglot)
     from firstsight.lab.data import summary
 
-    return show(summary(_preparation(command)()), command.json, _print_corpus)
+    return show(summary(_prepare(command)), command.json, _print_corpus)
 
 
-def _preparation(command: Any) -> Callable[[], Any]:
+def _prepare(command: Any) -> Any:
     from firstsight.lab.data import gigaword, gutenberg, stdlib, text, wikitext
 
     options = {name: value for name, value in vars(command).items() if name not in ("source", "out", "json")}
     if isinstance(command, Stdlib):
-        return partial(stdlib.prepare, command.out)
+        return stdlib.prepare(command.out)
     if isinstance(command, WikiText2):
         variant = "wikitext-103" if isinstance(command, WikiText103) else "wikitext-2"
-        return partial(wikitext.prepare, command.source, command.out, variant, **options)
+        return wikitext.prepare(command.source, command.out, variant, **options)
     if isinstance(command, GigaWord):
         years = {split: options.pop(f"{split}_years") for split in ("train", "valid", "test")}
-        return partial(gigaword.prepare, command.source, command.out, years=years, **options)
-    return partial(
-        (gutenberg if isinstance(command, Gutenberg) else text).prepare, command.source, command.out, **options
-    )
+        return gigaword.prepare(command.source, command.out, years=years, **options)
+    corpus = gutenberg if isinstance(command, Gutenberg) else text
+    return corpus.prepare(command.source, command.out, **options)
 
 
 def _print_corpus(found: Found) -> None:
-    """What ``firstsight data`` made."""
-    table = Table(title=f"{found['corpus']}: {found['vocabulary']:,} types", title_justify="left")
-    table.add_column("split")
-    table.add_column("tokens", justify="right")
-    table.add_column("unknown", justify="right")
+    title = f"{found['corpus']}: {found['vocabulary']:,} types"
+    table = new_table(title, ("split", "tokens", "unknown"), left=("split",))
     for split, tokens in found["tokens"].items():
         unknown = found["unknown"].get(split)
         table.add_row(split, f"{tokens:,}", "" if unknown is None else f"{unknown:.2%}")
     console.print(table)
     if found["tokens"]["train"]:
-        console.print(f"Next: firstsight train {found['folder']} --out runs/first", soft_wrap=True, markup=False)
+        print(f"Next: firstsight train {found['folder']} --out runs/first")

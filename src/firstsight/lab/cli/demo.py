@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from firstsight.lab.cli.output import Found, Json, console, show
-from firstsight.lab.lm.config import Config
 from firstsight.lab.lm.recipes import RECIPES, recipe
 from firstsight.lab.system.progress import say
 
@@ -29,42 +28,29 @@ def demo(out: Path = Path("runs/demo"), json: Json = False, seed: int = 0, steps
         seed: all of them start from it.
         steps: training steps of each.
     """
-    config = recipe("demo").replace(seed=seed, steps=steps)
-    found = run_demo(out, config)
-    return show(found, json, _print_demo)
-
-
-def run_demo(out: Path, config: Config) -> dict[str, Any]:
-    """Prepare the corpus, train ``RUNS`` from the same seed, evaluate them on the test split, write the report.
-
-    What is done already in ``out`` (by a run that was interrupted) is not done again.
-
-    Returns:
-        ``{"runs": {"softmax": result, "centered": result, "hebbian": result}, "report": path, "seconds": time}``; with
-        ``"interrupted": signal`` instead of a report if training was ended by a signal.
-    """
     from firstsight.lab.data import open_corpus, stdlib
     from firstsight.lab.lm.results import evaluate_run
-    from firstsight.lab.lm.state import Outcome
     from firstsight.lab.lm.training import train
     from firstsight.lab.report import write_report
 
     start = time.perf_counter()
+    config = recipe("demo").replace(seed=seed, steps=steps)
     data = out / "data"
     corpus = open_corpus(data) if (data / "meta.json").exists() else stdlib.prepare(data)
     tokens = corpus.meta["tokens"]
     say(f"corpus: {tokens['train']:,} training tokens of Python's own documentation, {len(corpus.vocabulary):,} types")
     for name, settings in RUNS.items():
-        outcome: Outcome = train(corpus, out / name, config.replace(**settings), resume=True)
+        outcome = train(corpus, out / name, config.replace(**settings), resume=True)
         if outcome.reason.startswith("SIG"):
-            return {"runs": {}, "interrupted": outcome.reason, "seconds": time.perf_counter() - start}
+            found: Found = {"runs": {}, "interrupted": outcome.reason, "seconds": time.perf_counter() - start}
+            return show(found, json, _print_demo)
     runs = {name: evaluate_run(out / name, "test") for name in RUNS}
     report = write_report([out / name for name in RUNS], out)
-    return {"runs": runs, "report": str(report), "seconds": round(time.perf_counter() - start, 1)}
+    found = {"runs": runs, "report": str(report), "seconds": round(time.perf_counter() - start, 1)}
+    return show(found, json, _print_demo)
 
 
 def _print_demo(found: Found) -> None:
-    """The comparison, what it says, and what to try next."""
     from firstsight.lab.report import comparison_table
     from firstsight.lab.report.tables import verdict
 
@@ -72,10 +58,7 @@ def _print_demo(found: Found) -> None:
         say(f"ended by {found['interrupted']}; the same command goes on")
         return
     console.print(comparison_table(found["runs"]))
-    console.print(verdict(found["runs"]), soft_wrap=True)
-    console.print(f"Report: {found['report']}   ({found['seconds'] / 60:.1f} min)", soft_wrap=True)
-    console.print(
-        "Next: your own text.\n  firstsight data text --from FILE --out data/mine\n"
-        "  firstsight train data/mine --out runs/mine --head hebbian\n  firstsight score runs/mine FILE",
-        soft_wrap=True,
-    )
+    print(verdict(found["runs"]))
+    print(f"Report: {found['report']}   ({found['seconds'] / 60:.1f} min)")
+    print("Next: your own text.\n  firstsight data text --from FILE --out data/mine")
+    print("  firstsight train data/mine --out runs/mine --head hebbian\n  firstsight score runs/mine FILE")

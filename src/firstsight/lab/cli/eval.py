@@ -6,7 +6,7 @@ from typing import Any, Literal
 from tyro.conf import Positional
 
 from firstsight.errors import InputError
-from firstsight.lab.cli.output import Checkpoint, Found, Json, console, show
+from firstsight.lab.cli.output import Checkpoint, Found, Json, Moved, console, show
 
 
 def evaluate(
@@ -15,7 +15,7 @@ def evaluate(
     memory: str | None = None,
     tuned: Path | None = None,
     checkpoint: Checkpoint = "best",
-    data: Path | None = None,
+    data: Moved = None,
     json: Json = False,
 ) -> int:
     """Perplexity of a trained run, overall and by training frequency; writes its result.json and report.html.
@@ -31,8 +31,6 @@ def evaluate(
         split: which text.
         memory: cache, mbpa or cache,mbpa: neural cache, MbPA, or both; by default none.
         tuned: settings of the memories that sweep memory chose, RUN/memory/sweep.json; by default the paper's.
-        checkpoint: which weights.
-        data: the data folder, if it was moved since training.
     """
     from firstsight.lab.lm.results import evaluate_run
     from firstsight.lab.report import write_report
@@ -51,13 +49,13 @@ def evaluate(
 
 
 def print_result(found: Found) -> None:
-    """One evaluation."""
+    """The table of one evaluation: with its memories where it has any."""
     from firstsight.lab.report import comparison_table
 
     if found["memory"]:
         from firstsight.lab.report.memory import memory_table, told
 
         console.print(memory_table(found))
-        console.print(told(found["memory"]), soft_wrap=True, markup=False)
+        print(told(found["memory"]))
     else:
         console.print(comparison_table({found["run"]: found}))

@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
 from rich.text import Text
 from tyro.conf import Positional
 
 from firstsight.errors import InputError
-from firstsight.lab.cli.output import Found, Json, console, show
+from firstsight.lab.cli.output import Found, Json, console, new_table, show
 
 
 @dataclass(frozen=True)
@@ -88,28 +87,20 @@ def print_omniglot(found: Found) -> None:
     size, of_a_class = found["size"], sum(found["drawings_per_class"].values())
     classes = sum(found["classes"].values())
     title = f"omniglot: {classes:,} classes of {of_a_class}, {size} x {size} pixels"
-    table = Table(title=title, title_justify="left")
-    for name in ("split", "alphabets", "classes", "drawings"):
-        table.add_column(name, justify="left" if name == "split" else "right")
+    table = new_table(title, ("split", "alphabets", "classes", "drawings"), left=("split",))
     for split, number in found["classes"].items():
         table.add_row(split, f"{found['alphabets'][split]:,}", f"{number:,}", f"{number * of_a_class:,}")
     console.print(table)
-    shares = found["drawings_per_class"]
-    console.print(
-        f"{found['folder']}: of each class the first {shares['test']} drawings test, the other {shares['train']} train",
-        soft_wrap=True,
-        markup=False,
-    )
+    test, train = (found["drawings_per_class"][split] for split in ("test", "train"))
+    print(f"{found['folder']}: of each class the first {test} drawings test, the other {train} train")
     for source in found["sources"]:
         kind = "the official archive" if source["official"] else "not the official archive; its content was checked"
-        console.print(f"from {source['name']}, {kind}", soft_wrap=True, markup=False)
+        print(f"from {source['name']}, {kind}")
 
 
 def _print_info(found: Found) -> None:
-    """What a data folder holds."""
-    table = Table(title=f"{found['corpus']}: {found['vocabulary']:,} types", title_justify="left")
-    for name in ("split", "documents", "tokens", "in the paper", "difference", "unknown"):
-        table.add_column(name, justify="left" if name == "split" else "right")
+    names = ("split", "documents", "tokens", "in the paper", "difference", "unknown")
+    table = new_table(f"{found['corpus']}: {found['vocabulary']:,} types", names, left=("split",))
     for split, tokens in found["tokens"].items():
         documents, unknown = found["documents"].get(split), found["unknown"].get(split)
         paper = (found["paper"] or {}).get(split, {}).get("paper")
@@ -124,16 +115,18 @@ def _print_info(found: Found) -> None:
     console.print(table)
     if found["plot"]:
         once = found["singletons"]
-        console.print(f"{once['types']:,} types ({once['share']:.1%}) occur once in training", soft_wrap=True)
+        print(f"{once['types']:,} types ({once['share']:.1%}) occur once in training")
     for split, books in found["by_document"].items():
         text = ", ".join(f"{name} {tokens:,}" for name, tokens in books.items())
-        console.print(f"{split}, tokens of each document: {text}", soft_wrap=True, markup=False)
+        print(f"{split}, tokens of each document: {text}")
     for name, value in found["provenance"].items():
         shown = f"{found['provenance']['sources_total']:,} in meta.json" if name == "sources" else _short(value)
         if shown and name != "sources_total":
-            console.print(f"{name.replace('_', ' ')}: {shown}", soft_wrap=True, markup=False)
-    for note in [*found["notes"], *([f"Zipf plot: {found['plot']}"] if found["plot"] else [])]:
-        console.print(note, soft_wrap=True, markup=False)
+            print(f"{name.replace('_', ' ')}: {shown}")
+    for note in found["notes"]:
+        print(note)
+    if found["plot"]:
+        print(f"Zipf plot: {found['plot']}")
 
 
 def _short(value: Any) -> str:
@@ -147,22 +140,18 @@ def _short(value: Any) -> str:
 
 
 def _print_audit(found: Found) -> None:
-    """Evaluation text that also stands in training text."""
     for split, totals in found["splits"].items():
-        share = totals["share"]
-        console.print(f"{split}: {share:.2%} of its runs of {found['n']} words also stand in training", soft_wrap=True)
+        print(f"{split}: {totals['share']:.2%} of its runs of {found['n']} words also stand in training")
     shown = found["pairs"][:20]
     title = f"{found['pairs_found']:,} pairs share at least {found['min_share']:.1%} of the evaluation document"
-    table = Table(title=title, title_justify="left")
-    for name in ("evaluation", "also in", "share", "longest", "begins"):
-        table.add_column(name, justify="right" if name in ("share", "longest") else "left")
+    left = ("evaluation", "also in", "begins")
+    table = new_table(title, ("evaluation", "also in", "share", "longest", "begins"), left)
     for pair in shown:
         evaluation, other = f"{pair['split']} {pair['evaluation']}", f"{pair['found_in']} {pair['training']}"
         table.add_row(evaluation, other, f"{pair['share']:.2%}", f"{pair['longest']} words", Text(pair["excerpt"][:60]))
     console.print(table)
-    cleaned = found.get("cleaned")
-    if cleaned:
+    if cleaned := found.get("cleaned"):
         names = ", ".join(dropped["name"] for dropped in cleaned["dropped"][:20]) or "none"
-        console.print(f"{cleaned['folder']}: left out of training: {names}", soft_wrap=True, markup=False)
+        print(f"{cleaned['folder']}: left out of training: {names}")
     elif shown:
-        console.print("Next: the same command with --clean DIR writes a corpus without them", soft_wrap=True)
+        print("Next: the same command with --clean DIR writes a corpus without them")

@@ -3,10 +3,9 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich.table import Table
 from tyro.conf import OmitArgPrefixes
 
-from firstsight.lab.cli.output import Found, Json, checking_flags, console, show
+from firstsight.lab.cli.output import Checked, Found, Json, console, new_table, show
 from firstsight.lab.curriculum.convnet import Network
 from firstsight.lab.curriculum.settings import Curriculum
 
@@ -15,27 +14,17 @@ BINDING = "Accuracy in percent: new classes shown so many times; classes of the 
 
 
 @dataclass(frozen=True)
-class NetworkFlags(Network):
+class NetworkFlags(Checked, Network):
     """The convnet before the head."""
-
-    def __post_init__(self) -> None:
-        """Check every value."""
-        with checking_flags():
-            super().__post_init__()
 
 
 @dataclass(frozen=True)
-class CurriculumFlags(Curriculum):
+class CurriculumFlags(Checked, Curriculum):
     """Everything that decides a curriculum but the images."""
 
     max_steps: int = 500
     """optimizer steps at most"""
     network: NetworkFlags = field(default_factory=NetworkFlags)
-
-    def __post_init__(self) -> None:
-        """Check every value."""
-        with checking_flags():
-            super().__post_init__()
 
 
 def omniglot(
@@ -72,17 +61,15 @@ def print_curricula(found: Found) -> None:
     from firstsight.lab.report.curriculum import binding_rows, pace_rows
 
     for title, (head, *rows) in ((found["title"], pace_rows(found)), (BINDING, binding_rows(found))):
-        table = Table(title=title, title_justify="left")
-        for name in head:
-            table.add_column(name, justify="right" if name else "left")
+        table = new_table(title, head)
         for row in rows:
             table.add_row(*row)
         console.print(table)
     note = "Median of steps over seeds, and how many got there in time where not all did"
     if any("ratios" in line for panel in found["panels"] for line in panel["lines"]):
         note += "; in brackets the ratio to the steps of the panel's first line, paired by seed: median, range"
-    console.print(f"{note}. Means are ± one sample standard deviation.", soft_wrap=True)
+    print(f"{note}. Means are ± one sample standard deviation.")
     if "interrupted" in found:
-        console.print(f"ended by {found['interrupted']}; the same command goes on", soft_wrap=True)
+        print(f"ended by {found['interrupted']}; the same command goes on")
     for file, caption in found["files"].items():
-        console.print(f"{file}: {caption}", soft_wrap=True, markup=False)
+        print(f"{file}: {caption}")

@@ -3,18 +3,20 @@
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from rich.console import Console
+from rich.table import Table
 from tyro.conf import arg
 
 from firstsight.errors import InputError
 
 Found = dict[str, Any]
 Json = Annotated[bool, arg(help="print one JSON object on standard output and nothing else there")]
-Checkpoint = Literal["best", "last"]
+Checkpoint = Annotated[Literal["best", "last"], arg(help="which weights.")]
+Moved = Annotated[Path | None, arg(help="the data folder, if it was moved since training.")]
 
 console = Console(highlight=False)
 
@@ -30,6 +32,14 @@ def show(found: Found, as_json: bool, printer: Callable[[Found], None]) -> int:
     return 128 + signal.Signals[reason] if reason.startswith("SIG") else 0
 
 
+def new_table(title: str, names: Sequence[str], left: Collection[str] = ("",)) -> Table:
+    """A table with its title to the left, and its columns to the right but those named ``left``."""
+    table = Table(title=title, title_justify="left")
+    for name in names:
+        table.add_column(name, justify="left" if name in left else "right")
+    return table
+
+
 def fail(message: str, code: int) -> int:
     """Print one paragraph to standard error, and give the exit code."""
     print(f"firstsight: {message}", file=sys.stderr)
@@ -40,10 +50,12 @@ class BadFlagError(Exception):
     """An InputError about a flag. It is no ``ValueError``, since tyro takes those for its own and words them anew."""
 
 
-@contextmanager
-def checking_flags() -> Iterator[None]:
-    """Turn an InputError into a BadFlagError."""
-    try:
-        yield
-    except InputError as error:
-        raise BadFlagError(error) from error
+class Checked:
+    """Before settings among the bases of a command's flags: what they refuse is a BadFlagError."""
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        try:
+            super().__post_init__()  # type: ignore[misc]
+        except InputError as error:
+            raise BadFlagError(error) from error

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from rich.table import Table
 from tyro.conf import Positional
 
-from firstsight.lab.cli.output import Checkpoint, Found, Json, console, show
+from firstsight.lab.cli.output import Checkpoint, Found, Json, console, new_table, show
 
 
 def score(
@@ -19,7 +18,6 @@ def score(
         run: folder of the run.
         file: a plain text file in UTF-8.
         top: how many tokens to list.
-        checkpoint: which weights.
     """
     from firstsight.lab.lm.results import score_text
 
@@ -27,17 +25,11 @@ def score(
 
 
 def _print_score(found: Found) -> None:
-    """A text's perplexity and its most surprising tokens."""
     from firstsight.lab.report.tables import format_perplexity
 
     unknown = f"{found['unknown']:.2%} outside the vocabulary"
-    console.print(
-        f"perplexity {format_perplexity(found['perplexity'])} over {found['tokens']:,} tokens, {unknown}",
-        soft_wrap=True,
-    )
-    table = Table(title="most surprising", title_justify="left")
-    for name in ("token", "nll (nats)", "position", "after"):
-        table.add_column(name, justify="right" if name in ("nll (nats)", "position") else "left")
+    print(f"perplexity {format_perplexity(found['perplexity'])} over {found['tokens']:,} tokens, {unknown}")
+    table = new_table("most surprising", ("token", "nll (nats)", "position", "after"), left=("token", "after"))
     for row in found["surprising"]:
         table.add_row(row["token"], f"{row['nll']:.2f}", f"{row['position']:,}", row["before"])
     console.print(table, markup=False)

@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.table import Table
 from tyro.conf import Positional
 
-from firstsight.lab.cli.output import Checkpoint, Found, Json, console, show
+from firstsight.lab.cli.output import Checkpoint, Found, Json, Moved, console, new_table, show
 
 SHOWN = 5  # points of a grid
 
@@ -20,7 +19,7 @@ def sweep(
     mbpa_tokens: int = 5000,
     two_step_tokens: int = 500,
     checkpoint: Checkpoint = "best",
-    data: Path | None = None,
+    data: Moved = None,
     json: Json = False,
 ) -> int:
     """Choose the settings of the memories at test time on the validation split; writes RUN/memory/sweep.json.
@@ -39,8 +38,6 @@ def sweep(
         mbpa_tokens: tokens that MbPA is measured on.
         two_step_tokens: the first of these, on which two steps are held against one; each takes seconds with a
             vocabulary of 30,000; 0 for none.
-        checkpoint: which weights.
-        data: the data folder, if it was moved since training.
     """
     from firstsight.lab.reading.sweep import sweep_memory
     from firstsight.lab.report import write_report
@@ -85,13 +82,12 @@ def show_sweep(found: Found, run: Path) -> None:
         if mbpa["two_steps"]:
             _steps(mbpa["two_steps"])
     chosen, weights = found["chosen"], found["chosen"]["weights"]
-    console.print(f"chosen: cache: {_told(chosen['cache'])}; weight {weights['cache']:g}", soft_wrap=True)
+    print(f"chosen: cache: {_told(chosen['cache'])}; weight {weights['cache']:g}")
     if mbpa:
         both = "both together: cache {:g}, MbPA {:g}".format(*weights["both"])
-        console.print(f"chosen: MbPA: {_told(chosen['mbpa'])}; weight {weights['mbpa']:g}; {both}", soft_wrap=True)
+        print(f"chosen: MbPA: {_told(chosen['mbpa'])}; weight {weights['mbpa']:g}; {both}")
     names = "cache,mbpa" if mbpa else "cache"
-    command = f"firstsight eval {run} --split test --memory {names} --tuned {run / 'memory' / 'sweep.json'}"
-    console.print(f"Next: {command}", soft_wrap=True, markup=False)
+    print(f"Next: firstsight eval {run} --split test --memory {names} --tuned {run / 'memory' / 'sweep.json'}")
 
 
 def _told(settings: dict[str, Any]) -> str:
@@ -102,7 +98,7 @@ def _table(
     title: str, columns: dict[str, str], grid: dict[str, Any], paper: dict[str, Any], paper_mark: str = "paper"
 ) -> None:
     """The best points of a grid and the paper's, below the model alone."""
-    table = _new_table(title, [*columns.values(), "perplexity", "to model", ""])
+    table = new_table(title, [*columns.values(), "perplexity", "to model", ""])
     model = grid["model"]["perplexity"]
     table.add_row("model", *[""] * (len(columns) - 1), *_values(model, model), "", end_section=True)
     # Without MbPA its k and rate decide nothing: of such rows one for each weight of the cache is enough.
@@ -126,19 +122,12 @@ def _table(
 def _steps(found: Found) -> None:
     """One step of MbPA and two, each with its best weights."""
     names = ["neighbours", "rate", "one step", "to model", "two steps", "to model"]
-    table = _new_table(f"MbPA in two steps, the first {found['tokens']:,} of these tokens", names)
+    table = new_table(f"MbPA in two steps, the first {found['tokens']:,} of these tokens", names)
     model = found["model"]["perplexity"]
     for row in found["grid"]:
         pairs = [value for name in ("one", "two") for value in _values(row[name]["perplexity"], model)]
         table.add_row(f"{row['k']:,}", f"{row['lr']:g}", *pairs)
     console.print(table)
-
-
-def _new_table(title: str, names: list[str]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for name in names:
-        table.add_column(name, justify="right" if name else "left")
-    return table
 
 
 def _values(value: float | None, model: float | None) -> tuple[str, str]:

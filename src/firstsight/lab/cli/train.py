@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from tyro.conf import OmitArgPrefixes, Positional
 
 from firstsight.lab.cli.eval import print_result
-from firstsight.lab.cli.output import Found, Json, checking_flags, console, show
+from firstsight.lab.cli.output import Checked, Found, Json, show
 from firstsight.lab.lm.config import Config, load_config
 from firstsight.lab.lm.recipes import recipe
 from firstsight.lab.system.machine import cpu_multiplies_bf16
@@ -15,13 +16,8 @@ from firstsight.lab.system.progress import say
 
 
 @dataclass(frozen=True)
-class Flags(Config):
+class Flags(Checked, Config):
     """Everything that decides a training run but the data."""
-
-    def __post_init__(self) -> None:
-        """Check every value."""
-        with checking_flags():
-            super().__post_init__()
 
 
 def train_command(default: Config) -> Callable[..., int]:
@@ -65,20 +61,18 @@ def train_command(default: Config) -> Callable[..., int]:
 
 
 def _print_trained(found: Found) -> None:
-    """How training ended."""
     if found["result"]:
         print_result(found["result"])
-        console.print(f"Report: {found['run']}/report.html", soft_wrap=True)
+        print(f"Report: {found['run']}/report.html")
     else:
         say(f"stopped at step {found['step']:,} by {found['reason']}; the same command with --resume goes on")
 
 
 def _option(arguments: Sequence[str], name: str) -> str | None:
-    for i, argument in enumerate(arguments):
-        if argument == name:
-            return arguments[i + 1] if i + 1 < len(arguments) else None
-        if argument.startswith(f"{name}="):
-            return argument.removeprefix(f"{name}=")
+    for argument, following in zip_longest(arguments, arguments[1:]):
+        flag, equals, value = argument.partition("=")
+        if flag == name:
+            return value if equals else following
     return None
 
 
