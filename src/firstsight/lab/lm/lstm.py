@@ -107,14 +107,15 @@ class LanguageModel(nn.Module):
         y_BSH = self.dropout(y_BSH)
         if self.projection is not None:
             y_BSH = y_BSH @ self.projection.t()
-        h, c = [], []
+        h, c, dtype = [], [], self.embedding_weight.dtype
+        if state is not None:  # which lightning-fabric casts on its way in, as it does inputs
+            state = state[0].to(dtype), state[1].to(dtype)
         for i, layer in enumerate(self.lstm):
             first = None if state is None else (state[0][i : i + 1], state[1][i : i + 1])
             y_BSH, (h_1BH, c_1BH) = layer(y_BSH, first)
             h.append(h_1BH)
             c.append(c_1BH)
         hidden_BSD = y_BSH if self.projection is None else y_BSH @ self.projection
-        dtype = self.embedding_weight.dtype
         return hidden_BSD, (torch.cat(h).to(dtype), torch.cat(c).to(dtype))
 
 

@@ -16,7 +16,8 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-console = Console(stderr=True, highlight=False)
+# Without emoji, whose table a line from a signal's handler could find half imported.
+console = Console(stderr=True, highlight=False, emoji=False)
 
 
 class Bar:
