@@ -13,6 +13,12 @@ def flatten(hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return hidden.reshape(-1, hidden.shape[-1]), target.reshape(-1)
 
 
+def as_labels(target: Tensor) -> Tensor:
+    """Labels of any integer dtype as int64; what is no integer stays, and is refused by ``check_shapes``."""
+    integer = not (target.is_floating_point() or target.is_complex() or target.dtype == torch.bool)
+    return target.long() if integer else target
+
+
 def check_rule(T: float, gamma: float) -> None:
     """Raise InputError unless T is above 0 and gamma in [0, 1]."""
     if not T > 0:
@@ -32,7 +38,7 @@ def check_shapes(hidden: Tensor, weight: Tensor, target: Tensor) -> None:
         )
     if target.dtype != torch.int64 or not hidden.is_floating_point():
         raise InputError(
-            f"hidden is {hidden.dtype} and target {target.dtype}; expected floating point and torch.int64."
+            f"hidden is {hidden.dtype} and target {target.dtype}; expected floating point and whole numbers."
         )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from firstsight.errors import InputError
-from firstsight.functional.checks import IGNORE_INDEX, check_range, check_shapes, flatten
+from firstsight.functional.checks import IGNORE_INDEX, as_labels, check_range, check_shapes, flatten
 from firstsight.functional.tiled import nll_per_token, nll_sum
 
 
@@ -23,24 +23,36 @@ def linear_cross_entropy(
     reduction: Literal["mean", "sum", "none"] = "mean",
     compute_dtype: torch.dtype | None = None,
     nll_out: Tensor | None = None,
+    class_weight: Tensor | None = None,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     r"""Cross entropy of a linear layer without ever holding the [N, V] logits.
 
     .. math:: \mathrm{nll}_n = \log \sum_v \exp(\theta_v \cdot h_n + b_v) - (\theta_{y_n} \cdot h_n + b_{y_n})
+
+    With a weight w for each class and label smoothing :math:`\epsilon`, as ``F.cross_entropy`` has them,
+
+    .. math:: \ell_n = (1 - \epsilon)\, w_{y_n} \mathrm{nll}_n
+              - \frac{\epsilon}{V} \sum_v w_v \log p_v(h_n), \qquad
+              \mathrm{mean} = \sum_n \ell_n \Big/ \sum_n w_{y_n}
+
+    in closed form: :math:`\sum_v w_v (\theta_v \cdot h + b_v) = h \cdot \theta^\top w + b \cdot w`.
 
     How, and why so, is told in ``tiled.py`` beside this file. Gradients of gradients are not available.
 
     Args:
         hidden: [..., D] float.
         weight: [V, D] float.
-        target: [...] int64; ``ignore_index`` entries give 0 and no gradient.
+        target: [...] integers; ``ignore_index`` entries give 0 and no gradient.
         bias: [V] or None.
         reduction: "mean" over the tokens that count (0 when there are none: our decision, so that an empty
-            batch is no NaN), "sum", or "none" for one value a token.
+            batch is no NaN; likewise where all weights are 0), "sum", or "none" for one value a token.
         compute_dtype: dtype of the matrix products, for example ``torch.bfloat16``; sums and exponentials stay
             in float32 at least. None: the autocast dtype under autocast, else the inputs' own.
         nll_out: [...] float, filled with the NLL of each token, outside the graph and at no extra cost: what lies
-            behind a mean. None: nothing.
+            behind a mean, without weights and smoothing. None: nothing.
+        class_weight: [V] float, 0 or more, or None for 1. No gradient reaches it.
+        label_smoothing: epsilon, in [0, 1].
 
     Returns:
         A scalar, or [...] for "none"; nats. float32 at least.
@@ -50,11 +62,13 @@ def linear_cross_entropy(
     """
     if reduction not in ("mean", "sum", "none"):
         raise InputError(f"reduction is {reduction!r}; expected 'mean', 'sum' or 'none'.")
+    target = as_labels(target)
     check_shapes(hidden, weight, target)
     if bias is not None and bias.shape != weight.shape[:1]:
         raise InputError(f"bias is {list(bias.shape)}; expected [{weight.shape[0]}], one value for each row of weight.")
     if nll_out is not None and nll_out.shape != target.shape:
         raise InputError(f"nll_out is {list(nll_out.shape)}; expected {list(target.shape)}, one value for each target.")
+    _check_weighting(class_weight, label_smoothing, weight.shape[0])
     device = hidden.device.type
     if compute_dtype is None:
         own = torch.promote_types(hidden.dtype, weight.dtype)
@@ -64,16 +78,73 @@ def linear_cross_entropy(
     h_ND, kept_N = h_ND[keep_N], y_N[keep_N]
     if len(kept_N):
         check_range(int(kept_N.min()), int(kept_N.max()), weight.shape[0], ignore_index)
+    weighting = _Weighting(weight, bias, kept_N, class_weight, label_smoothing)
     with torch.autocast(device, enabled=False):
         if reduction == "none":
             nll_N = nll_per_token(h_ND, weight, bias, kept_N, compute_dtype)
+            loss = weighting.each(nll_N, h_ND)
         else:
-            total, nll_N = nll_sum(h_ND, weight, bias, kept_N, compute_dtype)
+            total, nll_N = nll_sum(h_ND, weight, bias, kept_N, compute_dtype, weighting.share_N)
+            loss = weighting.total(total, h_ND)
     if nll_out is not None:
         nll_out.copy_(_spread(nll_N.detach(), keep_N, target))
     if reduction == "none":
-        return _spread(nll_N, keep_N, target)
-    return total / (max(len(kept_N), 1) if reduction == "mean" else 1)
+        return _spread(loss, keep_N, target)
+    return loss / weighting.divisor() if reduction == "mean" else loss
+
+
+class _Weighting:
+    """What class weights and smoothing make of the NLL of tokens: a share of it, and a term that is linear in h."""
+
+    def __init__(
+        self, w_VD: Tensor, b_V: Tensor | None, y_N: Tensor, class_weight_V: Tensor | None, label_smoothing: float
+    ) -> None:
+        self.y_N, self.epsilon, self.w_VD, self.b_V = y_N, label_smoothing, w_VD, b_V
+        dtype = torch.promote_types(w_VD.dtype, torch.float32)
+        self.of_V = None if class_weight_V is None else class_weight_V.detach().to(dtype)
+        self.sum: Tensor | float = len(w_VD) if self.of_V is None else self.of_V.sum()
+        self.share_N: Tensor | None = None  # of the NLL in the loss; 1 - epsilon + epsilon without weights
+        if self.of_V is not None:
+            self.share_N = (1 - self.epsilon) * self.of_V[y_N] + self.epsilon * self.sum / len(w_VD)
+
+    def each(self, nll_N: Tensor, h_ND: Tensor) -> Tensor:
+        """The loss of each token [N]."""
+        loss_N = nll_N if self.share_N is None else nll_N * self.share_N
+        return loss_N + self._even(h_ND) if self.epsilon else loss_N
+
+    def total(self, total: Tensor, h_ND: Tensor) -> Tensor:
+        """Its sum, of the sum of the NLL's shares."""
+        return total + self._even(h_ND).sum() if self.epsilon else total
+
+    def divisor(self) -> Tensor | float:
+        """What a mean divides by."""
+        if self.of_V is None:
+            return max(len(self.y_N), 1)
+        weight = self.of_V[self.y_N].sum()
+        return torch.where(weight > 0, weight, 1.0)
+
+    def _even(self, h_ND: Tensor) -> Tensor:
+        """epsilon / V times what the target's logit is above the others, by their weights, [N]."""
+        dtype = torch.promote_types(self.w_VD.dtype, torch.float32)
+        h_ND, w_VD = h_ND.to(dtype), self.w_VD.to(dtype)
+        of_V = w_VD.new_ones(len(w_VD)) if self.of_V is None else self.of_V
+        even_N = (h_ND * (self.sum * w_VD[self.y_N] - of_V @ w_VD)).sum(1)
+        if self.b_V is not None:
+            b_V = self.b_V.to(dtype)
+            even_N = even_N + (self.sum * b_V[self.y_N] - of_V @ b_V)
+        return even_N * (self.epsilon / len(w_VD))
+
+
+def _check_weighting(class_weight: Tensor | None, label_smoothing: float, num_classes: int) -> None:
+    if not 0 <= label_smoothing <= 1:
+        raise InputError(f"label_smoothing is {label_smoothing}; expected a share in [0, 1], like 0.1.")
+    if class_weight is None:
+        return
+    if class_weight.shape != (num_classes,) or not class_weight.is_floating_point() or bool((class_weight < 0).any()):
+        raise InputError(
+            f"the class weights are {list(class_weight.shape)} of {class_weight.dtype}; expected [{num_classes}] "
+            "numbers, each 0 or more, one for each row of weight."
+        )
 
 
 def _spread(nll_N: Tensor, keep_N: Tensor, target: Tensor) -> Tensor:

@@ -32,20 +32,26 @@ _FEWEST_ROWS = 128
 
 
 def nll_sum(
-    h_ND: Tensor, w_VD: Tensor, b_V: Tensor | None, y_N: Tensor, compute_dtype: torch.dtype
+    h_ND: Tensor,
+    w_VD: Tensor,
+    b_V: Tensor | None,
+    y_N: Tensor,
+    compute_dtype: torch.dtype,
+    token_weight_N: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Summed NLL, a scalar in nats, and the NLL [N] it is of, outside the graph.
 
-    h [N, D], w [V, D], b [V] or None, y [N] in [0, V).
+    h [N, D], w [V, D], b [V] or None, y [N] in [0, V); the weight of each token in the sum [N], None for 1.
     """
     device = kind(h_ND)
     rows = min(_ONE_PASS_TILE[device][0], _HELD[device] // len(w_VD))
     wanted = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (h_ND, w_VD, b_V))
     if wanted and rows >= _FEWEST_ROWS:
-        total, nll_N = _OnePass.apply(h_ND, w_VD, b_V, y_N, compute_dtype, rows)  # type: ignore[no-untyped-call]
+        given = h_ND, w_VD, b_V, y_N, compute_dtype, rows, token_weight_N
+        total, nll_N = _OnePass.apply(*given)  # type: ignore[no-untyped-call]
         return total, nll_N
     nll_N = nll_per_token(h_ND, w_VD, b_V, y_N, compute_dtype)
-    return nll_N.sum(), nll_N.detach()
+    return (nll_N if token_weight_N is None else nll_N * token_weight_N).sum(), nll_N.detach()
 
 
 def nll_per_token(h_ND: Tensor, w_VD: Tensor, b_V: Tensor | None, y_N: Tensor, compute_dtype: torch.dtype) -> Tensor:
@@ -57,7 +63,14 @@ def nll_per_token(h_ND: Tensor, w_VD: Tensor, b_V: Tensor | None, y_N: Tensor, c
 class _OnePass(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, h_ND: Tensor, w_VD: Tensor, b_V: Tensor | None, y_N: Tensor, compute_dtype: torch.dtype, rows: int
+        ctx: Any,
+        h_ND: Tensor,
+        w_VD: Tensor,
+        b_V: Tensor | None,
+        y_N: Tensor,
+        compute_dtype: torch.dtype,
+        rows: int,
+        token_weight_N: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         logits = _Logits(h_ND, w_VD, b_V, compute_dtype)
         columns = _ONE_PASS_TILE[kind(h_ND)][1]
@@ -65,6 +78,8 @@ class _OnePass(torch.autograd.Function):
         gh_ND, gw_VD = (torch.zeros_like(t, dtype=logits.sum_dtype) for t in (h_ND, w_VD))
         gb_V = None if b_V is None else torch.zeros_like(b_V, dtype=logits.sum_dtype)
         nll_N = gh_ND.new_empty(len(y_N))
+        share_N = torch.ones_like(nll_N) if token_weight_N is None else token_weight_N.to(nll_N.dtype)
+        share_N1 = share_N[:, None]
         for n in slices(len(y_N), rows):
             h_RD, gh_RD = h_ND[n].to(logits.sum_dtype), gh_ND[n]
             tiles = [(v, logits.make(n, v, held[v.start * len(h_RD) :])) for v in slices(len(w_VD), columns)]
@@ -75,26 +90,27 @@ class _OnePass(torch.autograd.Function):
                 p_RC = z_RC.to(logits.sum_dtype).sub_(max_R1).exp2_()
                 sum_R1 += p_RC.sum(1, keepdim=True)
                 _add_product_(gh_RD, z_RC.copy_(p_RC), logits.weight(v))
-            gh_RD /= sum_R1
             nll_N[n] = (max_R1 + sum_R1.log2())[:, 0] * LN_2
-            scaled_RD = (h_RD / sum_R1).to(compute_dtype)
+            divisor_R1 = sum_R1 / share_N1[n]
+            gh_RD /= divisor_R1
+            scaled_RD = (h_RD / divisor_R1).to(compute_dtype)
             for v, p_RC in tiles:
                 _add_product_(gw_VD[v], p_RC.t(), scaled_RD)
                 if gb_V is not None:
-                    gb_V[v] += (p_RC / sum_R1).sum(0)
-        gh_ND -= w_VD[y_N]
-        gw_VD.index_add_(0, y_N, h_ND.to(gw_VD.dtype), alpha=-1)
+                    gb_V[v] += (p_RC / divisor_R1).sum(0)
+        gh_ND -= w_VD[y_N] * share_N1
+        gw_VD.index_add_(0, y_N, h_ND.to(gw_VD.dtype) * share_N1, alpha=-1)
         if b_V is not None and gb_V is not None:
-            gb_V = gb_V.index_add_(0, y_N, torch.ones_like(y_N, dtype=gb_V.dtype), alpha=-1).to(b_V.dtype)
+            gb_V = gb_V.index_add_(0, y_N, share_N, alpha=-1).to(b_V.dtype)
         ctx.save_for_backward(gh_ND.to(h_ND.dtype), gw_VD.to(w_VD.dtype), gb_V)
         nll_N -= _target_logit(h_ND, w_VD, b_V, y_N, logits.sum_dtype)
         ctx.mark_non_differentiable(nll_N)
-        return nll_N.sum(), nll_N
+        return (nll_N * share_N).sum(), nll_N
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        return *(None if grad is None else grad * g for grad in ctx.saved_tensors), None, None, None
+        return *(None if grad is None else grad * g for grad in ctx.saved_tensors), None, None, None, None
 
 
 class _TwoPasses(torch.autograd.Function):

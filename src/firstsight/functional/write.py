@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from firstsight.errors import InputError
-from firstsight.functional.checks import IGNORE_INDEX, check_range, check_rule, check_shapes, flatten
+from firstsight.functional.checks import IGNORE_INDEX, as_labels, check_range, check_rule, check_shapes, flatten
 
 # The rows [U, D] of classes before a write, the mean activation [U, D], the count [U] before the batch and the number
 # of activations [U] of each -> the rows after it, and what their biases [U] change by (None: nothing).
@@ -90,7 +90,7 @@ def hebbian_update_(
         weight: [V, D] float, written in place.
         counts: [V] int64, c_i, counted up in place.
         hidden: [..., D] float, the input of the softmax. Any floating dtype.
-        target: [...] int64, the classes; ``ignore_index`` entries do not count.
+        target: [...] integers, the classes; ``ignore_index`` entries do not count.
         T: number of sights after which a row is no longer written, above 0.
         gamma: smallest rate, in [0, 1].
 
@@ -98,6 +98,7 @@ def hebbian_update_(
         InputError: (a ``ValueError``) a shape, dtype, label, T or gamma is not as above.
     """
     check_rule(T, gamma)
+    target = as_labels(target)
     check_shapes(hidden, weight, target)
     dtype = torch.promote_types(weight.dtype, torch.float32)
     means = class_means(hidden.to(dtype), target, ignore_index=ignore_index)

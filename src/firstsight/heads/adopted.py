@@ -3,6 +3,7 @@
 Shapes: V classes, D features, S positions; [...] stands for any leading dimensions.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -45,6 +46,10 @@ class _AdoptedHead(HebbianSoftmax):
 
     def add_classes(self, n: int) -> None:
         super().add_classes(n)
+        self.__dict__["_linear"].out_features = self.num_classes
+
+    def remove_classes(self, classes: Iterable[int] | Tensor) -> None:
+        super().remove_classes(classes)
         self.__dict__["_linear"].out_features = self.num_classes
 
 

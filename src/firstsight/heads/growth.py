@@ -1,4 +1,4 @@
-"""Growth of a parameter in its first dimension, with all that hangs on it.
+"""Growth of a parameter in its first dimension, and the loss of rows, with all that hangs on it.
 
 The ``Parameter`` object stays: tied embeddings, ``param_groups`` and hooks go on referring to it.
 """
@@ -41,7 +41,7 @@ def check_landed(parameter: Tensor) -> None:
     """Raise InputError if the gradient just added is that of the parameter before it grew."""
     if parameter.grad is not None and parameter.grad.shape != parameter.shape:
         raise InputError(
-            f"a loss that was computed before add_classes went backward after it: its gradient is "
+            f"a loss that was computed before add_classes or remove_classes went backward after it: its gradient is "
             f"{list(parameter.grad.shape)}, the weight now {list(parameter.shape)}. Call backward() first, then grow."
         )
 
@@ -62,13 +62,34 @@ def grow_(parameter: nn.Parameter, n: int, bound: float, optimizers: Iterable[to
     grad, parameter.grad = parameter.grad, None
     longer = _longer(parameter.data, n)
     longer[-n:].uniform_(-bound, bound)
-    # A graph that is still alive holds on to the parameter's gradient accumulator, which remembers the old shape and
-    # would be used for the next graph as well. torch lets go of it when the dtype changes, not when the shape does.
-    parameter.data = longer.new_empty(0, dtype=torch.float32 if longer.dtype == torch.float64 else torch.float64)
-    parameter.data = longer
+    _replace_data(parameter, longer)
     if grad is not None:
         parameter.grad = _longer(grad, n)
         parameter.grad[-n:] = 0
+
+
+@torch.no_grad()
+def shrink_(parameter: nn.Parameter, kept: Tensor, optimizers: Iterable[torch.optim.Optimizer]) -> None:
+    """Keep these rows [n] of a parameter, of its gradient and of its optimizers' state, in this order."""
+    for optimizer in optimizers:
+        state = optimizer.state.get(parameter, {})
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.ndim:
+                state[name] = value[kept]
+    grad, parameter.grad = parameter.grad, None
+    _replace_data(parameter, parameter.data[kept])
+    if grad is not None:
+        parameter.grad = grad[kept]
+
+
+def _replace_data(parameter: nn.Parameter, data: Tensor) -> None:
+    """Give a parameter data of another length.
+
+    A graph that is still alive holds on to the parameter's gradient accumulator, which remembers the old shape and
+    would be used for the next graph as well. torch lets go of it when the dtype changes, not when the shape does.
+    """
+    parameter.data = data.new_empty(0, dtype=torch.float32 if data.dtype == torch.float64 else torch.float64)
+    parameter.data = data
 
 
 def _longer(old: Tensor, n: int) -> Tensor:

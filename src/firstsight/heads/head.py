@@ -5,6 +5,7 @@ Shapes: V classes, D features; [...] stands for any leading dimensions.
 
 import math
 from abc import abstractmethod
+from collections.abc import Iterable
 from typing import Any, Self, cast
 
 import torch
@@ -14,7 +15,7 @@ from firstsight.errors import InputError
 from firstsight.functional import IGNORE_INDEX
 from firstsight.heads.attachment import Handle
 from firstsight.heads.exchange import Group
-from firstsight.heads.growth import check_growable, check_landed, grow_
+from firstsight.heads.growth import check_growable, check_landed, grow_, shrink_
 
 
 class Head(nn.Module):
@@ -68,13 +69,19 @@ class Head(nn.Module):
         """
         if self.bias is None:
             raise InputError("this layer has no bias to start; make it with bias=True.")
-        if counts.shape != self.bias.shape or bool((counts < 0).any()):
+        with torch.no_grad():
+            self.bias.copy_(log_share(self._checked_counts(counts)))
+
+    def _checked_counts(self, counts: Tensor) -> Tensor:
+        if counts.shape != self.weight.shape[:1] or bool((counts < 0).any()):
             raise InputError(
                 f"counts is {list(counts.shape)}; expected [{self.num_classes}] occurrences, each 0 or more."
             )
-        smoothed_V = counts.cpu().double() + 1
-        with torch.no_grad():
-            self.bias.copy_((smoothed_V / smoothed_V.sum()).log())
+        return counts
+
+    def _own_counts(self) -> Tensor | None:
+        """How often each class has occurred, [V], where the head counts."""
+        return None
 
     @property
     def in_features(self) -> int:
@@ -96,7 +103,9 @@ class Head(nn.Module):
         return bool(self._attached)
 
     @abstractmethod
-    def _cross_entropy(self, hidden: Tensor, target: Tensor, reduction: str, nll_out: Tensor | None = None) -> Tensor:
+    def _cross_entropy(
+        self, hidden: Tensor, target: Tensor, reduction: str, nll_out: Tensor | None = None, **options: Any
+    ) -> Tensor:
         """The loss: its sum, its mean, or one value a token, which fills ``nll_out`` too."""
 
     def attach(self, optimizer: torch.optim.Optimizer, *, group: Group = None, after: int = 0) -> Handle:
@@ -149,6 +158,39 @@ class Head(nn.Module):
         for parameter, bound in zip(parameters, (self._bound, 0.0), strict=False):
             grow_(parameter, n, bound, optimizers)
 
+    def remove_classes(self, classes: Iterable[int] | Tensor) -> None:
+        """Forget classes: their rows and biases, gradients, optimizer state, and whatever else the head keeps of them.
+
+        The classes after them move up: labels are those of the classes that are left, in their order. The
+        ``Parameter`` objects stay, as in :meth:`add_classes`, whose conditions hold here too.
+
+        Args:
+            classes: labels in [0, V), each once; not all of them.
+
+        Raises:
+            InputError: (a ``ValueError``) classes are not as above, or an attached optimizer keeps a state whose rows
+                are not known here. Nothing has changed.
+        """
+        gone = torch.as_tensor(classes if isinstance(classes, Tensor) else list(classes)).to(torch.int64).flatten()
+        inside = len(gone) and int(gone.min()) >= 0 and int(gone.max()) < self.num_classes
+        if not inside or len(set(gone.tolist())) < len(gone) or len(gone) == self.num_classes:
+            raise InputError(
+                f"classes is {gone.tolist()[:8]}; expected labels from 0 to {self.num_classes - 1}, each once, and not "
+                "all of them."
+            )
+        parameters = [self.weight] if self.bias is None else [self.weight, self.bias]
+        optimizers = [optimizer for optimizer, _ in self._attached.values()]
+        check_growable(parameters, optimizers)
+        stays_V = torch.ones(self.num_classes, dtype=torch.bool, device=self.weight.device)
+        stays_V[gone.to(stays_V.device)] = False
+        self._keep_classes(stays_V.nonzero()[:, 0], parameters, optimizers)
+
+    def _keep_classes(
+        self, kept: Tensor, parameters: list[nn.Parameter], optimizers: list[torch.optim.Optimizer]
+    ) -> None:
+        for parameter in parameters:
+            shrink_(parameter, kept, optimizers)
+
     def _hooks(self, optimizer: torch.optim.Optimizer, group: Group, after: int) -> list[Any]:
         return [self.weight.register_post_accumulate_grad_hook(check_landed)]  # type: ignore[no-untyped-call]
 
@@ -174,3 +216,9 @@ class Head(nn.Module):
     def extra_repr(self) -> str:
         """The sizes, for ``print``."""
         return f"in_features={self.in_features}, num_classes={self.num_classes}, bias={self.bias is not None}"
+
+
+def log_share(counts: Tensor) -> Tensor:
+    """log((n + 1) / sum(n + 1)) of occurrences [V], in float64."""
+    smoothed_V = (counts.cpu() if counts.device.type == "mps" else counts).double() + 1
+    return (smoothed_V / smoothed_V.sum()).log()

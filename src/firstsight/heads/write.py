@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from firstsight.errors import InputError
 from firstsight.functional import class_sums
-from firstsight.functional.checks import check_labels, check_rule
+from firstsight.functional.checks import as_labels, check_labels, check_rule
 from firstsight.functional.write import move_rows_
 from firstsight.heads.attachment import Handle, Pending
 from firstsight.heads.exchange import Group, Sums, exchange, is_shared, merge
@@ -117,6 +117,14 @@ class HebbianWrite(Head):
             written = self._kept("written")
             self._keep("written", torch.cat([written, written.new_zeros(n, self.in_features)]))
 
+    def _keep_classes(
+        self, kept: Tensor, parameters: list[nn.Parameter], optimizers: list[torch.optim.Optimizer]
+    ) -> None:
+        self._pending.keep_classes(kept, self.num_classes)
+        super()._keep_classes(kept, parameters, optimizers)
+        for name in ["counts"] + ["written"] * self._record:
+            self._keep(name, self._kept(name)[kept])
+
     def write(self, hidden: Tensor, target: Tensor) -> None:
         """One write now, without an optimizer: a classifier in service that meets an example.
 
@@ -128,6 +136,7 @@ class HebbianWrite(Head):
             InputError: (a ``ValueError``) shapes or labels are not as above.
         """
         check_rule(self.T, self.gamma)
+        target = as_labels(target)
         check_labels(hidden, self.weight, target, self.ignore_index)
         self._apply_sums(self._sums(hidden.detach(), target), self.T)
 
@@ -147,13 +156,19 @@ class HebbianWrite(Head):
         """
         if not (self._attached and self.training and output.requires_grad):
             return
+        target = as_labels(target)
         check_labels(hidden, self.weight, target, self.ignore_index)
         seen = hidden.detach(), target
         # Remembered when the backward pass gets here, so that a loss that is only looked at leaves no trace.
         output.register_hook(lambda _: self._remember(*seen))  # type: ignore[no-untyped-call]
 
-    def _cross_entropy(self, hidden: Tensor, target: Tensor, reduction: str, nll_out: Tensor | None = None) -> Tensor:
-        result = super()._cross_entropy(hidden, target, reduction, nll_out)  # type: ignore[safe-super]
+    def _own_counts(self) -> Tensor:
+        return self._kept("counts") - 1
+
+    def _cross_entropy(
+        self, hidden: Tensor, target: Tensor, reduction: str, nll_out: Tensor | None = None, **options: Any
+    ) -> Tensor:
+        result = super()._cross_entropy(hidden, target, reduction, nll_out, **options)  # type: ignore[safe-super]
         self.observe(result, hidden, target)
         return result
 
