@@ -18,7 +18,14 @@ class Centered(HebbianSoftmax):
         super().__init__(*args, rule="centered", **options)
 
 
-MORE = {"HebbianSoftmax-centered": Centered}
+class Sight(HebbianSoftmax):
+    """A rule that tells new classes from trained ones."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, rule="sight", **options)
+
+
+MORE = {"HebbianSoftmax-centered": Centered, "HebbianSoftmax-sight": Sight}
 D, V = 5, 9
 
 

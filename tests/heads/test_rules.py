@@ -67,7 +67,7 @@ class Loop:
             new = rate * length(theta) * unit(h) + (1 - rate) * theta
         elif self.name == "direction":
             new = turned(h)
-        elif self.name == "centered":
+        elif self.name in ("centered", "sight"):  # which differ for classes that come later
             new = turned(h - m)
         elif self.name == "whitened":
             new = turned(apart)

@@ -38,7 +38,8 @@ def check_shapes(hidden: Tensor, weight: Tensor, target: Tensor) -> None:
         )
     if target.dtype != torch.int64 or not hidden.is_floating_point():
         raise InputError(
-            f"hidden is {hidden.dtype} and target {target.dtype}; expected floating point and whole numbers."
+            f"hidden is {hidden.dtype} and target {target.dtype}; expected floating point and torch.int64, or other "
+            "whole numbers."
         )
 
 

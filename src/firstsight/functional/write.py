@@ -12,9 +12,9 @@ from torch import Tensor
 from firstsight.errors import InputError
 from firstsight.functional.checks import IGNORE_INDEX, as_labels, check_range, check_rule, check_shapes, flatten
 
-# The rows [U, D] of classes before a write, the mean activation [U, D], the count [U] before the batch and the number
-# of activations [U] of each -> the rows after it, and what their biases [U] change by (None: nothing).
-Move: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None]]
+# Classes [U], their rows [U, D] before a write, the mean activation [U, D], the count [U] before the batch and the
+# number of activations [U] of each -> the rows after it, and what their biases [U] change by (None: nothing).
+Move: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None]]
 
 
 def hebbian_rate(counts: Tensor, *, T: float, gamma: float, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -105,7 +105,7 @@ def hebbian_update_(
     if len(means[0]):
         check_range(int(means[0][0]), int(means[0][-1]), weight.shape[0], ignore_index)
 
-    def move(rows_UD: Tensor, means_UD: Tensor, before_U: Tensor, _: Tensor) -> tuple[Tensor, None]:
+    def move(_: Tensor, rows_UD: Tensor, means_UD: Tensor, before_U: Tensor, __: Tensor) -> tuple[Tensor, None]:
         rate_U = hebbian_rate(before_U, T=T, gamma=gamma, dtype=dtype)
         return torch.lerp(rows_UD, means_UD, rate_U[:, None]), None
 
@@ -148,7 +148,7 @@ def move_rows_(
     classes_U, means_UD, occurrences_U, before_U = (
         x[written_U] for x in (classes_U, means_UD, occurrences_U, before_U)
     )
-    rows_UD, change_U = move(weight[classes_U].to(means_UD.dtype), means_UD, before_U, occurrences_U)
+    rows_UD, change_U = move(classes_U, weight[classes_U].to(means_UD.dtype), means_UD, before_U, occurrences_U)
     weight[classes_U] = rows_UD.to(weight.dtype)
     if bias is not None and change_U is not None:
         bias[classes_U] += change_U.to(bias.dtype)

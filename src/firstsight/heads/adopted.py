@@ -13,7 +13,7 @@ from torch._compile import _disable_dynamo
 from firstsight.errors import InputError
 from firstsight.heads.exchange import Group
 from firstsight.heads.hebbian import HebbianSoftmax
-from firstsight.heads.write import checked_counts
+from firstsight.heads.state import checked_counts
 
 
 class _AdoptedHead(HebbianSoftmax):
@@ -25,14 +25,17 @@ class _AdoptedHead(HebbianSoftmax):
     _prefix = "firstsight_"
 
     def __init__(self, linear: nn.Linear, counts: Tensor | int | None, **settings: Any) -> None:
-        counts_V, before = checked_counts(linear, counts), getattr(linear, "firstsight_moments", None)
+        counts_V = checked_counts(linear, counts)
+        before = {name: getattr(linear, self._prefix + name, None) for name in ("moments", "fresh")}
         self.__dict__["_linear"] = linear  # not a submodule: parameters and buffers stay the model's alone
         has_bias = linear.bias is not None
         super().__init__(linear.in_features, linear.out_features, bias=has_bias, device="meta", **settings)
         self._take_over(linear)
         self._keep_nothing(counts_V)
-        if before is not None and self._rule.needs != "nothing" and self._kept("moments").shape == before.shape:
-            self._keep("moments", before)
+        for name, value in before.items():
+            now = getattr(linear, self._prefix + name, None)
+            if value is not None and now is not None and now.shape == value.shape:
+                self._keep(name, value)
 
     @property
     def _keeper(self) -> nn.Module:

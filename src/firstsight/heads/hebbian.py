@@ -8,7 +8,8 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from firstsight.heads.softmax import Softmax
-from firstsight.heads.write import HebbianWrite, checked_counts
+from firstsight.heads.state import checked_counts
+from firstsight.heads.write import HebbianWrite
 
 
 class HebbianSoftmax(HebbianWrite, Softmax):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from firstsight.heads.exchange import Sums
 
-Needs: TypeAlias = Literal["nothing", "mean", "covariance"]
+Needs: TypeAlias = Literal["nothing", "mean", "covariance", "cross"]
 
 # Of the running moments: a step is forgotten after about a hundred others, for the model that makes them changes.
 RATE = 0.01
@@ -21,29 +21,37 @@ ROUNDING = 32
 
 
 def no_moments(weight: Tensor, needs: Needs) -> Tensor | None:
-    """The buffer of a layer [V, D] that has seen nothing yet: [1 + D], or [1 + D, 1 + D] for a covariance."""
+    """The buffer of a layer [V, D] that has seen nothing yet; see ``Moments``."""
     if needs == "nothing":
         return None
-    shape = [1 + weight.shape[1]] * (2 if needs == "covariance" else 1)
+    D = weight.shape[1]
+    shape = {"mean": (1 + D,), "covariance": (1 + D, 1 + D), "cross": (1 + 2 * D, 1 + D)}[needs]
     return torch.zeros(shape, dtype=torch.promote_types(weight.dtype, torch.float32), device=weight.device)
 
 
 class Moments:
     """Running moments of all activations, on a buffer that is changed in place.
 
-    The buffer holds the exponentially weighted mean of (1, h), or of (1, h)(1, h)^T, started at 0: its first value is
-    the weight of what it has seen, 1 in the long run, and dividing by it leaves no trace of the start.
+    The buffer holds the exponentially weighted mean of (1, h), of (1, h)(1, h)^T, or of (1, h, row)(1, h)^T with the
+    row of the activation's class, started at 0: its first value is the weight of what it has seen, 1 in the long run,
+    and dividing by it leaves no trace of the start.
 
     Args:
-        buffer: [1 + D] for the mean alone, or [1 + D, 1 + D].
+        buffer: [1 + D] for the mean alone, [1 + D, 1 + D] with the covariance, or [1 + 2D, 1 + D] with that of rows
+            and activations too.
     """
 
     def __init__(self, buffer: Tensor) -> None:
-        self._buffer = buffer
+        self._buffer, self._D = buffer, buffer.shape[-1] - 1
         self._first = buffer if buffer.ndim == 1 else buffer[0]
 
-    def take_in_(self, sums: Sums) -> Sums:
-        """Take in the sums of a step (of ``with_second_moment``, for a covariance), and give back the classes' own."""
+    def take_in_(self, sums: Sums, weight: Tensor) -> Sums:
+        """Take in the sums of a step (of ``with_second_moment``, for a covariance), and give back the classes' own.
+
+        Args:
+            sums: what the step saw.
+            weight: [V, D] the rows as they are now.
+        """
         classes, sums_UD, occurrences = sums
         D = int((classes < 0).sum())  # 0 when another rank skipped the step
         if tokens := int(occurrences.sum()):
@@ -51,17 +59,34 @@ class Moments:
             self._first[0] += RATE
             self._first[1:] += RATE / tokens * sums_UD[D:].sum(0)
             if self._buffer.ndim == 2:
-                self._buffer[1:, 1:] += RATE / tokens * sums_UD[:D]
+                self._buffer[1 : 1 + D, 1:] += RATE / tokens * sums_UD[:D]
+            if len(self._buffer) > 1 + self._D:
+                rows_DU = weight[classes[D:]].to(sums_UD.dtype).t()
+                self._buffer[1 + D :, 0] += RATE / tokens * (rows_DU @ occurrences[D:].to(sums_UD.dtype))
+                self._buffer[1 + D :, 1:] += RATE / tokens * (rows_DU @ sums_UD[D:])
         return classes[D:], sums_UD[D:], occurrences[D:]
+
+    def empty(self) -> bool:
+        """Whether nothing was taken in yet."""
+        return not bool(self._first[0] > 0)
 
     def mean(self) -> Tensor:
         """[D]."""
         return self._first[1:] / self._first[0]
 
+    def bare_covariance(self) -> Tensor:
+        """[D, D], as it was measured: of few activations it has no inverse."""
+        mean_D = self.mean()
+        return self._buffer[1 : 1 + self._D, 1:] / self._buffer[0, 0] - torch.outer(mean_D, mean_D)
+
+    def cross(self) -> Tensor:
+        """[D, D], the covariance of the row of an activation's class (the first dimension) with the activation."""
+        of_rows = self._buffer[1 + self._D :] / self._buffer[0, 0]
+        return of_rows[:, 1:] - torch.outer(of_rows[:, 0], self.mean())
+
     def covariance(self) -> Tensor:
         """[D, D], with a ridge on its diagonal."""
-        mean_D = self.mean()
-        covariance_DD = self._buffer[1:, 1:] / self._buffer[0, 0] - torch.outer(mean_D, mean_D)
+        mean_D, covariance_DD = self.mean(), self.bare_covariance()
         diagonal_D, info = covariance_DD.diagonal(), torch.finfo(covariance_DD.dtype)
         # Of one activation alone the difference is rounding, and may have no inverse.
         diagonal_D += (RIDGE * diagonal_D.mean()).clamp(min=ROUNDING * info.eps * mean_D.square().mean()) + info.tiny

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from firstsight.functional import hebbian_rate
+from firstsight.functional.write import Move
 from firstsight.heads.moments import ROUNDING, Moments, Needs
 
 
@@ -38,10 +39,14 @@ class Rule:
     r"""the rate is :math:`n / (\kappa + c - 1 + n)`, the posterior mean's under a prior worth kappa examples"""
     calibrated: bool = False
     """move the class's bias so that its mean share of the probability stays what it was"""
+    sighted: bool = False
+    """a class that comes to a trained layer gets row and bias from ``functional.first_sight``"""
 
     @property
     def needs(self) -> Needs:
         """What it uses of the activations' moments."""
+        if self.sighted:
+            return "cross"
         if self.whitened or self.calibrated:
             return "covariance"
         return "mean" if self.centered else "nothing"
@@ -79,6 +84,18 @@ class Rule:
         if self.whitened:
             x_ND = torch.linalg.solve(moments.covariance().to(x_ND), x_ND.t()).t()
         return x_ND
+
+    def moving(self, *, gamma: float, prior_count: float, moments: Moments | None) -> Move:
+        """The whole write of a step, for ``functional.write.move_rows_``; arguments as of its parts."""
+
+        def moved(
+            classes_U: Tensor, rows_UD: Tensor, means_UD: Tensor, before_U: Tensor, occurrences_U: Tensor
+        ) -> tuple[Tensor, Tensor | None]:
+            settings = {"gamma": gamma, "prior_count": prior_count}
+            rate_U = self.rate(before_U, occurrences_U, **settings, dtype=means_UD.dtype)
+            return self.move(rows_UD, self.prepare(means_UD, moments), rate_U, moments)
+
+        return moved
 
     def move(
         self, rows_UD: Tensor, x_UD: Tensor, rate_U: Tensor, moments: Moments | None

@@ -10,6 +10,7 @@ RULES: dict[str, Rule] = {
     "scaled": Rule(scaled=True),
     "direction": Rule(scaled=True, kept=True),
     "centered": Rule(centered=True, scaled=True, kept=True),
+    "sight": Rule(centered=True, scaled=True, kept=True, sighted=True),
     "whitened": Rule(whitened=True, scaled=True, kept=True),
     "additive": Rule(additive=True),
     "shrinkage": Rule(whitened=True, shrinking=True, calibrated=True),

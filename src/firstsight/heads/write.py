@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from firstsight.errors import InputError
 from firstsight.functional import class_sums
 from firstsight.functional.checks import as_labels, check_labels, check_rule
+from firstsight.functional.first_sight import Sight
 from firstsight.functional.write import move_rows_
 from firstsight.heads.attachment import Handle, Pending
 from firstsight.heads.exchange import Group, Sums, exchange, is_shared, merge
+from firstsight.heads.fresh import Looks, none_fresh, sighted
 from firstsight.heads.head import Head
 from firstsight.heads.moments import Moments, no_moments, with_second_moment
 from firstsight.heads.rules import check_prior, find_rule
@@ -50,6 +52,7 @@ class HebbianWrite(Head):
         check_prior(rule, prior_count, bias)
         self.T, self.gamma, self.rule, self.prior_count = T, gamma, rule, prior_count
         self._rule, self._record, self._pending = find_rule(rule), record, Pending()
+        self._looks = Looks()
         super().__init__(in_features, num_classes, bias, **options)
 
     @property
@@ -75,6 +78,7 @@ class HebbianWrite(Head):
         self._keep("counts", counts)
         self._keep("moments", no_moments(self.weight, self._rule.needs))
         self._keep("written", torch.zeros_like(self.weight.detach()) if self._record else None)
+        self._keep("fresh", none_fresh(self.weight) if self._rule.sighted else None)
 
     def attach(self, optimizer: torch.optim.Optimizer, *, group: Group = None, after: int = 0) -> Handle:
         """Write after each ``optimizer.step()`` what ``loss`` or ``nll`` saw in training since the last one.
@@ -116,14 +120,19 @@ class HebbianWrite(Head):
         if self._record:
             written = self._kept("written")
             self._keep("written", torch.cat([written, written.new_zeros(n, self.in_features)]))
+        if self._rule.sighted:
+            fresh = self._kept("fresh")
+            self._keep("fresh", torch.cat([fresh, fresh.new_ones(n)]))
+            self._looks.written(self.weight)
 
     def _keep_classes(
         self, kept: Tensor, parameters: list[nn.Parameter], optimizers: list[torch.optim.Optimizer]
     ) -> None:
         self._pending.keep_classes(kept, self.num_classes)
         super()._keep_classes(kept, parameters, optimizers)
-        for name in ["counts"] + ["written"] * self._record:
+        for name in ["counts"] + ["written"] * self._record + ["fresh"] * self._rule.sighted:
             self._keep(name, self._kept(name)[kept])
+        self._looks.forget()
 
     def write(self, hidden: Tensor, target: Tensor) -> None:
         """One write now, without an optimizer: a classifier in service that meets an example.
@@ -138,7 +147,7 @@ class HebbianWrite(Head):
         check_rule(self.T, self.gamma)
         target = as_labels(target)
         check_labels(hidden, self.weight, target, self.ignore_index)
-        self._apply_sums(self._sums(hidden.detach(), target), self.T)
+        self._apply_sums(self._sums(hidden.detach(), target), self.T, training=False)
 
     def observe(self, output: Tensor, hidden: Tensor, target: Tensor) -> None:
         """For a loss computed elsewhere: if backward reaches ``output``, the next step writes (hidden, target).
@@ -179,7 +188,7 @@ class HebbianWrite(Head):
     def _sums(self, hidden: Tensor, target: Tensor) -> Sums:
         hidden = hidden.to(torch.promote_types(self.weight.dtype, torch.float32))
         sums = class_sums(hidden, target, ignore_index=self.ignore_index)
-        if self._rule.needs != "covariance":
+        if self._rule.needs in ("nothing", "mean"):
             return sums
         return with_second_moment(sums, hidden[target != self.ignore_index])
 
@@ -206,45 +215,59 @@ class HebbianWrite(Head):
             sums = merge(pending)
         else:
             return
-        self._apply_sums(sums, T)
+        self._looks.stepped()
+        self._apply_sums(sums, T, training=True)
 
     @torch.no_grad()
-    def _apply_sums(self, sums: Sums, T: float) -> None:
+    def _apply_sums(self, sums: Sums, T: float, *, training: bool) -> None:
         """The write of a step's class sums: every write, of whatever rule, comes through here."""
-        rule, moments = self._rule, None
-        if rule.needs != "nothing":
-            self._keep("moments", self._kept("moments").to(sums[1].dtype))  # .half() of a model reaches its buffers
-            moments = Moments(self._kept("moments"))
-            sums = moments.take_in_(sums)
-        classes_U, sums_UD, occurrences_U = sums
-        before_UD = self.weight[classes_U] if self._record else None
-
-        def move(
-            rows_UD: Tensor, means_UD: Tensor, before_U: Tensor, occurrences_U: Tensor
-        ) -> tuple[Tensor, Tensor | None]:
-            rate = partial(rule.rate, gamma=self.gamma, prior_count=self.prior_count, dtype=means_UD.dtype)
-            x_UD = rule.prepare(means_UD, moments)
-            return rule.move(rows_UD, x_UD, rate(before_U, occurrences_U), moments)
-
-        means = classes_U, sums_UD / occurrences_U[:, None], occurrences_U
         with torch.autocast(self.weight.device.type, enabled=False):
+            sums, moments = self._take_in(sums, training)
+            classes_U, sums_UD, occurrences_U = sums
+            before_UD = self.weight[classes_U] if self._record else None
+            known = None if moments is None or moments.empty() else moments
+            move = self._rule.moving(gamma=self.gamma, prior_count=self.prior_count, moments=known)
+            sight = self._look(classes_U, moments, training) if moments is not None and self._rule.sighted else None
+            if sight is not None:
+                move = sighted(move, sight, self._kept("fresh"), self.bias)
+            means = classes_U, sums_UD / occurrences_U[:, None], occurrences_U
             move_rows_(self.weight, self.bias, self._kept("counts"), means, move, T=T)
         if before_UD is not None:
             self._kept("written")[classes_U] += self.weight[classes_U] - before_UD
+        if self._rule.sighted and training:
+            self._kept("fresh")[classes_U] = False  # from now on the gradient teaches them
+        elif sight is not None:
+            self._looks.written(self.weight)
+
+    def _take_in(self, sums: Sums, training: bool) -> tuple[Sums, Moments | None]:
+        """The classes' own sums, and the moments that the rule uses, after this step.
+
+        The moments that a first write looks at are those of training: where classes are new, what is written by a call
+        of ``write`` does not enter them.
+        """
+        if self._rule.needs == "nothing":
+            return sums, None
+        self._keep("moments", self._kept("moments").to(sums[1].dtype))  # .half() of a model reaches its buffers
+        moments = Moments(self._kept("moments"))
+        if self._rule.sighted and not training and bool(self._kept("fresh").any()):
+            own_U = sums[0] >= 0
+            return (sums[0][own_U], sums[1][own_U], sums[2][own_U]), moments
+        return moments.take_in_(sums, self.weight), moments
+
+    def _look(self, classes_U: Tensor, moments: Moments, training: bool) -> Sight | None:
+        """A look at the layer, if one of the classes that are written is new."""
+        fresh_V = self._kept("fresh")
+        if not bool(fresh_V[classes_U].any()):
+            return None
+        occurrences_V = (self._kept("counts") - 1).masked_fill(fresh_V, 0)
+        return self._looks.take(self.weight, self.bias, occurrences_V, moments, training)
 
     def _detach(self, key: int) -> None:
         super()._detach(key)
         self._pending.clear()
 
     def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
     ) -> None:
         errors = state_errors(
             state_dict,
@@ -255,28 +278,13 @@ class HebbianWrite(Head):
             version=local_metadata.get("version", 1),
             newest=self._version,
         )
-        error_msgs.extend(errors)
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
+        rest[-1].extend(errors)  # torch's list of messages
+        self._looks.forget()
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_pending": Pending()}
+        return {**super().__getstate__(), "_pending": Pending(), "_looks": Looks()}
 
     def extra_repr(self) -> str:
         """The sizes and the rule, for ``print``."""
         return f"{super().extra_repr()}, T={self.T}, gamma={self.gamma}, rule={self.rule}"
-
-
-def checked_counts(linear: nn.Linear, counts: Tensor | int | None) -> Tensor:
-    """The counts [V] that a layer is taken over with: those given, at least 1 each; 1 for all where none are given.
-
-    Raises:
-        InputError: they are of another shape, or below 0.
-    """
-    given = torch.as_tensor(1 if counts is None else counts, dtype=torch.int64, device=linear.weight.device)
-    if given.shape not in ((), (linear.out_features,)) or bool((given < 0).any()):
-        raise InputError(
-            f"counts is {counts}; expected one number, or [{linear.out_features}] of them, each 0 or more."
-        )
-    return given.clamp(min=1).expand(linear.out_features).clone()
