@@ -20,6 +20,8 @@ def ranks(request, tmp_path_factory):
         ("ddp", lambda n: jobs.one_process(n)),
         ("ddp_accumulating", lambda n: jobs.one_process(n, micros=2)),
         ("ddp_shrinkage", lambda n: jobs.one_process(n, micros=2, rule="shrinkage")),
+        ("ddp_sight", lambda n: jobs.one_process(n, micros=2, rule="sight")),
+        ("ddp_newcomers", lambda n: jobs.newcomers_in_one_process(n)),
         ("last_rank_is_silent", lambda n: jobs.one_process(n - 1)),
     ],
 )

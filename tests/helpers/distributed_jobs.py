@@ -90,6 +90,44 @@ def ddp_shrinkage(rank, ranks):
     return ddp(rank, ranks, micros=2, rule="shrinkage")
 
 
+def ddp_sight(rank, ranks):
+    """Rows and activations together, and classes that came to a trained head, whose rows every rank finds by itself."""
+    return ddp(rank, ranks, micros=2, rule="sight")
+
+
+def ddp_newcomers(rank, ranks):
+    """Classes that come to a head that several ranks have trained: all of them find the same rows and biases."""
+    model, optimizer = started(rule="sight")
+    wrapped = DistributedDataParallel(model)
+    for step in range(STEPS + 1):
+        if step == STEPS:
+            model.head.add_classes(2)
+            wrapped = DistributedDataParallel(model)
+        optimizer.zero_grad()
+        tokens = max(1, len(joined(step, ranks)[1]))
+        (wrapped(*with_newcomers(*share(step, rank), step)) / tokens * ranks).backward()
+        optimizer.step()
+    return result(model)
+
+
+def newcomers_in_one_process(ranks):
+    """Its reference."""
+    model, optimizer = started(rule="sight")
+    for step in range(STEPS + 1):
+        if step == STEPS:
+            model.head.add_classes(2)
+        optimizer.zero_grad()
+        x, y = with_newcomers(*joined(step, ranks), step)
+        (model(x, y) / max(1, len(y))).backward()
+        optimizer.step()
+    return result(model)
+
+
+def with_newcomers(x, y, step):
+    """In the last step every other class is one of two new ones."""
+    return x, torch.where((y % 2 == 0) & (step == STEPS), V + y % 4 // 2, y)
+
+
 def last_rank_is_silent(rank, ranks):
     """Gradients summed by hand; the last rank never calls the loss, and yet takes part in each write."""
     model, optimizer = started()
@@ -194,6 +232,8 @@ EVERYWHERE = (
     ddp,
     ddp_accumulating,
     ddp_shrinkage,
+    ddp_sight,
+    ddp_newcomers,
     last_rank_is_silent,
     overflow_on_one_rank,
     alone,
