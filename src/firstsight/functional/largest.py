@@ -5,13 +5,14 @@ Shapes: N activations, V classes, D features, C classes of a tile.
 
 import torch
 from torch import Tensor
+from torch.return_types import topk
 
 from firstsight.functional.tiles import kind, slices
 
 _HELD = {"cpu": 2**22, "cuda": 2**27}  # logits of a tile
 
 
-def largest_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
+def largest_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, k: int) -> topk:
     """The k largest of theta_v . h + b_v and their classes, each [..., k], for hidden [..., D] and weight [V, D]."""
     h_ND = hidden.reshape(-1, hidden.shape[-1]).to(weight.dtype)
     width = max(k, min(len(weight), _HELD[kind(weight)] // max(1, len(h_ND))))
@@ -27,4 +28,4 @@ def largest_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, k: int) 
         class_Nk = torch.cat([class_Nk, best.indices + v.start], 1).gather(1, both.indices)
         value_Nk = both.values
     shape = (*hidden.shape[:-1], k)
-    return value_Nk.view(shape), class_Nk.view(shape)
+    return topk((value_Nk.view(shape), class_Nk.view(shape)))

@@ -94,7 +94,7 @@ class Softmax(Head):
         """NLL in nats of each token, [...]; 0 where target is ``ignore_index``. Arguments as ``loss``."""
         return self._nll(hidden, target, "none")
 
-    def topk(self, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def topk(self, hidden: Tensor, k: int) -> torch.return_types.topk:
         """The k largest logits and their classes, the largest first, in tiles: never an [N, V] tensor.
 
         Args:
@@ -102,7 +102,8 @@ class Softmax(Head):
             k: how many, from 1 to V.
 
         Returns:
-            values [..., k] and classes [..., k] int64, as ``torch.topk`` of the logits gives them, without a graph.
+            ``values`` [..., k] and ``indices`` [..., k] int64, the classes, as ``torch.topk`` of the logits gives them;
+            without a graph.
 
         Raises:
             InputError: (a ``ValueError``) hidden is not as above, or k not from 1 to V.
