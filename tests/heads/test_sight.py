@@ -8,29 +8,31 @@ import numpy as np
 import pytest
 import torch
 
-from firstsight import HebbianSoftmax
+from firstsight import HebbianSoftmax, InputError, attach
 from firstsight.functional import first_sight as module
 from firstsight.functional.first_sight import first_sight, look
+from firstsight.heads.fresh import NEW as COMING
+from firstsight.heads.fresh import SHOWN, TAUGHT, TRAINED
 from firstsight.heads.moments import Moments
 
 D, V, NEW = 24, 120, 15
 
 
-def draw(classes, each, seed=0, spread=0.6):
+def draw(classes, each, seed=0, spread=0.6, off=1.0):
     """Examples [classes, each, D] around means that are the same at every call, off the origin."""
-    means = torch.randn(V + NEW, D, generator=torch.Generator().manual_seed(99), dtype=torch.float64) + 1
+    means = torch.randn(V + NEW, D, generator=torch.Generator().manual_seed(99), dtype=torch.float64) + off
     g = torch.Generator().manual_seed(seed)
     noise = torch.randn(len(classes), each, D, generator=g, dtype=torch.float64)
     return (means[list(classes), None] + spread * noise).float()
 
 
-def trained(bias=True, rule="sight", dtype=torch.float32):
+def trained(bias=True, rule="sight", dtype=torch.float32, off=1.0):
     """A head trained on V classes, some of them rare."""
     torch.manual_seed(0)
     head = HebbianSoftmax(D, V, T=20, gamma=0.05, bias=bias, rule=rule, dtype=dtype)
     optimizer = torch.optim.Adam(head.parameters(), lr=0.03)
     handle = head.attach(optimizer)
-    x, y = draw(range(V), 24).flatten(0, 1).to(dtype), torch.arange(V).repeat_interleave(24)
+    x, y = draw(range(V), 24, off=off).flatten(0, 1).to(dtype), torch.arange(V).repeat_interleave(24)
     kept = torch.rand(len(y), generator=torch.Generator().manual_seed(1)) < 0.2 + 0.8 * (y % 5 > 0)
     x, y = x[kept], y[kept]
     for _ in range(12):
@@ -106,7 +108,7 @@ def test_the_row_is_the_least_squares_prediction():
     for k in (1, 2, 7):
         h = np.random.default_rng(k).normal(1, 1, D)
         want = middle + C @ np.linalg.inv(between + (S - between) / k) @ (h - m)
-        given = (torch.zeros(1, D), torch.zeros(1), torch.from_numpy(h)[None], torch.tensor([k]))
+        given = (torch.zeros(1, D), torch.zeros(1), torch.zeros(1), torch.from_numpy(h)[None], torch.tensor([k]))
         found, _ = first_sight(sight, *given)
         np.testing.assert_allclose(found[0].numpy(), want, rtol=2e-3, atol=2e-3 * np.abs(want).max())
 
@@ -117,7 +119,7 @@ def test_the_bias_is_the_best_of_those_tried(monkeypatch):
     (weight, bias, occurrences), moments = parts(HEAD)
     sight = look(weight[:30], bias[:30], occurrences[:30], *moments, draws=8)
     h = draw([V], 1, seed=3)[0].double()
-    row, found = first_sight(sight, torch.zeros(1, D), torch.zeros(1), h, torch.tensor([1]))
+    row, found = first_sight(sight, torch.zeros(1, D), torch.zeros(1), torch.zeros(1), h, torch.tensor([1]))
     s = {name: None if x is None or isinstance(x, int) else x.double().numpy() for name, x in sight._asdict().items()}
     row, n = row[0].double().numpy(), sight.num_classes
     g, z, a = row @ s["face_DD"], (row - s["row_D"]) @ s["recall_DD"], row @ s["mean_D"]
@@ -133,8 +135,9 @@ def test_the_bias_is_the_best_of_those_tried(monkeypatch):
     assert abs(trials[int(np.argmax(worth))] - float(found)) <= 1.01 * (trials[1] - trials[0])
 
 
-def test_examples_may_come_at_once_or_one_by_one():
-    head = HEAD
+@pytest.mark.parametrize("bias", [True, False])
+def test_examples_may_come_at_once_or_one_by_one(bias):
+    head = HEAD if bias else trained(bias=False)
     at_once, one_by_one = met(head, 4), copy.deepcopy(head)
     one_by_one.add_classes(NEW)
     for x in draw(range(V, V + NEW), 4, seed=5).unbind(1):
@@ -177,7 +180,7 @@ def test_what_is_written_in_service_does_not_enter_the_moments_nor_the_trained_r
     assert torch.equal(head.moments, HEAD.moments)
     assert torch.equal(head.weight[:V], HEAD.weight)
     assert torch.equal(head.bias[:V], HEAD.bias)
-    assert head.fresh.tolist() == [False] * V + [True] * NEW
+    assert head.fresh.tolist() == [TRAINED] * V + [SHOWN] * NEW
 
 
 def test_a_saved_head_goes_on_and_a_copy_too():
@@ -204,7 +207,14 @@ def test_in_training_a_new_class_is_known_after_the_step_that_shows_it():
     head.loss(x, y).backward()
     optimizer.step()
     assert (head.nll(x, y) < before - 1).double().mean() > 0.9
-    assert not head.fresh.any(), "from now on the gradient teaches them"
+    assert (head.fresh[V:] == TAUGHT).all()
+    assert accuracies_old(head) > accuracies_old(HEAD) - 0.03
+    rows = head.weight[V:].detach().clone()
+    for step in range(5):  # what a later write would do to them cost 10 points of the old classes
+        optimizer.zero_grad()
+        head.loss(draw(range(V, V + NEW), 1, seed=20 + step)[:, 0], y).backward()
+        optimizer.step()
+    torch.testing.assert_close(head.weight[V:], rows, rtol=0, atol=1e-3)
     assert accuracies_old(head) > accuracies_old(HEAD) - 0.03
 
 
@@ -244,3 +254,137 @@ def test_many_classes_are_stood_for_by_some():
     whole, some = (look(weight, bias, occurrences, *moments, stand_ins=n) for n in (V, 60))
     assert (len(whole.g_SD), len(some.g_SD)) == (V, 60)
     assert float(some.share_SR.sum()) == pytest.approx(float(whole.share_SR.sum()), rel=0.2)
+
+
+@pytest.mark.parametrize("off", [0.0, 0.3, 1.0])
+def test_without_a_bias_no_class_is_harmed_wherever_the_mean_is(off):
+    head = trained(bias=False, off=off)
+    h, y = draw(range(V), 10, seed=7, off=off).flatten(0, 1), torch.arange(V).repeat_interleave(10)
+    before = (head(h).argmax(1) == y).double().mean()
+    head.add_classes(NEW)
+    for x in draw(range(V, V + NEW), 6, seed=5, off=off).unbind(1):
+        head.write(x, torch.arange(V, V + NEW))
+    assert head.weight.isfinite().all()
+    assert (head(h).argmax(1) == y).double().mean() > before - 0.05
+    new = draw(range(V, V + NEW), 10, seed=6, off=off)
+    assert (head(new).argmax(2) == torch.arange(V, V + NEW)[:, None]).double().mean() > 0.8
+
+
+def test_a_new_class_that_was_seen_t_times_is_only_counted():
+    head = met(HEAD, 1)
+    for _ in range(25):
+        head.write(draw([V], 1, seed=3)[0], torch.tensor([V]))
+    assert head.counts[V] == 27
+    rows = head.weight.detach().clone()
+    head.write(draw([V], 1, seed=4)[0], torch.tensor([V]))
+    assert torch.equal(head.weight, rows)
+    head = copy.deepcopy(HEAD)
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.0)
+    head.attach(optimizer, after=1)
+    head.add_classes(1)
+    for kind in (COMING, TAUGHT):  # the first step only counts
+        head.loss(draw([V], 1)[0], torch.tensor([V])).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        assert head.fresh[V] == kind
+
+
+def test_a_layer_that_saw_too_little_says_so_and_keeps_the_class_for_later():
+    torch.manual_seed(0)
+    head = HebbianSoftmax(D, V, rule="sight")
+    optimizer = torch.optim.Adam(head.parameters(), lr=0.03)
+    head.attach(optimizer)
+    x, y = draw(range(V), 24).flatten(0, 1), torch.arange(V).repeat_interleave(24)
+
+    def step(which):
+        optimizer.zero_grad()
+        head.loss(x[which], y[which]).backward()
+        optimizer.step()
+
+    step(slice(None, None, 7))
+    head.add_classes(1)
+    with pytest.warns(UserWarning, match="as the rule 'centered' writes it"):
+        head.write(draw([V], 1)[0], torch.tensor([V]))
+    assert head.fresh[V] == COMING
+    for part in torch.randperm(3 * len(y)).remainder(len(y)).split(60):
+        step(part)
+    head.write(draw([V], 4)[0], torch.tensor([V] * 4))
+    assert head.fresh[V] == SHOWN
+    assert (head(draw([V], 20, seed=6)[0]).argmax(1) == V).double().mean() > 0.5
+
+
+@pytest.mark.parametrize("spoil", ["rows", "bias", "mixed", "reset"])
+def test_no_look_outlives_what_it_saw(spoil, monkeypatch):
+    head, calls = met(HEAD, 1), []
+    real = module.look
+    monkeypatch.setattr("firstsight.heads.fresh.look", lambda *given: (calls.append(1), real(*given))[1])
+    with torch.no_grad():
+        if spoil == "rows":
+            head.weight[:V] *= 2
+        elif spoil == "bias":
+            head.bias[:V] += 1
+        elif spoil == "mixed":
+            head.counts[0] = 2  # a rare class, which is written along with a new one
+            head.write(draw([0, V], 1)[:, 0], torch.tensor([0, V]))
+            calls.clear()
+        else:
+            moments, counts, fresh = head.moments.clone(), head.counts.clone(), head.fresh.clone()
+            head.reset_parameters()
+            head.moments, head.counts, head.fresh = moments, counts, fresh
+    head.add_classes(1)
+    head.write(draw([V], 1)[0], torch.tensor([V]))
+    assert calls == [1]
+
+
+def test_where_there_is_nothing_to_tell_classes_by_it_writes_as_centered():
+    head = copy.deepcopy(HEAD)
+    with torch.no_grad():
+        head.weight.zero_()
+    head.add_classes(1)
+    with pytest.warns(UserWarning, match="as the rule 'centered' writes it"):
+        head.write(draw([V], 1)[0], torch.tensor([V]))
+    assert head.weight.isfinite().all()
+
+
+def test_what_is_left_of_a_pending_batch_has_its_share_of_the_second_moment():
+    torch.manual_seed(0)
+    head = HebbianSoftmax(D, 4, rule="whitened")
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.1)
+    head.attach(optimizer)
+    y = torch.tensor([0] * 90 + [1, 2, 3, 1, 2, 3, 1, 2, 3, 1])
+    h = torch.randn(100, D, generator=torch.Generator().manual_seed(1))
+    head.loss(h, y).backward()
+    head.remove_classes([0])
+    optimizer.step()
+    found = Moments(head.moments).bare_covariance().trace() + Moments(head.moments).mean().square().sum()
+    torch.testing.assert_close(found, h.square().sum(1).mean(), rtol=1e-4, atol=0)
+    for bad in ([1.7], [True]):
+        with pytest.raises(InputError, match="expected labels"):
+            head.remove_classes(bad)
+
+
+def test_an_adopted_layer_that_changes_its_rule_keeps_nothing_of_the_old_one():
+    linear = torch.nn.Linear(D, 6)
+    optimizer = torch.optim.SGD(linear.parameters(), lr=0.1)
+    handle = attach(linear, optimizer, counts=500, rule="sight")
+    handle.head.add_classes(2)
+    assert linear.firstsight_fresh.tolist() == [0] * 6 + [1] * 2
+    handle.remove()
+    handle = attach(linear, optimizer, rule="sight")
+    assert linear.firstsight_fresh.tolist() == [0] * 6 + [1] * 2, "it goes on"
+    handle.remove()
+    handle = attach(linear, optimizer, counts=500, rule="sight")
+    assert not linear.firstsight_fresh.any(), "counts that are given are those of trained classes"
+    handle.remove()
+    attach(linear, optimizer, rule="paper")
+    assert set(linear.state_dict()) == {"weight", "bias", "firstsight_counts"}
+
+
+def test_draws_are_made_on_the_cpu_whatever_the_default_device():
+    (weight, bias, occurrences), moments = parts(HEAD)
+    torch.set_default_device("meta")
+    try:
+        sight = look(weight, bias, occurrences, *moments, stand_ins=60)
+    finally:
+        torch.set_default_device(None)
+    torch.testing.assert_close(sight.draw_RD, look(weight, bias, occurrences, *moments, stand_ins=60).draw_RD)

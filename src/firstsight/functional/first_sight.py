@@ -16,8 +16,8 @@ is :math:`z = Z^\top (h - m)`, a row recalls :math:`Z^\top C^\top T^{-1} (\theta
 .. math:: \theta \leftarrow \theta + C Z\, \mathrm{diag}\!\Big(\frac{n}{1 + (k + n - 1)\rho}\Big)
           \big(\overline{z} - \mathrm{recalled}(\theta)\big) \qquad (1)
 
-for n examples of a class seen k times before; a new one starts at :math:`\bar\theta`. Where there are biases,
-examples may come at once or one by one. Where :math:`\rho = 1`, an example says all there is, and the rate is the
+for n examples of a class seen k times before; a new one starts at :math:`\bar\theta`. Examples
+may come at once or one by one. Where :math:`\rho = 1`, an example says all there is, and the rate is the
 paper's 1/c.
 
 *The bias is the one that wins most, tried on imagined activations.* Each old class is stood for by a Gaussian around
@@ -28,8 +28,10 @@ wider, for its own mean is known from k examples only. With R fixed draws of eac
           P(\text{it takes one of class } i \text{ that was right}) \qquad (2)
 
 with :math:`w_i` the share of class i in training and s that of the new one, 1/V. Probabilities are smoothed counts of
-draws. A layer without a bias moves the row along the direction in which the logit of all activations moves most
-evenly; later examples then find that in what the row recalls, and one by one comes out a little different.
+draws. A layer without a bias moves the row along
+:math:`S^{-1} m`, along which the logit of all activations moves most evenly, if it does so evenly enough: with a
+standard deviation of a quarter at most; else there is no bias. How far is kept, so that later examples can be compared
+with what the row was without.
 
 Where classes are few, a little of the prior that a row points where its activations point is added to all three
 covariances, as :math:`r = 0.06\, D / V` of their mean variances. The form, the ridge, the draws and the smoothing
@@ -49,6 +51,7 @@ STAND_INS = 2048  # S at most: of more classes the most frequent half of S, and 
 DRAWS = 64  # R
 RIVALS = 256  # old classes that compete for the new one's own activations
 SMOOTHING, TRIALS = 0.3, 81  # of the share won as a function of the bias: standard deviations, and biases tried
+_EVEN = 16.0  # m' S^-1 m, one over the variance of a lift's effect, below which it would do harm
 _LEAST = 0.05  # how little of itself the direction that stands for a bias may add to a logit
 
 
@@ -111,11 +114,12 @@ def look(
     lift_D = None
     if bias is None:
         even_D = torch.linalg.solve(S_DD, mean_D)
-        lift_D = even_D / (even_D @ mean_D).clamp(min=torch.finfo(torch.float64).tiny)
+        evenness = even_D @ mean_D
+        lift_D = even_D / evenness if evenness >= _EVEN else torch.zeros_like(even_D)
     at_S, times_S = _stand_ins(share_V, stand_ins)
     g_SD, z_SD = w_VD[at_S] @ face_DD, (w_VD[at_S] - row_D) @ recall_DD
     at_mean_S = w_VD[at_S] @ mean_D + (0 if bias is None else bias[at_S].double())
-    draw_RD = torch.randn(draws // 2, D, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    draw_RD = torch.randn(draws // 2, D, generator=_generator(), dtype=torch.float64, device="cpu")
     draw_RD = torch.cat([draw_RD, -draw_RD]).to(weight.device)
     logit_SS = z_SD @ g_SD.t() + at_mean_S
     spread_RS = (draw_RD * (1 - rho_D).sqrt()) @ g_SD.t()
@@ -143,7 +147,14 @@ def look(
 
 @torch.no_grad()
 def first_sight(
-    sight: Sight, rows: Tensor, seen: Tensor, hidden: Tensor, examples: Tensor, *, price: float = 1.0
+    sight: Sight,
+    rows: Tensor,
+    biases: Tensor,
+    seen: Tensor,
+    hidden: Tensor,
+    examples: Tensor,
+    *,
+    price: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Rows and biases of classes after some examples more: equations (1) and (2) of this module.
 
@@ -153,16 +164,18 @@ def first_sight(
     Args:
         sight: what :func:`look` found.
         rows: [U, D] as they stand; of a class never seen anything.
+        biases: [U] as they stand; of a layer without, what the last call gave.
         seen: [U] k, how many examples each has had.
         hidden: [U, D] mean activation of the new examples.
         examples: [U] n, how many these are.
         price: what an activation that a trained class loses costs, in those that a new one wins.
 
     Returns:
-        rows [U, D]; biases [U], zeros where the layer has none, for then the rows hold them. float32.
+        rows [U, D]; biases [U], which the rows hold already where the layer has none. float32.
     """
     h_UD, n_U1, k_U1 = hidden.float(), examples.float()[:, None], seen.float()[:, None]
-    rows_UD = torch.where(k_U1 > 0, rows.float(), sight.row_D)
+    rows_UD = rows.float() if sight.lift_D is None else rows.float() - biases.float()[:, None] * sight.lift_D
+    rows_UD = torch.where(k_U1 > 0, rows_UD, sight.row_D)
     rate_UD = n_U1 / (1 + (k_U1 + n_U1 - 1) * sight.rho_D)
     away_UD = (h_UD - sight.mean_D) @ sight.see_DD - (rows_UD - sight.row_D) @ sight.recall_DD
     rows_UD = rows_UD + (rate_UD * away_UD) @ sight.tell_DD
@@ -173,7 +186,7 @@ def first_sight(
     bias_U = torch.stack([_bias(sight, *one, price) for one in own])
     if sight.lift_D is None:
         return rows_UD, bias_U
-    return rows_UD + bias_U[:, None] * sight.lift_D, torch.zeros_like(bias_U)
+    return rows_UD + bias_U[:, None] * sight.lift_D, bias_U
 
 
 def _bias(sight: Sight, g_D: Tensor, z_D: Tensor, at_mean: Tensor, left_D: Tensor, price: float) -> Tensor:
@@ -196,6 +209,10 @@ def _bias(sight: Sight, g_D: Tensor, z_D: Tensor, at_mean: Tensor, left_D: Tenso
     return trial_B[(won_B / sight.num_classes - price * lost_B).argmax()]
 
 
+def _generator() -> torch.Generator:
+    return torch.Generator("cpu").manual_seed(0)
+
+
 def _inverse_root(M_DD: Tensor) -> Tensor:
     values_D, vectors_DD = torch.linalg.eigh(M_DD)
     root_DD: Tensor = vectors_DD * values_D.clamp(min=values_D[-1] * 1e-12).rsqrt() @ vectors_DD.t()
@@ -209,6 +226,6 @@ def _stand_ins(share_V: Tensor, most: int) -> tuple[Tensor, Tensor]:
         return known, torch.ones_like(share_V[known])
     order = known[share_V[known].argsort(descending=True, stable=True)]
     top, rest = order[: most // 2], order[most // 2 :]
-    drawn = torch.randperm(len(rest), generator=torch.Generator().manual_seed(0))[: most - len(top)].to(rest.device)
+    drawn = torch.randperm(len(rest), generator=_generator(), device="cpu")[: most - len(top)].to(rest.device)
     times = torch.full((len(drawn),), len(rest) / len(drawn), dtype=share_V.dtype, device=share_V.device)
     return torch.cat([top, rest[drawn]]), torch.cat([torch.ones_like(share_V[top]), times])

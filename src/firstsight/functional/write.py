@@ -148,6 +148,8 @@ def move_rows_(
     classes_U, means_UD, occurrences_U, before_U = (
         x[written_U] for x in (classes_U, means_UD, occurrences_U, before_U)
     )
+    if len(classes_U) == 0:
+        return
     rows_UD, change_U = move(classes_U, weight[classes_U].to(means_UD.dtype), means_UD, before_U, occurrences_U)
     weight[classes_U] = rows_UD.to(weight.dtype)
     if bias is not None and change_U is not None:

@@ -25,8 +25,9 @@ class _AdoptedHead(HebbianSoftmax):
     _prefix = "firstsight_"
 
     def __init__(self, linear: nn.Linear, counts: Tensor | int | None, **settings: Any) -> None:
-        counts_V = checked_counts(linear, counts)
-        before = {name: getattr(linear, self._prefix + name, None) for name in ("moments", "fresh")}
+        goes_on = getattr(linear, self._prefix + "counts", None) if counts is None else None
+        counts_V = checked_counts(linear, counts if goes_on is None else goes_on)
+        before = {name: linear._buffers.pop(self._prefix + name, None) for name in ("moments", "fresh", "lifted")}
         self.__dict__["_linear"] = linear  # not a submodule: parameters and buffers stay the model's alone
         has_bias = linear.bias is not None
         super().__init__(linear.in_features, linear.out_features, bias=has_bias, device="meta", **settings)
@@ -34,7 +35,8 @@ class _AdoptedHead(HebbianSoftmax):
         self._keep_nothing(counts_V)
         for name, value in before.items():
             now = getattr(linear, self._prefix + name, None)
-            if value is not None and now is not None and now.shape == value.shape:
+            same = value is not None and now is not None and now.shape == value.shape
+            if same and (name == "moments" or goes_on is not None):  # counts that are given are of trained classes
                 self._keep(name, value)
 
     @property
@@ -173,7 +175,7 @@ def attach(
         T: as :class:`HebbianSoftmax`.
         gamma: as :class:`HebbianSoftmax`.
         rule: as :class:`HebbianSoftmax`. Those that need running moments keep them in a second buffer,
-            ``firstsight_moments``.
+            ``firstsight_moments``, and "sight" which classes are new in a third, ``firstsight_fresh``.
         counts: as :meth:`HebbianSoftmax.from_linear`; None goes on from the ``firstsight_counts`` it has, else 1.
             **For a layer that is already trained give them**: with 1, the next sight of a class overwrites its row.
         shift: logits at position t predict label t + shift. 1 for the causal language models of transformers, which
@@ -190,8 +192,7 @@ def attach(
     if shift < 0:
         raise InputError(f"shift is {shift}; expected 0 or more: logits at position t predict label t + shift.")
     linear = _output_layer(model_or_linear)
-    before = getattr(linear, "firstsight_counts", None)
-    head = _AdoptedHead(linear, before if counts is None else counts, T=T, gamma=gamma, rule=rule)
+    head = _AdoptedHead(linear, counts, T=T, gamma=gamma, rule=rule)
     hooks: list[Any] = [head.attach(optimizer, group=group)]
     capture = _Capture(head, shift)
     hooks.append(linear.register_forward_hook(capture.after_linear, with_kwargs=True))

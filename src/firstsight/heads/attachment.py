@@ -70,6 +70,9 @@ class Pending:
         for i, (classes_U, sums_UD, occurrences_U) in enumerate(self._entries):
             now_U = torch.where(classes_U < 0, classes_U, place_V[classes_U.clamp(min=0)])  # below 0: moments
             stays_U = (classes_U < 0) | (now_U >= 0)
+            # The sum of h h^T is of all examples: what is left of them has its share of it.
+            share = occurrences_U[stays_U].sum() / occurrences_U.sum().clamp(min=1)
+            sums_UD = torch.where((classes_U < 0)[:, None], sums_UD * share, sums_UD)
             self._entries[i] = now_U[stays_U], sums_UD[stays_U], occurrences_U[stays_U]
 
     def clear(self) -> None:

@@ -1,7 +1,10 @@
-"""Classes that come to a layer after it was trained: the look at it that their first writes need, and these writes.
+"""Classes that come to a layer after it was trained: what they are, the look that their first writes need, the writes.
 
 Shapes: V classes, D features, U classes that are written.
 """
+
+import warnings
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -10,15 +13,20 @@ from firstsight.functional.first_sight import Sight, first_sight, look
 from firstsight.functional.write import Move
 from firstsight.heads.moments import Moments
 
+# What a class is, in the buffer ``fresh`` [V] uint8. What is taught has its row from a first sight and the gradient
+# since: no write touches it any more, for one would put its direction back to that of a few examples.
+TRAINED, NEW, SHOWN, TAUGHT = 0, 1, 2, 3
 HORIZON = 100  # steps of training for which a look stays good: about as long as the moments remember
+READY = 0.25  # how much of their memory is filled before there is a look: 29 steps of a hundred
 
 
 class Looks:
-    """The last look at a layer. It is made anew when rows were changed by anything but the writes of new classes."""
+    """The last look at a layer, good until rows or biases change by anything but the writes of new classes."""
 
     def __init__(self) -> None:
         self._sight: Sight | None = None
-        self._version, self._steps = -1, 0
+        self._stamp: object = None
+        self._steps = 0
 
     def stepped(self) -> None:
         """A step of training was taken."""
@@ -28,14 +36,20 @@ class Looks:
         """The layer has become another."""
         self._sight = None
 
-    def written(self, weight: Tensor) -> None:
-        """The rows of new classes were added or written: what the look has seen is as it was."""
-        self._version = weight._version
+    def keep(self, weight: Tensor, bias: Tensor | None) -> Callable[[], None]:
+        """Call what this returns after a change that leaves trained classes alone: a look that is good stays so."""
+        good = self._stamp == _stamp(weight, bias)
+
+        def changed() -> None:
+            if good:
+                self._stamp = _stamp(weight, bias)
+
+        return changed
 
     def take(
         self, weight: Tensor, bias: Tensor | None, occurrences_V: Tensor, moments: Moments, training: bool
     ) -> Sight | None:
-        """The look that is good now; None while there is nothing to look at.
+        """The look that is good now; None while there is nothing to look at, which is warned of.
 
         Args:
             weight: [V, D].
@@ -44,36 +58,82 @@ class Looks:
             moments: of training.
             training: whether rows change at every step: a look is then good for ``HORIZON`` of them.
         """
-        if moments.empty() or int((occurrences_V > 0).sum()) < 2:
-            return None
-        changed = self._steps >= HORIZON if training else self._steps > 0 or weight._version != self._version
-        if self._sight is None or changed:
-            parts = moments.mean(), moments.bare_covariance(), moments.cross()
-            self._sight = look(weight.detach(), None if bias is None else bias.detach(), occurrences_V, *parts)
-            self._version, self._steps = weight._version, 0
+        stamp = _stamp(weight, bias)
+        changed = self._steps >= HORIZON if training else self._steps > 0 or stamp != self._stamp
+        if self._sight is None or changed or self._sight.row_D.device != weight.device:
+            self._sight, self._stamp, self._steps = _look(weight, bias, occurrences_V, moments), stamp, 0
+        if self._sight is None:
+            warnings.warn(
+                "a new class is written as the rule 'centered' writes it, for the layer has not yet seen 30 steps of "
+                "training with two classes and activations that differ: a trained layer would hardly find it.",
+                stacklevel=2,
+            )
         return self._sight
 
 
-def sighted(move: Move, sight: Sight, fresh_V: Tensor, bias_V: Tensor | None) -> Move:
-    """``move``, but for the classes that are new: their rows and biases are those of ``first_sight``."""
+def _look(weight: Tensor, bias: Tensor | None, occurrences_V: Tensor, moments: Moments) -> Sight | None:
+    if moments.weight() < READY or int((occurrences_V > 0).sum()) < 2:
+        return None
+    parts = moments.mean(), moments.bare_covariance(), moments.cross()
+    try:
+        sight = look(weight.detach(), None if bias is None else bias.detach(), occurrences_V, *parts)
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        # rows or activations that are all equal, or not finite
+        return None
+    return sight if bool(sight.tell_DD.isfinite().all() and sight.recall_DD.isfinite().all()) else None
+
+
+def _stamp(weight: Tensor, bias: Tensor | None) -> object:
+    """Equal as long as the parameters hold the same; inference tensors do not tell, and never equal."""
+    parts = [weight] if bias is None else [weight, bias]
+    if any(part.is_inference() for part in parts):
+        return object()
+    return [(part.device, part.dtype, part._version) for part in parts]
+
+
+def sighted(move: Move, sight: Sight | None, fresh_V: Tensor, bias_V: Tensor, lifted: bool) -> Move:
+    """``move``, but new classes get the rows and biases of ``first_sight``, and taught ones keep theirs.
+
+    ``lifted``: the layer has no bias. Then ``bias_V`` is what its rows hold of one, and is changed in place.
+    """
 
     def moved(
         classes_U: Tensor, rows_UD: Tensor, means_UD: Tensor, before_U: Tensor, occurrences_U: Tensor
     ) -> tuple[Tensor, Tensor | None]:
+        is_U = fresh_V[classes_U]
         new_UD, _ = move(classes_U, rows_UD, means_UD, before_U, occurrences_U)
-        fresh_U = fresh_V[classes_U]
-        given = (x[fresh_U] for x in (rows_UD, before_U - 1, means_UD, occurrences_U))
+        new_UD = torch.where((is_U == TAUGHT)[:, None], rows_UD, new_UD)
+        coming_U = coming(is_U)
+        if sight is None or not bool(coming_U.any()):
+            return new_UD, None
+        seen_U = (before_U - 1).masked_fill(is_U == NEW, 0)
+        bias_U = bias_V[classes_U]
+        given = (x[coming_U] for x in (rows_UD, bias_U, seen_U, means_UD, occurrences_U))
         rows_FD, bias_F = first_sight(sight, *given)
-        new_UD[fresh_U] = rows_FD.to(new_UD.dtype)
-        if bias_V is None:
+        new_UD[coming_U] = rows_FD.to(new_UD.dtype)
+        if lifted:
+            bias_V[classes_U[coming_U]] = bias_F
             return new_UD, None
         change_U = torch.zeros_like(new_UD[:, 0])
-        change_U[fresh_U] = (bias_F - bias_V[classes_U[fresh_U]]).to(change_U.dtype)
+        change_U[coming_U] = (bias_F - bias_U[coming_U]).to(change_U.dtype)
         return new_UD, change_U
 
     return moved
 
 
-def none_fresh(weight: Tensor) -> Tensor:
-    """The buffer [V] bool of a layer without new classes."""
-    return torch.zeros(len(weight), dtype=torch.bool, device=weight.device)
+def coming(fresh: Tensor) -> Tensor:
+    """Whether classes are those that a first sight is for, as bool."""
+    return (fresh == NEW) | (fresh == SHOWN)
+
+
+def written_(fresh_V: Tensor, classes_U: Tensor, training: bool) -> bool:
+    """Note that classes were written with a look at the layer, and tell whether none of them was a trained one."""
+    is_U = fresh_V[classes_U]
+    fresh_V[classes_U[coming(is_U)]] = TAUGHT if training else SHOWN
+    return not bool((is_U == TRAINED).any())
+
+
+def none_fresh(weight: Tensor, bias: Tensor | None) -> dict[str, Tensor]:
+    """The buffers of a layer without new classes: ``fresh`` [V], and ``lifted`` [V] where it has no bias."""
+    fresh_V = torch.zeros(len(weight), dtype=torch.uint8, device=weight.device)
+    return {"fresh": fresh_V} if bias is not None else {"fresh": fresh_V, "lifted": fresh_V.float()}

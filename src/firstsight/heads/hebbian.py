@@ -42,10 +42,14 @@ class HebbianSoftmax(HebbianWrite, Softmax):
 
     Attributes:
         weight: [V, D] parameter. Where it is tied to an input embedding, the write reaches that too.
-        bias: [V] parameter or None; never written, only trained, but by rules that are calibrated.
+        bias: [V] parameter or None; never written, only trained, but by rules that are calibrated
+            and, for new classes, by "sight".
         counts: [V] int64 buffer, part of ``state_dict``: 1 + occurrences in training.
-        moments: buffer of rules that use the activations' mean, [1 + D], or covariance, [1 + D, 1 + D]: see
-            ``moments.Moments``.
+        moments: buffer of rules that use the activations' mean, [1 + D], or covariance, [1 + D, 1 + D], or that with
+            the rows too, [1 + 2D, 1 + D]: see ``moments.Moments``.
+        fresh: [V] uint8 buffer of the rule "sight": 0 a class from the start, 1 added since, 2 written by ``write``, 3
+            written in training, and the gradient's from then on.
+        lifted: [V] buffer of the rule "sight" without a bias: what the rows hold of one.
         written: [V, D] buffer, with ``record``.
 
     Raises:

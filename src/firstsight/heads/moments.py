@@ -70,6 +70,10 @@ class Moments:
         """Whether nothing was taken in yet."""
         return not bool(self._first[0] > 0)
 
+    def weight(self) -> float:
+        """Of what was taken in; 1 in the long run."""
+        return float(self._first[0])
+
     def mean(self) -> Tensor:
         """[D]."""
         return self._first[1:] / self._first[0]

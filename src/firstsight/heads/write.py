@@ -16,7 +16,7 @@ from firstsight.functional.first_sight import Sight
 from firstsight.functional.write import move_rows_
 from firstsight.heads.attachment import Handle, Pending
 from firstsight.heads.exchange import Group, Sums, exchange, is_shared, merge
-from firstsight.heads.fresh import Looks, none_fresh, sighted
+from firstsight.heads.fresh import NEW, Looks, coming, none_fresh, sighted, written_
 from firstsight.heads.head import Head
 from firstsight.heads.moments import Moments, no_moments, with_second_moment
 from firstsight.heads.rules import check_prior, find_rule
@@ -68,9 +68,14 @@ class HebbianWrite(Head):
         if value is not None:
             self._keeper.register_buffer(self._prefix + name, value)
 
+    def _of_sight(self) -> list[str]:
+        """The names of what the rule "sight" keeps of each class."""
+        return ["fresh"] * self._rule.sighted + ["lifted"] * (self._rule.sighted and self.bias is None)
+
     def reset_parameters(self) -> None:
         """Start afresh: weight uniform in +-1/sqrt(D), bias 0, counts 1."""
         super().reset_parameters()
+        self._looks.forget()
         self._keep_nothing(torch.ones(self.num_classes, dtype=torch.int64, device=self.weight.device))
 
     def _keep_nothing(self, counts: Tensor) -> None:
@@ -78,7 +83,8 @@ class HebbianWrite(Head):
         self._keep("counts", counts)
         self._keep("moments", no_moments(self.weight, self._rule.needs))
         self._keep("written", torch.zeros_like(self.weight.detach()) if self._record else None)
-        self._keep("fresh", none_fresh(self.weight) if self._rule.sighted else None)
+        for name, value in none_fresh(self.weight, self.bias).items() if self._rule.sighted else ():
+            self._keep(name, value)
 
     def attach(self, optimizer: torch.optim.Optimizer, *, group: Group = None, after: int = 0) -> Handle:
         """Write after each ``optimizer.step()`` what ``loss`` or ``nll`` saw in training since the last one.
@@ -114,6 +120,7 @@ class HebbianWrite(Head):
 
     def add_classes(self, n: int) -> None:
         """As :meth:`Softmax.add_classes`; the new classes' counts are 1: their first sight writes their rows."""
+        unchanged = self._looks.keep(self.weight, self.bias)
         super().add_classes(n)
         counts = self._kept("counts")
         self._keep("counts", torch.cat([counts, counts.new_ones(n)]))
@@ -121,16 +128,17 @@ class HebbianWrite(Head):
             written = self._kept("written")
             self._keep("written", torch.cat([written, written.new_zeros(n, self.in_features)]))
         if self._rule.sighted:
-            fresh = self._kept("fresh")
-            self._keep("fresh", torch.cat([fresh, fresh.new_ones(n)]))
-            self._looks.written(self.weight)
+            for name in self._of_sight():
+                kept = self._kept(name)
+                self._keep(name, torch.cat([kept, kept.new_full((n,), NEW if name == "fresh" else 0)]))
+            unchanged()
 
     def _keep_classes(
         self, kept: Tensor, parameters: list[nn.Parameter], optimizers: list[torch.optim.Optimizer]
     ) -> None:
         self._pending.keep_classes(kept, self.num_classes)
         super()._keep_classes(kept, parameters, optimizers)
-        for name in ["counts"] + ["written"] * self._record + ["fresh"] * self._rule.sighted:
+        for name in ["counts"] + ["written"] * self._record + self._of_sight():
             self._keep(name, self._kept(name)[kept])
         self._looks.forget()
 
@@ -222,45 +230,47 @@ class HebbianWrite(Head):
     def _apply_sums(self, sums: Sums, T: float, *, training: bool) -> None:
         """The write of a step's class sums: every write, of whatever rule, comes through here."""
         with torch.autocast(self.weight.device.type, enabled=False):
-            sums, moments = self._take_in(sums, training)
-            classes_U, sums_UD, occurrences_U = sums
+            written_U, sight = self._look(sums[0], T, training) if self._rule.sighted else (sums[0], None)
+            unchanged = self._looks.keep(self.weight, self.bias)
+            (classes_U, sums_UD, occurrences_U), moments = self._take_in(sums, training)
             before_UD = self.weight[classes_U] if self._record else None
-            known = None if moments is None or moments.empty() else moments
-            move = self._rule.moving(gamma=self.gamma, prior_count=self.prior_count, moments=known)
-            sight = self._look(classes_U, moments, training) if moments is not None and self._rule.sighted else None
-            if sight is not None:
-                move = sighted(move, sight, self._kept("fresh"), self.bias)
+            move = self._rule.moving(gamma=self.gamma, prior_count=self.prior_count, moments=moments)
+            if self._rule.sighted:
+                biases_V = self._kept("lifted") if self.bias is None else self.bias
+                move = sighted(move, sight, self._kept("fresh"), biases_V, self.bias is None)
             means = classes_U, sums_UD / occurrences_U[:, None], occurrences_U
             move_rows_(self.weight, self.bias, self._kept("counts"), means, move, T=T)
         if before_UD is not None:
             self._kept("written")[classes_U] += self.weight[classes_U] - before_UD
-        if self._rule.sighted and training:
-            self._kept("fresh")[classes_U] = False  # from now on the gradient teaches them
-        elif sight is not None:
-            self._looks.written(self.weight)
+        if sight is not None and written_(self._kept("fresh"), written_U, training):
+            unchanged()
 
     def _take_in(self, sums: Sums, training: bool) -> tuple[Sums, Moments | None]:
-        """The classes' own sums, and the moments that the rule uses, after this step.
+        """The classes' own sums, and the moments that the rule uses, after this step; None before the first.
 
-        The moments that a first write looks at are those of training: where classes are new, what is written by a call
-        of ``write`` does not enter them.
+        The moments that a first write looks at are those of training: once they are there and classes are new, what is
+        written by a call of ``write`` does not enter them.
         """
         if self._rule.needs == "nothing":
             return sums, None
         self._keep("moments", self._kept("moments").to(sums[1].dtype))  # .half() of a model reaches its buffers
         moments = Moments(self._kept("moments"))
-        if self._rule.sighted and not training and bool(self._kept("fresh").any()):
+        if self._rule.sighted and not training and not moments.empty() and bool(self._kept("fresh").any()):
             own_U = sums[0] >= 0
             return (sums[0][own_U], sums[1][own_U], sums[2][own_U]), moments
-        return moments.take_in_(sums, self.weight), moments
+        sums = moments.take_in_(sums, self.weight)
+        return sums, None if moments.empty() else moments
 
-    def _look(self, classes_U: Tensor, moments: Moments, training: bool) -> Sight | None:
-        """A look at the layer, if one of the classes that are written is new."""
-        fresh_V = self._kept("fresh")
-        if not bool(fresh_V[classes_U].any()):
-            return None
-        occurrences_V = (self._kept("counts") - 1).masked_fill(fresh_V, 0)
-        return self._looks.take(self.weight, self.bias, occurrences_V, moments, training)
+    def _look(self, classes_U: Tensor, T: float, training: bool) -> tuple[Tensor, Sight | None]:
+        """Those of the classes that are written, and a look at the layer, if one of them is new."""
+        fresh_V, counts_V = self._kept("fresh"), self._kept("counts")
+        classes_U = classes_U[classes_U >= 0]
+        classes_U = classes_U[counts_V[classes_U] < T]
+        coming_V = coming(fresh_V)
+        if not bool(coming_V[classes_U].any()):
+            return classes_U, None
+        occurrences_V, moments = (counts_V - 1).masked_fill(coming_V, 0), Moments(self._kept("moments"))
+        return classes_U, self._looks.take(self.weight, self.bias, occurrences_V, moments, training)
 
     def _detach(self, key: int) -> None:
         super()._detach(key)
