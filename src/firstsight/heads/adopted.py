@@ -12,6 +12,7 @@ from torch._compile import _disable_dynamo
 
 from firstsight.errors import InputError
 from firstsight.heads.exchange import Group
+from firstsight.heads.fresh import KEPT
 from firstsight.heads.hebbian import HebbianSoftmax
 from firstsight.heads.state import checked_counts
 
@@ -27,7 +28,7 @@ class _AdoptedHead(HebbianSoftmax):
     def __init__(self, linear: nn.Linear, counts: Tensor | int | None, **settings: Any) -> None:
         goes_on = getattr(linear, self._prefix + "counts", None) if counts is None else None
         counts_V = checked_counts(linear, counts if goes_on is None else goes_on)
-        before = {name: linear._buffers.pop(self._prefix + name, None) for name in ("moments", "fresh", "lifted")}
+        before = {name: linear._buffers.pop(self._prefix + name, None) for name in ("moments", *KEPT)}
         self.__dict__["_linear"] = linear  # not a submodule: parameters and buffers stay the model's alone
         has_bias = linear.bias is not None
         super().__init__(linear.in_features, linear.out_features, bias=has_bias, device="meta", **settings)

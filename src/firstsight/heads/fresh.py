@@ -16,6 +16,8 @@ from firstsight.heads.moments import Moments
 # What a class is, in the buffer ``fresh`` [V] uint8. What is taught has its row from a first sight and the gradient
 # since: no write touches it any more, for one would put its direction back to that of a few examples.
 TRAINED, NEW, SHOWN, TAUGHT = 0, 1, 2, 3
+# The buffers, [V] each; the second, what the rows hold of a bias, where the layer has none.
+KEPT = {"fresh": torch.uint8, "lifted": torch.float32}
 HORIZON = 100  # steps of training for which a look stays good: about as long as the moments remember
 READY = 0.25  # how much of their memory is filled before there is a look: 29 steps of a hundred
 
@@ -126,14 +128,8 @@ def coming(fresh: Tensor) -> Tensor:
     return (fresh == NEW) | (fresh == SHOWN)
 
 
-def written_(fresh_V: Tensor, classes_U: Tensor, training: bool) -> bool:
+def note_written_(fresh_V: Tensor, classes_U: Tensor, training: bool) -> bool:
     """Note that classes were written with a look at the layer, and tell whether none of them was a trained one."""
     is_U = fresh_V[classes_U]
     fresh_V[classes_U[coming(is_U)]] = TAUGHT if training else SHOWN
     return not bool((is_U == TRAINED).any())
-
-
-def none_fresh(weight: Tensor, bias: Tensor | None) -> dict[str, Tensor]:
-    """The buffers of a layer without new classes: ``fresh`` [V], and ``lifted`` [V] where it has no bias."""
-    fresh_V = torch.zeros(len(weight), dtype=torch.uint8, device=weight.device)
-    return {"fresh": fresh_V} if bias is not None else {"fresh": fresh_V, "lifted": fresh_V.float()}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from firstsight.errors import InputError
 from firstsight.functional import IGNORE_INDEX
+from firstsight.functional.checks import as_labels
 from firstsight.heads.attachment import Handle
 from firstsight.heads.exchange import Group
 from firstsight.heads.growth import check_growable, check_landed, grow_, shrink_
@@ -171,9 +172,8 @@ class Head(nn.Module):
             InputError: (a ``ValueError``) classes are not as above, or an attached optimizer keeps a state whose rows
                 are not known here. Nothing has changed.
         """
-        gone = torch.as_tensor(classes if isinstance(classes, Tensor) else list(classes)).flatten()
-        whole = not (gone.is_floating_point() or gone.is_complex() or gone.dtype == torch.bool)
-        inside = whole and len(gone) and int(gone.min()) >= 0 and int(gone.max()) < self.num_classes
+        gone = as_labels(torch.as_tensor(classes if isinstance(classes, Tensor) else list(classes)).flatten())
+        inside = gone.dtype == torch.int64 and len(gone) and int(gone.min()) >= 0 and int(gone.max()) < self.num_classes
         if not inside or len(set(gone.tolist())) < len(gone) or len(gone) == self.num_classes:
             raise InputError(
                 f"classes is {gone.tolist()[:8]}; expected labels from 0 to {self.num_classes - 1}, each once, and not "
@@ -183,7 +183,7 @@ class Head(nn.Module):
         optimizers = [optimizer for optimizer, _ in self._attached.values()]
         check_growable(parameters, optimizers)
         stays_V = torch.ones(self.num_classes, dtype=torch.bool, device=self.weight.device)
-        stays_V[gone.to(stays_V.device, torch.int64)] = False
+        stays_V[gone.to(stays_V.device)] = False
         self._keep_classes(stays_V.nonzero()[:, 0], parameters, optimizers)
 
     def _keep_classes(

@@ -16,7 +16,7 @@ from firstsight.functional.first_sight import Sight
 from firstsight.functional.write import move_rows_
 from firstsight.heads.attachment import Handle, Pending
 from firstsight.heads.exchange import Group, Sums, exchange, is_shared, merge
-from firstsight.heads.fresh import NEW, Looks, coming, none_fresh, sighted, written_
+from firstsight.heads.fresh import KEPT, NEW, Looks, coming, note_written_, sighted
 from firstsight.heads.head import Head
 from firstsight.heads.moments import Moments, no_moments, with_second_moment
 from firstsight.heads.rules import check_prior, find_rule
@@ -70,7 +70,7 @@ class HebbianWrite(Head):
 
     def _of_sight(self) -> list[str]:
         """The names of what the rule "sight" keeps of each class."""
-        return ["fresh"] * self._rule.sighted + ["lifted"] * (self._rule.sighted and self.bias is None)
+        return [name for name in KEPT if self._rule.sighted and (name == "fresh" or self.bias is None)]
 
     def reset_parameters(self) -> None:
         """Start afresh: weight uniform in +-1/sqrt(D), bias 0, counts 1."""
@@ -83,8 +83,8 @@ class HebbianWrite(Head):
         self._keep("counts", counts)
         self._keep("moments", no_moments(self.weight, self._rule.needs))
         self._keep("written", torch.zeros_like(self.weight.detach()) if self._record else None)
-        for name, value in none_fresh(self.weight, self.bias).items() if self._rule.sighted else ():
-            self._keep(name, value)
+        for name in self._of_sight():
+            self._keep(name, torch.zeros(self.num_classes, dtype=KEPT[name], device=self.weight.device))
 
     def attach(self, optimizer: torch.optim.Optimizer, *, group: Group = None, after: int = 0) -> Handle:
         """Write after each ``optimizer.step()`` what ``loss`` or ``nll`` saw in training since the last one.
@@ -242,7 +242,7 @@ class HebbianWrite(Head):
             move_rows_(self.weight, self.bias, self._kept("counts"), means, move, T=T)
         if before_UD is not None:
             self._kept("written")[classes_U] += self.weight[classes_U] - before_UD
-        if sight is not None and written_(self._kept("fresh"), written_U, training):
+        if sight is not None and note_written_(self._kept("fresh"), written_U, training):
             unchanged()
 
     def _take_in(self, sums: Sums, training: bool) -> tuple[Sums, Moments | None]:
