@@ -82,3 +82,14 @@ def test_near_pairs_far_from_the_origin(k, dtype):
     expected = plain.nll(head, hidden, target)
     assert plain.unsure.float().mean() < 0.1
     assert_nll(nll, expected, skip=plain.unsure)
+
+
+def test_the_state_of_the_rows_is_drawn_on_the_cpu_whatever_the_default_device():
+    head, hidden = torch.nn.Linear(3, 5), torch.zeros(1, 3)
+    expected = rows.Rows(head, hidden).state()
+    torch.set_default_device("meta")
+    try:
+        found = rows.Rows(head, hidden).state()
+    finally:
+        torch.set_default_device(None)
+    assert torch.equal(found, expected)

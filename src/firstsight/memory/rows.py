@@ -48,7 +48,7 @@ class Rows:
 
     def state(self) -> Tensor:
         """The logits [V] at an activation of our own: they change when an optimizer, a write or a checkpoint does."""
-        probe_D = torch.randn(self.weight_VD.shape[1], generator=torch.Generator().manual_seed(0))
+        probe_D = torch.randn(self.weight_VD.shape[1], generator=torch.Generator("cpu").manual_seed(0), device="cpu")
         return torch.addmv(self.bias_V, self.weight_VD, probe_D.to(self.weight_VD))
 
     def logits2(self, h2_ND: Tensor, c: slice) -> Tensor:

@@ -231,8 +231,8 @@ def _open_rows(
     """The rows of the model, and behind them those that wait for new words."""
     V, weight = len(model.head.weight), model.head.weight.detach()
     K = max(0, classes - V)
-    generator = torch.Generator().manual_seed(start.seed)
-    random_KD = torch.randn(K, weight.shape[1], generator=generator, dtype=torch.float64)
+    generator = torch.Generator("cpu").manual_seed(start.seed)
+    random_KD = torch.randn(K, weight.shape[1], generator=generator, dtype=torch.float64, device="cpu")
     random_KD *= start.norm / random_KD.norm(dim=1, keepdim=True)
     bias_V: Tensor = weight.new_zeros(V) if model.head.bias is None else model.head.bias.detach()
     waiting_K = bias_V.new_full((K,), -torch.inf)
