@@ -9,7 +9,7 @@ from trained_head import D, V, draw, trained
 
 from firstsight.functional import first_sight as module
 from firstsight.functional.first_sight import first_sight, look
-from firstsight.heads.moments import Moments
+from firstsight.heads.kept.moments import Moments
 
 HEAD = trained()
 

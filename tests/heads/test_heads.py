@@ -21,7 +21,7 @@ def batch(n=12, d=5, v=9, seed=0):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_write_follows_each_step(name):
     torch.manual_seed(1)
-    head = HebbianSoftmax(5, 9, T=4, gamma=0.2)
+    head = HebbianSoftmax(5, 9, T=4, gamma=0.2, rule="paper")
     plain = Softmax(5, 9)
     plain.load_state_dict({k: v for k, v in head.state_dict().items() if k != "counts"})
     optimizer, reference = (OPTIMIZERS[name](m.parameters()) for m in (head, plain))
@@ -171,7 +171,7 @@ def test_nothing_is_written_in_evaluation_or_after_removal():
 
 
 def test_write_alone_teaches_a_class_at_once():
-    head = HebbianSoftmax(8, 50)
+    head = HebbianSoftmax(8, 50, rule="paper")
     h = F.normalize(torch.randn(8), dim=0) * 10
     head.write(h, torch.tensor(17))
     assert head(h).argmax() == 17

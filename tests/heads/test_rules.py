@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firstsight import HebbianSoftmax, InputError
-from firstsight.heads.moments import RATE, RIDGE
+from firstsight.heads.kept.moments import RATE, RIDGE
 from firstsight.heads.rules import RULES, find_rule
 from firstsight.lab.lm.config import Config
 

@@ -1,11 +1,15 @@
 """What the pure functions ask of their arguments, and how they say that it is not so."""
 
+from collections.abc import Iterable
+from typing import TypeAlias
+
 import torch
 from torch import Tensor
 
 from firstsight.errors import InputError
 
 IGNORE_INDEX = -100
+Classes: TypeAlias = Iterable[int] | Tensor
 
 
 def flatten(hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -17,6 +21,20 @@ def as_labels(target: Tensor) -> Tensor:
     """Labels of any integer dtype as int64; what is no integer stays, and is refused by ``check_shapes``."""
     integer = not (target.is_floating_point() or target.is_complex() or target.dtype == torch.bool)
     return target.long() if integer else target
+
+
+def class_labels(classes: Classes, num_classes: int, name: str) -> Tensor:
+    """Labels [N] int64 in [0, V), each once, of whatever integers they are given as.
+
+    Raises:
+        InputError: they are not as above.
+    """
+    given = classes if isinstance(classes, Tensor) else torch.as_tensor(list(classes))
+    given_N = as_labels(given.flatten()) if given.numel() else torch.zeros(0, dtype=torch.int64)
+    inside = given_N.dtype == torch.int64 and bool(((given_N >= 0) & (given_N < num_classes)).all())
+    if not inside or len(set(given_N.tolist())) < len(given_N):
+        raise InputError(f"{name} is {given_N.tolist()[:8]}; expected labels from 0 to {num_classes - 1}, each once.")
+    return given_N
 
 
 def check_rule(T: float, gamma: float) -> None:

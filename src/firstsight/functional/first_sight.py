@@ -27,8 +27,8 @@ wider, for its own mean is known from k examples only. With R fixed draws of eac
 .. math:: b = \arg\max\ s\, P(\text{the new class wins its own}) - \text{price} \sum_i w_i
           P(\text{it takes one of class } i \text{ that was right}) \qquad (2)
 
-with :math:`w_i` the share of class i in training and s that of the new one, 1/V. Probabilities are smoothed counts of
-draws. A layer without a bias moves the row along
+with :math:`w_i` the share of class i in training and s that of the new one, 1/V; the sum may be capped, at a share of
+all activations. Probabilities are smoothed counts of draws. A layer without a bias moves the row along
 :math:`S^{-1} m`, along which the logit of all activations moves most evenly, if it does so evenly enough: with a
 standard deviation of a quarter at most; else there is no bias. How far is kept, so that later examples can be compared
 with what the row was without.
@@ -41,6 +41,7 @@ Scale: h to a h with rows to rows / a leaves every logit as it was, and so does 
 Source: our decision; the paper has a write for classes in training alone.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -53,6 +54,18 @@ RIVALS = 256  # old classes that compete for the new one's own activations
 SMOOTHING, TRIALS = 0.3, 81  # of the share won as a function of the bias: standard deviations, and biases tried
 _EVEN = 16.0  # m' S^-1 m, one over the variance of a lift's effect, below which it would do harm
 _LEAST = 0.05  # how little of itself the direction that stands for a bias may add to a logit
+
+
+class Claims(NamedTuple):
+    """What a new class may cost the trained ones."""
+
+    price: float = 1.0
+    """what an activation that a trained class loses costs, in those that a new one wins"""
+    most: float = math.inf
+    """share of all activations that it may take from the trained classes, at most"""
+
+
+NO_CAP = Claims()
 
 
 class Sight(NamedTuple):
@@ -154,7 +167,8 @@ def first_sight(
     hidden: Tensor,
     examples: Tensor,
     *,
-    price: float = 1.0,
+    claims: Claims = NO_CAP,
+    keeps: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Rows and biases of classes after some examples more: equations (1) and (2) of this module.
 
@@ -168,7 +182,8 @@ def first_sight(
         seen: [U] k, how many examples each has had.
         hidden: [U, D] mean activation of the new examples.
         examples: [U] n, how many these are.
-        price: what an activation that a trained class loses costs, in those that a new one wins.
+        claims: what it may cost the trained classes.
+        keeps: [U] bool, which keep the bias they have; None: none does.
 
     Returns:
         rows [U, D]; biases [U], which the rows hold already where the layer has none. float32.
@@ -182,14 +197,15 @@ def first_sight(
     g_UD, z_UD = rows_UD @ sight.face_DD, (rows_UD - sight.row_D) @ sight.recall_DD
     known_U1 = k_U1 + n_U1
     left_UD = (1 - known_U1 * sight.rho_D.square() / (1 + (known_U1 - 1) * sight.rho_D)).clamp(min=0).sqrt()
-    own = zip(g_UD, z_UD, rows_UD @ sight.mean_D, left_UD, strict=True)
-    bias_U = torch.stack([_bias(sight, *one, price) for one in own])
+    at_mean_U, bias_U = rows_UD @ sight.mean_D, biases.float().clone()
+    for u in range(len(bias_U)) if keeps is None else (~keeps).nonzero()[:, 0].tolist():
+        bias_U[u] = _bias(sight, g_UD[u], z_UD[u], at_mean_U[u], left_UD[u], claims)
     if sight.lift_D is None:
         return rows_UD, bias_U
     return rows_UD + bias_U[:, None] * sight.lift_D, bias_U
 
 
-def _bias(sight: Sight, g_D: Tensor, z_D: Tensor, at_mean: Tensor, left_D: Tensor, price: float) -> Tensor:
+def _bias(sight: Sight, g_D: Tensor, z_D: Tensor, at_mean: Tensor, left_D: Tensor, claims: Claims) -> Tensor:
     """Equation (2) for one class: from which bias on it wins each imagined activation, and what is won and lost."""
     old_S = sight.g_SD @ z_D + sight.at_mean_S
     near = old_S.topk(min(RIVALS, len(old_S))).indices
@@ -206,7 +222,9 @@ def _bias(sight: Sight, g_D: Tensor, z_D: Tensor, at_mean: Tensor, left_D: Tenso
     in_reach = lose_SR < trial_B[-1] + 3 * width
     won_B = torch.special.ndtr((trial_B - win_R[:, None]) / width).mean(0)
     lost_B = sight.share_SR[in_reach] @ torch.special.ndtr((trial_B - lose_SR[in_reach][:, None]) / width)
-    return trial_B[(won_B / sight.num_classes - price * lost_B).argmax()]
+    gain_B = won_B / sight.num_classes - claims.price * lost_B
+    gain_B[1:] = gain_B[1:].masked_fill(lost_B[1:] > claims.most, -math.inf)  # the first: it wins nothing
+    return trial_B[gain_B.argmax()]
 
 
 def _generator() -> torch.Generator:

@@ -3,7 +3,6 @@
 Shapes: V classes, D features, S positions; [...] stands for any leading dimensions.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,10 +10,11 @@ from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 
 from firstsight.errors import InputError
+from firstsight.functional.checks import Classes, class_labels
 from firstsight.heads.exchange import Group
-from firstsight.heads.fresh import KEPT
 from firstsight.heads.hebbian import HebbianSoftmax
-from firstsight.heads.state import checked_counts
+from firstsight.heads.kept.fresh import KEPT, NEW
+from firstsight.heads.kept.known import Counts, known
 
 
 class _AdoptedHead(HebbianSoftmax):
@@ -25,20 +25,23 @@ class _AdoptedHead(HebbianSoftmax):
 
     _prefix = "firstsight_"
 
-    def __init__(self, linear: nn.Linear, counts: Tensor | int | None, **settings: Any) -> None:
+    def __init__(self, linear: nn.Linear, counts: Counts | None, new: Classes, **settings: Any) -> None:
         goes_on = getattr(linear, self._prefix + "counts", None) if counts is None else None
-        counts_V = checked_counts(linear, counts if goes_on is None else goes_on)
+        counts_V, fresh_V = known(linear, counts if goes_on is None else goes_on - 1, new)
+        new_N = class_labels(new, linear.out_features, "new").to(counts_V.device)
         before = {name: linear._buffers.pop(self._prefix + name, None) for name in ("moments", *KEPT)}
         self.__dict__["_linear"] = linear  # not a submodule: parameters and buffers stay the model's alone
         has_bias = linear.bias is not None
         super().__init__(linear.in_features, linear.out_features, bias=has_bias, device="meta", **settings)
         self._take_over(linear)
-        self._keep_nothing(counts_V)
+        self._keep_nothing(counts_V, fresh_V)
         for name, value in before.items():
             now = getattr(linear, self._prefix + name, None)
             same = value is not None and now is not None and now.shape == value.shape
             if same and (name == "moments" or goes_on is not None):  # counts that are given are of trained classes
                 self._keep(name, value)
+                if name == "fresh":
+                    self._kept(name)[new_N] = NEW
 
     @property
     def _keeper(self) -> nn.Module:
@@ -54,7 +57,7 @@ class _AdoptedHead(HebbianSoftmax):
         super().add_classes(n)
         self.__dict__["_linear"].out_features = self.num_classes
 
-    def remove_classes(self, classes: Iterable[int] | Tensor) -> None:
+    def remove_classes(self, classes: Classes) -> None:
         super().remove_classes(classes)
         self.__dict__["_linear"].out_features = self.num_classes
 
@@ -88,7 +91,8 @@ class _Capture:
     @_disable_dynamo
     def after_linear(self, linear: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
         labels, self.labels = self.labels, None
-        if not (self.head.attached and linear.training and output.requires_grad):
+        learns = self.head.attached and linear.training and output.requires_grad
+        if not (learns or self.head.is_looking):
             return
         if labels is None:
             raise InputError(
@@ -155,12 +159,11 @@ def attach(
     model_or_linear: nn.Module,
     optimizer: torch.optim.Optimizer,
     *,
-    T: float = 500,
-    gamma: float = 0.01,
-    rule: str = "paper",
-    counts: Tensor | int | None = None,
+    counts: Counts | None = None,
+    new: Classes = (),
     shift: int = 0,
     group: Group = None,
+    **settings: Any,
 ) -> Adoption:
     """Have each ``optimizer.step()`` of an existing model followed by the Hebbian write into its output layer.
 
@@ -173,27 +176,28 @@ def attach(
         model_or_linear: a model with ``get_output_embeddings()``, as those of transformers have, or the output
             layer itself.
         optimizer: the one that holds the layer's weight; torch's own, before accelerate or Lightning wrap it.
-        T: as :class:`HebbianSoftmax`.
-        gamma: as :class:`HebbianSoftmax`.
-        rule: as :class:`HebbianSoftmax`. Those that need running moments keep them in a second buffer,
-            ``firstsight_moments``, and "sight" which classes are new in a third, ``firstsight_fresh``.
-        counts: as :meth:`HebbianSoftmax.from_linear`; None goes on from the ``firstsight_counts`` it has, else 1.
-            **For a layer that is already trained give them**: with 1, the next sight of a class overwrites its row.
+        counts: as :meth:`HebbianSoftmax.from_linear`: ``"new"``, ``"trained"`` or occurrences. It may be left out where
+            the layer was attached before, to go on from the ``firstsight_counts`` it has.
+        new: classes that a trained layer got since, as there.
         shift: logits at position t predict label t + shift. 1 for the causal language models of transformers, which
             shift their labels themselves: hidden [..., S, D] and labels [..., S] are then cut to S - 1.
         group: as :meth:`HebbianSoftmax.attach`.
+        settings: T, gamma, rule, price, cap and prior_count of :class:`HebbianSoftmax`. Rules that need running moments
+            keep them in a second buffer, ``firstsight_moments``, and "sight" which classes are new in a third,
+            ``firstsight_fresh``.
 
     Returns:
         A handle with ``head``, ``labels(y)`` and ``remove()``.
 
     Raises:
         InputError: (a ``ValueError``) there is no output layer to be found, it is attached already, or an argument is
-            not as above. Later, from the forward pass in training: no labels, or labels whose shape does not fit.
+            not as above, or ``counts`` is missing. Later, from the forward pass in training: no labels, or labels
+            whose shape does not fit.
     """
     if shift < 0:
         raise InputError(f"shift is {shift}; expected 0 or more: logits at position t predict label t + shift.")
     linear = _output_layer(model_or_linear)
-    head = _AdoptedHead(linear, counts, T=T, gamma=gamma, rule=rule)
+    head = _AdoptedHead(linear, counts, new, **settings)
     hooks: list[Any] = [head.attach(optimizer, group=group)]
     capture = _Capture(head, shift)
     hooks.append(linear.register_forward_hook(capture.after_linear, with_kwargs=True))

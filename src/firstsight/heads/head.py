@@ -5,7 +5,6 @@ Shapes: V classes, D features; [...] stands for any leading dimensions.
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable
 from typing import Any, Self, cast
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from firstsight.errors import InputError
 from firstsight.functional import IGNORE_INDEX
-from firstsight.functional.checks import as_labels
+from firstsight.functional.checks import Classes, class_labels
 from firstsight.heads.attachment import Handle
 from firstsight.heads.exchange import Group
 from firstsight.heads.growth import check_growable, check_landed, grow_, shrink_
@@ -159,26 +158,22 @@ class Head(nn.Module):
         for parameter, bound in zip(parameters, (self._bound, 0.0), strict=False):
             grow_(parameter, n, bound, optimizers)
 
-    def remove_classes(self, classes: Iterable[int] | Tensor) -> None:
+    def remove_classes(self, classes: Classes) -> None:
         """Forget classes: their rows and biases, gradients, optimizer state, and whatever else the head keeps of them.
 
         The classes after them move up: labels are those of the classes that are left, in their order. The
         ``Parameter`` objects stay, as in :meth:`add_classes`, whose conditions hold here too.
 
         Args:
-            classes: labels in [0, V), each once; not all of them.
+            classes: labels in [0, V), each once; one at least, and not all of them.
 
         Raises:
             InputError: (a ``ValueError``) classes are not as above, or an attached optimizer keeps a state whose rows
                 are not known here. Nothing has changed.
         """
-        gone = as_labels(torch.as_tensor(classes if isinstance(classes, Tensor) else list(classes)).flatten())
-        inside = gone.dtype == torch.int64 and len(gone) and int(gone.min()) >= 0 and int(gone.max()) < self.num_classes
-        if not inside or len(set(gone.tolist())) < len(gone) or len(gone) == self.num_classes:
-            raise InputError(
-                f"classes is {gone.tolist()[:8]}; expected labels from 0 to {self.num_classes - 1}, each once, and not "
-                "all of them."
-            )
+        gone = class_labels(classes, self.num_classes, "classes")
+        if len(gone) in (0, self.num_classes):
+            raise InputError(f"classes are {len(gone)} of {self.num_classes}; expected some of them, not all.")
         parameters = [self.weight] if self.bias is None else [self.weight, self.bias]
         optimizers = [optimizer for optimizer, _ in self._attached.values()]
         check_growable(parameters, optimizers)

@@ -3,12 +3,7 @@
 Shapes: V classes, D features; [...] stands for any leading dimensions.
 """
 
-from typing import Any, Self
-
-from torch import Tensor, nn
-
 from firstsight.heads.softmax import Softmax
-from firstsight.heads.state import checked_counts
 from firstsight.heads.write import HebbianWrite
 
 
@@ -17,71 +12,51 @@ class HebbianSoftmax(HebbianWrite, Softmax):
 
     After every optimizer step, for each class i of the batch,
 
-    .. math:: \theta_i \leftarrow \lambda_i \overline{h}_i + (1 - \lambda_i) \theta_i, \qquad
+    .. math:: \theta_i \leftarrow |\theta_i| \; \frac{\lambda_i x_i + (1 - \lambda_i) \hat\theta_i}{|\cdot|}, \qquad
+              x_i \propto \overline{h}_i - m, \qquad
               \lambda_i = \max(1/c_i, \gamma) \text{ if } c_i < T \text{ else } 0
 
-    with :math:`\overline{h}_i` the mean of the class's activations in the batch and :math:`c_i` its count before
-    it. Source: "Fast Parametric Learning with Activation Memorization" (ICML 2018). Our decisions, where the paper
-    is silent: counts start at 1, so that the first sight of a class writes its row outright; the activation is the
-    very tensor given to ``loss``, dropout and all.
+    with :math:`\overline{h}_i` the mean of the class's activations in the batch, m the running mean of all,
+    :math:`c_i` its count before the batch, and x and :math:`\hat\theta` of length 1: a row turns towards what its
+    examples have of their own, and keeps its length. A class that comes to a *trained* layer, by ``add_classes`` or
+    ``from_linear(..., new=)``, gets the row and the bias of ``functional.first_sight``, from ``write`` as from a step.
+    That is ``rule="sight"`` (our decision; ``docs/when.md`` has the evidence).
 
-    Other rules of the write are chosen by name; each keeps T and the counts. ``docs/rule.md`` has their equations,
-    ``docs/when.md`` how they fared.
+    The rule of the paper, "Fast Parametric Learning with Activation Memorization" (ICML 2018), is ``rule="paper"``:
+    :math:`\theta_i \leftarrow \lambda_i \overline{h}_i + (1 - \lambda_i) \theta_i`. Our decisions, where it is silent:
+    counts start at 1, so that the first sight of a class writes its row outright; the activation is the very tensor
+    given to ``loss``, dropout and all. ``docs/rule.md`` has the other rules.
 
     Args:
         in_features: D.
         num_classes: V.
-        T: a row is written until its class has been seen T times (the default is that of language modelling, from a
-            public re-implementation; the paper has 10 for Omniglot).
-        gamma: smallest rate of the write, in [0, 1] (likewise; 0.1 for Omniglot).
-        rule: "paper", or another of ``firstsight.heads.rules.RULES``.
+        T: a row is written until its class has been seen T times, *over all epochs*: with E epochs, T = 10 E stops at
+            ten different examples. None: 100, and 500 for the paper's rule, which is that of language modelling, from a
+            public re-implementation (the paper has 10 for Omniglot).
+        gamma: smallest rate of the write, in [0, 1]. None: 0.02, and 0.01 for the paper's rule (0.1 for Omniglot).
+        rule: one of ``firstsight.heads.rules.RULES``.
         prior_count: kappa of the rule "shrinkage": how many examples its prior is worth.
+        price: of the rule "sight": what an activation that trained classes lose to a new one costs, in those that it
+            wins. More of it makes new classes claim less.
+        cap: of the rule "sight": share of all activations that all new classes may take from trained ones together,
+            as the layer imagines it (what is lost in fact can be some times as much); each gets an equal part. None: no
+            cap.
         record: keep the sum of what writes have moved each row by, in ``written``, so that a tied input embedding can
             be read without it (``LanguageModel`` does).
         bias, ignore_index, compute_dtype, device, dtype: as ``Softmax``.
 
     Attributes:
         weight: [V, D] parameter. Where it is tied to an input embedding, the write reaches that too.
-        bias: [V] parameter or None; never written, only trained, but by rules that are calibrated
-            and, for new classes, by "sight".
+        bias: [V] parameter or None; only trained, but by rules that are calibrated and, at a first sight, by "sight".
         counts: [V] int64 buffer, part of ``state_dict``: 1 + occurrences in training.
         moments: buffer of rules that use the activations' mean, [1 + D], or covariance, [1 + D, 1 + D], or that with
-            the rows too, [1 + 2D, 1 + D]: see ``moments.Moments``.
-        fresh: [V] uint8 buffer of the rule "sight": 0 a class from the start, 1 added since, 2 written by ``write``, 3
-            written in training, and the gradient's from then on.
+            the rows too, [1 + 2D, 1 + D]: see ``Moments``.
+        fresh: [V] uint8 buffer of the rule "sight": 0 a class of a layer that learns, 1 one that came to a trained layer
+            and was not met yet, 2 was met, 3 one of a trained layer that was taken over, which no write touches.
         lifted: [V] buffer of the rule "sight" without a bias: what the rows hold of one.
         written: [V, D] buffer, with ``record``.
 
     Raises:
         InputError: (a ``ValueError``) a size below 1, T <= 0, gamma outside [0, 1], a rule of no known name, a
-            prior_count <= 0, or no bias for a rule that moves it.
+            prior_count or price <= 0, a cap outside (0, 1], or no bias for a rule that moves it.
     """
-
-    @classmethod
-    def from_linear(
-        cls,
-        linear: nn.Linear,
-        counts: Tensor | int | None = None,
-        *,
-        T: float = 500,
-        gamma: float = 0.01,
-        **options: Any,
-    ) -> Self:
-        """Take over an ``nn.Linear``: its parameters, not copies, so that its optimizer goes on serving them.
-
-        Args:
-            linear: any linear output layer.
-            counts: c of each class as the rule counts (1 + occurrences so far; 0 is taken for 1), [V] int64 or one
-                number for all. None: 1, as in a new layer. **For a layer that is already trained give its counts**
-                (or ``counts=T``: rows stay as they are); with 1, the next sight of a class overwrites its row.
-            T, gamma: as the class.
-            options: ``rule`` and ``prior_count``, as the class.
-
-        Raises:
-            InputError: (a ``ValueError``) counts of another shape or below 0, or see the class.
-        """
-        counts_V = checked_counts(linear, counts)
-        V, D = linear.weight.shape
-        head = cls(D, V, T, gamma, linear.bias is not None, device="meta", **options)._take_over(linear)
-        head._keep_nothing(counts_V)
-        return head

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from firstsight.functional import hebbian_rate
 from firstsight.functional.write import Move
-from firstsight.heads.moments import ROUNDING, Moments, Needs
+from firstsight.heads.kept.moments import ROUNDING, Moments, Needs
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,10 @@ class Rule:
     the head's and the same for all.
     """
 
+    T: float = 100
+    """of a head that is not told: what did best on our corpora (docs/when.md)"""
+    gamma: float = 0.02
+    """the same"""
     centered: bool = False
     r"""write :math:`\overline{h} - m`: what sets the class's activations apart from all others"""
     whitened: bool = False

@@ -6,7 +6,7 @@ from firstsight.errors import InputError
 from firstsight.heads.rule import Rule
 
 RULES: dict[str, Rule] = {
-    "paper": Rule(),
+    "paper": Rule(T=500, gamma=0.01),
     "scaled": Rule(scaled=True),
     "direction": Rule(scaled=True, kept=True),
     "centered": Rule(centered=True, scaled=True, kept=True),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from firstsight.errors import InputError
-from firstsight.heads.moments import Moments
+from firstsight.heads.kept.moments import Moments
 from firstsight.lab.lm.evaluation import token_nll
 from firstsight.lab.lm.lstm import LanguageModel
 from firstsight.lab.lm.reader import read, reading

@@ -6,7 +6,7 @@ Shape suffixes: S tokens of a segment, D features.
 import numpy as np
 import torch
 
-from firstsight.heads.moments import Moments
+from firstsight.heads.kept.moments import Moments
 from firstsight.lab.lm.lstm import LanguageModel
 from firstsight.lab.lm.reader import Text, reading
 

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from firstsight.errors import InputError
-from firstsight.heads.moments import Moments
+from firstsight.heads.kept.moments import Moments
 from firstsight.lab.data.vocabulary import Vocabulary
 from firstsight.lab.lm.evaluation import token_nll
 from firstsight.lab.lm.lstm import LanguageModel

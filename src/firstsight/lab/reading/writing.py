@@ -30,7 +30,7 @@ from torch import Tensor
 from firstsight.errors import InputError
 from firstsight.functional import class_means, linear_cross_entropy
 from firstsight.functional.checks import check_rule
-from firstsight.heads.moments import Moments
+from firstsight.heads.kept.moments import Moments
 from firstsight.heads.rules import find_rule
 from firstsight.lab.lm.lstm import LanguageModel
 from firstsight.lab.lm.reader import BLOCK, Segment, Text, read

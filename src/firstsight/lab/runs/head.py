@@ -42,12 +42,12 @@ class HeadSettings(Settings):
     """output layer"""
     bias: bool = True
     """a bias for each class in the output layer"""
-    T: int = 500
+    T: int = 100
     """hebbian: a class is written until it has been seen T times"""
-    gamma: float = 0.01
+    gamma: float = 0.02
     """hebbian: smallest rate of the write"""
-    rule: RuleName = "paper"
-    """hebbian: what the write does to a row (docs/rule.md); the default is the paper's"""
+    rule: RuleName = "sight"
+    """hebbian: what the write does to a row (docs/rule.md); in training the default writes as centered does"""
     prior_count: float = 10.0
     """hebbian, rule shrinkage: how many examples the prior is worth"""
 

@@ -14,7 +14,7 @@ from firstsight.lab.report.figures.curricula import OPTIMIZERS, CurriculaFigure
 SETUPS = {"ReLU embedding": ("relu", Network()), "embedding of length 3": ("unit", Network(unit=True, scale=3.0))}
 HEADS: dict[str, tuple[str, dict[str, Any]]] = {
     "softmax": ("softmax", {"head": "softmax"}),
-    "Hebbian, the paper's rule": ("paper", {"head": "hebbian"}),
+    "Hebbian, the paper's rule": ("paper", {"head": "hebbian", "rule": "paper"}),
     "Hebbian, rule centered (ours)": ("centered", {"head": "hebbian", "rule": "centered"}),
 }
 

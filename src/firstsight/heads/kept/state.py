@@ -3,11 +3,6 @@
 import math
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from firstsight.errors import InputError
-
 
 def state_errors(
     state_dict: dict[str, Any], prefix: str, *, num_classes: int, T: float, record: bool, version: int, newest: int
@@ -35,17 +30,3 @@ def state_errors(
             f"the state is of layout {version}, of a newer firstsight; this one reads up to {newest}. Update it."
         )
     return found
-
-
-def checked_counts(linear: nn.Linear, counts: Tensor | int | None) -> Tensor:
-    """The counts [V] that a layer is taken over with: those given, at least 1 each; 1 for all where none are given.
-
-    Raises:
-        InputError: they are of another shape, or below 0.
-    """
-    given = torch.as_tensor(1 if counts is None else counts, dtype=torch.int64, device=linear.weight.device)
-    if given.shape not in ((), (linear.out_features,)) or bool((given < 0).any()):
-        raise InputError(
-            f"counts is {counts}; expected one number, or [{linear.out_features}] of them, each 0 or more."
-        )
-    return given.clamp(min=1).expand(linear.out_features).clone()

@@ -9,12 +9,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from firstsight.functional.first_sight import Sight, first_sight, look
+from firstsight.errors import InputError
+from firstsight.functional.first_sight import Claims, Sight, first_sight, look
 from firstsight.functional.write import Move
-from firstsight.heads.moments import Moments
+from firstsight.heads.kept.moments import Moments
 
-# What a class is, in the buffer ``fresh`` [V] uint8. What is taught has its row from a first sight and the gradient
-# since: no write touches it any more, for one would put its direction back to that of a few examples.
+# What a class is, in the buffer ``fresh`` [V] uint8: one of a layer that learns; one that came to a trained layer and
+# was not met yet, or was, and is written by sight until it has been seen T times; one of a trained layer that was taken
+# over, which is left to the gradient and of which it is not known how often it has occurred.
 TRAINED, NEW, SHOWN, TAUGHT = 0, 1, 2, 3
 # The buffers, [V] each; the second, what the rows hold of a bias, where the layer has none.
 KEPT = {"fresh": torch.uint8, "lifted": torch.float32}
@@ -29,6 +31,7 @@ class Looks:
         self._sight: Sight | None = None
         self._stamp: object = None
         self._steps = 0
+        self.claims: Claims | None = None  # those that all new classes were last written with
 
     def stepped(self) -> None:
         """A step of training was taken."""
@@ -66,8 +69,9 @@ class Looks:
             self._sight, self._stamp, self._steps = _look(weight, bias, occurrences_V, moments), stamp, 0
         if self._sight is None:
             warnings.warn(
-                "a new class is written as the rule 'centered' writes it, for the layer has not yet seen 30 steps of "
-                "training with two classes and activations that differ: a trained layer would hardly find it.",
+                "a new class is written as the rule 'centered' writes it, and a trained layer would hardly find it: it "
+                "has not yet seen 30 steps of training with two classes and activations that differ. Show it what it "
+                "was trained on under `with head.looking():`.",
                 stacklevel=2,
             )
         return self._sight
@@ -93,10 +97,13 @@ def _stamp(weight: Tensor, bias: Tensor | None) -> object:
     return [(part.device, part.dtype, part._version) for part in parts]
 
 
-def sighted(move: Move, sight: Sight | None, fresh_V: Tensor, bias_V: Tensor, lifted: bool) -> Move:
-    """``move``, but new classes get the rows and biases of ``first_sight``, and taught ones keep theirs.
+def sighted(
+    move: Move, sight: Sight | None, fresh_V: Tensor, bias_V: Tensor, claims: Claims, *, lifted: bool, training: bool
+) -> Move:
+    """``move``, but classes that came later get the rows and biases of ``first_sight``, and taught ones keep theirs.
 
-    ``lifted``: the layer has no bias. Then ``bias_V`` is what its rows hold of one, and is changed in place.
+    ``lifted``: the layer has no bias. Then ``bias_V`` is what its rows hold of one, and is changed in place. In
+    ``training`` a bias is the gradient's from the first sight on.
     """
 
     def moved(
@@ -111,7 +118,8 @@ def sighted(move: Move, sight: Sight | None, fresh_V: Tensor, bias_V: Tensor, li
         seen_U = (before_U - 1).masked_fill(is_U == NEW, 0)
         bias_U = bias_V[classes_U]
         given = (x[coming_U] for x in (rows_UD, bias_U, seen_U, means_UD, occurrences_U))
-        rows_FD, bias_F = first_sight(sight, *given)
+        keeps_F = is_U[coming_U] == SHOWN if training else None
+        rows_FD, bias_F = first_sight(sight, *given, claims=claims, keeps=keeps_F)
         new_UD[coming_U] = rows_FD.to(new_UD.dtype)
         if lifted:
             bias_V[classes_U[coming_U]] = bias_F
@@ -123,13 +131,21 @@ def sighted(move: Move, sight: Sight | None, fresh_V: Tensor, bias_V: Tensor, li
     return moved
 
 
+def check_claims(price: float, cap: float | None) -> None:
+    """Raise InputError unless price is above 0 and cap a share."""
+    if not price > 0:
+        raise InputError(f"price is {price}; expected what an old activation lost costs in new ones won, above 0.")
+    if cap is not None and not 0 < cap <= 1:
+        raise InputError(f"cap is {cap}; expected a share of all activations, above 0 and up to 1, or None.")
+
+
 def coming(fresh: Tensor) -> Tensor:
     """Whether classes are those that a first sight is for, as bool."""
     return (fresh == NEW) | (fresh == SHOWN)
 
 
-def note_written_(fresh_V: Tensor, classes_U: Tensor, training: bool) -> bool:
+def note_written_(fresh_V: Tensor, classes_U: Tensor) -> bool:
     """Note that classes were written with a look at the layer, and tell whether none of them was a trained one."""
     is_U = fresh_V[classes_U]
-    fresh_V[classes_U[coming(is_U)]] = TAUGHT if training else SHOWN
+    fresh_V[classes_U[coming(is_U)]] = SHOWN
     return not bool((is_U == TRAINED).any())

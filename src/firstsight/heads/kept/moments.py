@@ -45,30 +45,37 @@ class Moments:
         self._buffer, self._D = buffer, buffer.shape[-1] - 1
         self._first = buffer if buffer.ndim == 1 else buffer[0]
 
-    def take_in_(self, sums: Sums, weight: Tensor) -> Sums:
+    def take_in_(self, sums: Sums, weight: Tensor | None, rate: float = RATE) -> Sums:
         """Take in the sums of a step (of ``with_second_moment``, for a covariance), and give back the classes' own.
 
         Args:
             sums: what the step saw.
-            weight: [V, D] the rows as they are now.
+            weight: [V, D] the rows as they are now; None if they are not those of a layer in training.
+            rate: how much they count against all that was taken in before; 1 for nothing else.
         """
         classes, sums_UD, occurrences = sums
         D = int((classes < 0).sum())  # 0 when another rank skipped the step
         if tokens := int(occurrences.sum()):
-            self._buffer *= 1 - RATE
-            self._first[0] += RATE
-            self._first[1:] += RATE / tokens * sums_UD[D:].sum(0)
+            if weight is not None and not self.trained():
+                self._buffer.zero_()  # what came before the first step of training has no part in it
+            self._buffer *= 1 - rate
+            self._first[0] += rate
+            self._first[1:] += rate / tokens * sums_UD[D:].sum(0)
             if self._buffer.ndim == 2:
-                self._buffer[1 : 1 + D, 1:] += RATE / tokens * sums_UD[:D]
-            if len(self._buffer) > 1 + self._D:
+                self._buffer[1 : 1 + D, 1:] += rate / tokens * sums_UD[:D]
+            if len(self._buffer) > 1 + self._D and weight is not None:
                 rows_DU = weight[classes[D:]].to(sums_UD.dtype).t()
-                self._buffer[1 + D :, 0] += RATE / tokens * (rows_DU @ occurrences[D:].to(sums_UD.dtype))
-                self._buffer[1 + D :, 1:] += RATE / tokens * (rows_DU @ sums_UD[D:])
+                self._buffer[1 + D :, 0] += rate / tokens * (rows_DU @ occurrences[D:].to(sums_UD.dtype))
+                self._buffer[1 + D :, 1:] += rate / tokens * (rows_DU @ sums_UD[D:])
         return classes[D:], sums_UD[D:], occurrences[D:]
 
     def empty(self) -> bool:
         """Whether nothing was taken in yet."""
         return not bool(self._first[0] > 0)
+
+    def trained(self) -> bool:
+        """Whether they are those of training, as moments of rows are; others are taken for it."""
+        return len(self._buffer) <= 1 + self._D or bool(self._buffer[1 + self._D :, 0].any())
 
     def weight(self) -> float:
         """Of what was taken in; 1 in the long run."""

@@ -1,0 +1,1 @@
+"""What a writing head keeps of its classes beside their rows."""
