@@ -18,14 +18,14 @@ class Centered(HebbianSoftmax):
         super().__init__(*args, rule="centered", **options)
 
 
-class Sight(HebbianSoftmax):
-    """A rule that tells new classes from trained ones."""
+class Paper(HebbianSoftmax):
+    """A rule that keeps counts alone."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, rule="sight", **options)
+        super().__init__(*args, rule="paper", **options)
 
 
-MORE = {"HebbianSoftmax-centered": Centered, "HebbianSoftmax-sight": Sight}
+MORE = {"HebbianSoftmax-centered": Centered, "HebbianSoftmax-paper": Paper}
 D, V = 5, 9
 
 

@@ -41,7 +41,9 @@ def write(layout: str) -> None:
                 step(head, optimizer, seed)
             handle.remove()
             torch.save(head.state_dict(), stem.with_suffix(".pt"))
-            told = {"head": name, "in_features": D, "num_classes": V, "bias": bias, "values": values(head)}
+            told = {"head": name, "in_features": D, "num_classes": V, "bias": bias}
+            told["settings"] = {"rule": head.rule} if hasattr(head, "rule") else {}
+            told["values"] = values(head)
             stem.with_suffix(".json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 

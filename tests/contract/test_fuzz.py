@@ -74,7 +74,7 @@ class Life(RuleBasedStateMachine):
     def begin(self, v, T, gamma, fused):
         torch.manual_seed(v)
         self.fused, self.saved, self.waiting = fused, None, None
-        self.head = HebbianSoftmax(D, v, T, gamma, dtype=torch.float64)
+        self.head = HebbianSoftmax(D, v, T, gamma, rule="paper", dtype=torch.float64)
         self.plain = Plain(self.table().copy(), T, gamma)
         self.new_optimizer()
 
@@ -188,7 +188,7 @@ class Life(RuleBasedStateMachine):
         state = torch.load(io.BytesIO(data), weights_only=True)
         self.plain, self.waiting = copy.deepcopy(plain), None
         self.plain.grad, self.plain.pending = None, []
-        self.head = HebbianSoftmax(D, len(plain.table), plain.T, plain.gamma, dtype=torch.float64)
+        self.head = HebbianSoftmax(D, len(plain.table), plain.T, plain.gamma, rule="paper", dtype=torch.float64)
         self.new_optimizer()
         self.head.load_state_dict(state["head"], strict=True)
         self.optimizer.load_state_dict(state["optimizer"])

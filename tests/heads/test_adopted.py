@@ -12,7 +12,7 @@ from torch import nn
 import firstsight
 from firstsight import HebbianSoftmax, InputError
 
-RULE = {"T": 12, "gamma": 0.1}
+RULE = {"T": 12, "gamma": 0.1, "counts": "new"}
 
 
 @pytest.mark.parametrize("shift", [0, 1])
@@ -41,8 +41,8 @@ def test_equals_the_head(tied, shift):
 def test_labels_handed_over_equal_the_keyword():
     model, by_hand = Model(), Model()
     optimizer, other = adam(model), adam(by_hand)
-    firstsight.attach(model, optimizer)
-    handle = firstsight.attach(by_hand.out, other)
+    firstsight.attach(model, optimizer, counts="new")
+    handle = firstsight.attach(by_hand.out, other, counts="new")
     train(model, optimizer, 3)
     for step in range(3):
         tokens, labels = batch(step)
@@ -56,8 +56,8 @@ def test_labels_handed_over_equal_the_keyword():
 def test_accumulation_adds_up():
     model, whole = Model(), Model()
     optimizer, other = sgd(model), sgd(whole)
-    firstsight.attach(model, optimizer)
-    firstsight.attach(whole, other)
+    firstsight.attach(model, optimizer, counts="new")
+    firstsight.attach(whole, other, counts="new")
     tokens, labels = torch.randint(V, (4, S)), torch.randint(V, (4, S))
     for half in (slice(2), slice(2, 4)):
         (model(tokens[half], labels=labels[half]) / 2).backward()
@@ -70,7 +70,7 @@ def test_accumulation_adds_up():
 def test_only_what_a_step_used_is_written():
     model = Model()
     optimizer = adam(model)
-    handle = firstsight.attach(model, optimizer)
+    handle = firstsight.attach(model, optimizer, counts="new")
     tokens, labels = batch(0)
     model(tokens, labels=labels)  # looked at, never stepped
     with torch.no_grad():
@@ -86,11 +86,11 @@ def test_only_what_a_step_used_is_written():
 def test_state_dict_goes_round(assign):
     straight, first = Model(), Model()
     optimizer = sgd(straight)
-    firstsight.attach(straight, optimizer)
+    firstsight.attach(straight, optimizer, counts="new")
     train(straight, optimizer, 6)
 
     optimizer = sgd(first)
-    firstsight.attach(first, optimizer)
+    firstsight.attach(first, optimizer, counts="new")
     train(first, optimizer, 3)
     saved = io.BytesIO()
     torch.save(first.state_dict(), saved)
@@ -98,7 +98,7 @@ def test_state_dict_goes_round(assign):
 
     resumed = Model()
     optimizer = sgd(resumed)
-    handle = firstsight.attach(resumed, optimizer)
+    handle = firstsight.attach(resumed, optimizer, counts="new")
     state = torch.load(saved, weights_only=True)
     assert list(state).count("out.firstsight_counts") == 1
     if assign:  # replaces the buffer; of the parameters the optimizer would lose hold
@@ -112,7 +112,7 @@ def test_state_dict_goes_round(assign):
 def test_the_buffer_follows_the_model_and_the_head():
     model = Model()
     optimizer = adam(model)
-    handle = firstsight.attach(model, optimizer, counts=500)
+    handle = firstsight.attach(model, optimizer, counts=[499] * V, rule="paper")
     model.to(torch.float32)
     model.out.firstsight_counts = model.out.firstsight_counts.clone()
     train(model, optimizer, 1)
@@ -128,7 +128,7 @@ def test_the_buffer_follows_the_model_and_the_head():
 def test_remove_and_attach_again():
     model = Model()
     optimizer = adam(model)
-    handle = firstsight.attach(model, optimizer)
+    handle = firstsight.attach(model, optimizer, counts="new")
     train(model, optimizer, 2)
     before = model.out.firstsight_counts.clone()
     handle.remove()
@@ -145,7 +145,7 @@ def test_remove_and_attach_again():
 def test_a_copy_is_attached_to_nothing():
     model = Model()
     optimizer = adam(model)
-    handle = firstsight.attach(model, optimizer)
+    handle = firstsight.attach(model, optimizer, counts="new")
     saved = io.BytesIO()
     torch.save(model, saved)
     saved.seek(0)
@@ -161,8 +161,8 @@ def test_a_copy_is_attached_to_nothing():
 def test_under_torch_compile():
     model, plain = Model(), Model()
     optimizer, other = adam(model), adam(plain)
-    firstsight.attach(model, optimizer)
-    firstsight.attach(plain, other)
+    firstsight.attach(model, optimizer, counts="new")
+    firstsight.attach(plain, other, counts="new")
     train(torch.compile(model, backend="eager"), optimizer, 2)
     train(plain, other, 2)
     same(model, plain, close)
@@ -189,7 +189,7 @@ def test_observe_is_what_loss_does():
 
 def test_no_labels():
     model = Model()
-    firstsight.attach(model, adam(model))
+    firstsight.attach(model, adam(model), counts="new")
     tokens, labels = batch(0)
     with pytest.raises(InputError, match=r"handle.labels\(y\)"):
         model(tokens)
@@ -200,7 +200,7 @@ def test_no_labels():
 
 def test_labels_that_do_not_fit():
     model = Model()
-    handle = firstsight.attach(model, adam(model), shift=1)
+    handle = firstsight.attach(model, adam(model), counts="new", shift=1)
     tokens, labels = batch(0)
     with pytest.raises(InputError, match="shift"):
         model(tokens, labels=labels[:, 1:])
@@ -212,7 +212,7 @@ def test_labels_that_do_not_fit():
 
 def test_an_output_layer_that_was_replaced():
     model = Model()
-    firstsight.attach(model, adam(model))
+    firstsight.attach(model, adam(model), counts="new")
     model.out = nn.Linear(D, V, dtype=torch.float64)
     with pytest.raises(InputError, match="was not called"):
         model(batch(0)[0], labels=batch(0)[1])
@@ -221,7 +221,7 @@ def test_an_output_layer_that_was_replaced():
 def test_an_output_layer_that_was_resized():
     model = Model()
     optimizer = sgd(model)
-    handle = firstsight.attach(model, optimizer)
+    handle = firstsight.attach(model, optimizer, counts="new")
     model.out.weight.data = torch.randn(V + 2, D, dtype=torch.float64)
     model.out.bias.data = torch.randn(V + 2, dtype=torch.float64)
     model(batch(0)[0], labels=batch(0)[1]).backward()
@@ -229,7 +229,7 @@ def test_an_output_layer_that_was_resized():
         optimizer.step()
     handle.remove()
     model.out.out_features = V + 2
-    handle = firstsight.attach(model, optimizer, counts=3)
+    handle = firstsight.attach(model, optimizer, counts=[2] * (V + 2))
     train(model, optimizer, 1)
     assert handle.head.counts.sum() == 3 * (V + 2) + 14
 
@@ -238,16 +238,16 @@ def test_errors_of_attach():
     model = Model()
     optimizer = adam(model)
     with pytest.raises(InputError, match=r"no nn.Linear output layer in Sequential.*Give the layer itself"):
-        firstsight.attach(nn.Sequential(nn.Linear(D, V)), optimizer)
+        firstsight.attach(nn.Sequential(nn.Linear(D, V)), optimizer, counts="new")
     with pytest.raises(InputError, match="shift is -1"):
-        firstsight.attach(model, optimizer, shift=-1)
+        firstsight.attach(model, optimizer, counts="new", shift=-1)
     with pytest.raises(InputError, match="does not hold this head's weight"):
-        firstsight.attach(model, torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.1))
+        firstsight.attach(model, torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.1), counts="new")
     with pytest.raises(InputError, match="counts is"):
         firstsight.attach(model, optimizer, counts=torch.ones(V + 1))
-    firstsight.attach(model, optimizer)
+    firstsight.attach(model, optimizer, counts="new")
     with pytest.raises(InputError, match="attached already"):
-        firstsight.attach(model.out, optimizer)
+        firstsight.attach(model.out, optimizer, counts="new")
 
 
 def test_a_rule_with_moments_keeps_them_with_the_layer():
@@ -257,7 +257,7 @@ def test_a_rule_with_moments_keeps_them_with_the_layer():
     found = []
     for layer in (linear, same):
         optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
-        handle = firstsight.attach(layer, optimizer, rule="centered")
+        handle = firstsight.attach(layer, optimizer, rule="centered", counts="new")
         for part in (slice(0, 4), slice(4, 8)):
             if layer is same:  # ended and begun again: counts and moments go on
                 handle.remove()

@@ -1,16 +1,19 @@
 """The write of an attached head: of what, and when. (What every head must do is in tests/contract.)"""
 
 import copy
+import functools
 import pickle
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from head_optimizers import OPTIMIZERS
 from torch import nn
 
-from firstsight import HebbianSoftmax, InputError, Softmax
+from firstsight import HebbianSoftmax, InputError, Softmax, attach
 from firstsight.functional import hebbian_update_
+from firstsight.heads.kept.fresh import NEW, TRAINED
 
 
 def batch(n=12, d=5, v=9, seed=0):
@@ -142,7 +145,7 @@ def test_a_backward_pass_that_brings_no_gradient_leaves_no_trace(how):
 
 
 def test_buffers_may_be_used_again_after_the_backward_pass():
-    head = HebbianSoftmax(5, 9)
+    head = HebbianSoftmax(5, 9, rule="paper")
     optimizer = torch.optim.SGD(head.parameters(), lr=0.0)
     head.attach(optimizer)
     h, y = torch.ones(1, 5), torch.tensor([3])
@@ -179,7 +182,7 @@ def test_write_alone_teaches_a_class_at_once():
 
 
 def test_the_write_under_bf16_autocast_is_in_float32():
-    head = HebbianSoftmax(5, 9)
+    head = HebbianSoftmax(5, 9, rule="paper")
     optimizer = torch.optim.SGD(head.parameters(), lr=0.0)
     head.attach(optimizer)
     h, y = torch.randn(1, 5), torch.tensor([4])
@@ -190,21 +193,54 @@ def test_the_write_under_bf16_autocast_is_in_float32():
 
 
 def test_a_tied_embedding_gets_the_write():
-    head = HebbianSoftmax(5, 9)
+    head = HebbianSoftmax(5, 9, rule="paper")
     embedding = nn.Embedding(9, 5)
     embedding.weight = head.weight
     head.write(torch.ones(1, 5), torch.tensor([3]))
     assert torch.equal(embedding(torch.tensor(3)), torch.ones(5))
 
 
-def test_from_linear_takes_the_counts_given():
+@pytest.mark.parametrize("kind", [torch.tensor, list, np.array, tuple])
+def test_counts_are_occurrences_of_any_kind(kind):
+    occurrences = kind([3, 0, 5, 1, 1, 1, 1, 1, 2])
+    head = HebbianSoftmax.from_linear(nn.Linear(5, 9), occurrences, T=3)
+    assert (head.T, head.counts.tolist()) == (3, [4, 1, 6, 2, 2, 2, 2, 2, 3])
+    assert head.fresh.tolist() == [TRAINED, NEW] + [TRAINED] * 7, "what never occurred is new to a trained layer"
+
+
+@pytest.mark.parametrize(("rule", "counts"), [("sight", 1), ("centered", 500), ("paper", 500)])
+def test_a_layer_is_new_or_trained(rule, counts):
+    taken = functools.partial(HebbianSoftmax.from_linear, nn.Linear(5, 9), T=499.5, rule=rule)
+    assert taken("new").counts.tolist() == [1] * 9
+    head = taken("trained", new=[2, 8])
+    assert head.counts.tolist() == [counts, counts, 1, counts, counts, counts, counts, counts, 1]
+    before = head.weight.detach().clone()
+    head.write(torch.randn(2, 5), torch.tensor([3, 4]))
+    assert torch.equal(head.weight, before), "rows of a trained layer are left to the gradient"
+
+
+@pytest.mark.parametrize(
+    ("counts", "new", "said"),
+    [
+        (None, (), 'counts is None; expected "new" for a layer that starts'),
+        (9, (), "counts is 9; expected"),
+        ("old", (), "counts is 'old'; expected"),
+        (torch.ones(9), (), r"counts is \[9\] torch.float32; expected"),
+        ([1] * 8, (), r"counts is \[8\] torch.int64; expected .*\[9\]"),
+        ([-1] * 9, (), "expected"),
+        (["a"] * 9, (), "expected"),
+        ("new", [3], 'counts is "new", so that all classes are'),
+        ("trained", [9], r"new is \[9\]; expected labels from 0 to 8"),
+        ([1] * 9, [3], "expected 0 occurrences of what is new"),
+    ],
+)
+def test_counts_that_say_nothing_clear_are_refused(counts, new, said):
     linear = nn.Linear(5, 9)
-    head = HebbianSoftmax.from_linear(linear, counts=torch.arange(9), T=3)
-    assert (head.T, head.counts.tolist()) == (3, [1, 1, 2, 3, 4, 5, 6, 7, 8])
-    assert (HebbianSoftmax.from_linear(linear).counts == 1).all()
-    assert (HebbianSoftmax.from_linear(linear, counts=500).counts == 500).all()
-    with pytest.raises(InputError, match="expected one number, or"):
-        HebbianSoftmax.from_linear(linear, counts=torch.ones(8))
+    with pytest.raises(InputError, match=said):
+        HebbianSoftmax.from_linear(linear, counts, new=new)
+    with pytest.raises(InputError, match=said):
+        attach(linear, torch.optim.SGD(linear.parameters(), 0.1), counts=counts, new=new)
+    assert not list(linear.buffers())
 
 
 @pytest.mark.parametrize(("arguments", "message"), [({"T": 0}, "T is 0"), ({"gamma": 2}, "gamma is 2")])

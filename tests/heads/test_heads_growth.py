@@ -25,7 +25,7 @@ def batches(steps, grow_at):
 
 def grown_run(kind, make, steps, grow_at):
     torch.manual_seed(3)
-    head = kind(D, OLD, dtype=torch.float64, **(RULE if kind is HebbianSoftmax else {}))
+    head = kind(D, OLD, dtype=torch.float64, **(RULE | {"rule": "paper"} if kind is HebbianSoftmax else {}))
     first = [p.detach().clone() for p in head.parameters()]
     optimizer = make(head.parameters())
     head.attach(optimizer)
@@ -109,7 +109,7 @@ def test_all_that_refers_to_the_parameters_follows(kind):
 
 
 def test_new_rows_start_like_those_of_a_new_head():
-    head = HebbianSoftmax(16, 2, dtype=torch.float64)
+    head = HebbianSoftmax(16, 2, rule="paper", dtype=torch.float64)
     head.counts.fill_(7)
     head.add_classes(4000)
     rows = head.weight[2:].detach()

@@ -124,7 +124,8 @@ def test_training_writes_the_same_as_a_call_of_write(name, parts):
         optimizer.zero_grad()
         called.write(h, y)
     for a, b in zip(head.state_dict().values(), called.state_dict().values(), strict=True):
-        torch.testing.assert_close(a, b)
+        own = slice(1 + D) if name == "sight" and a.shape == head.moments.shape else slice(None)  # rows are of training
+        torch.testing.assert_close(a[own], b[own])
 
 
 def test_a_calibrated_write_leaves_the_mean_share_of_a_class_as_it_was():
@@ -197,7 +198,7 @@ def test_the_bias_starts_at_the_log_frequency():
 @pytest.mark.parametrize("name", RULES)
 def test_a_linear_layer_is_taken_over_under_any_rule(name):
     linear = torch.nn.Linear(D, V)
-    head = HebbianSoftmax.from_linear(linear, T=4, rule=name)
+    head = HebbianSoftmax.from_linear(linear, "new", T=4, rule=name)
     fresh = HebbianSoftmax(D, V, T=4, rule=name)
     fresh.load_state_dict(head.state_dict())
     hidden, target = torch.randn(9, D), torch.arange(9) % V
@@ -251,7 +252,7 @@ def test_a_row_or_a_mean_of_length_0_leaves_the_row(name):
 
 
 def test_what_was_written_is_neither_lost_nor_slipped_in():
-    head = HebbianSoftmax.from_linear(torch.nn.Linear(D, V), rule="centered", record=True)
+    head = HebbianSoftmax.from_linear(torch.nn.Linear(D, V), "new", rule="centered", record=True)
     head.write(torch.randn(9, D), torch.arange(9) % V)
     assert head.written.norm() > 0
     for saved, taking in ((head, HebbianSoftmax(D, V, rule="centered")), (HebbianSoftmax(D, V, rule="centered"), head)):

@@ -120,23 +120,24 @@ def test_a_saved_head_goes_on_and_a_copy_too():
 
 def test_in_training_a_new_class_is_known_after_the_step_that_shows_it():
     head = copy.deepcopy(HEAD)
+    head.add_classes(NEW)
     optimizer = torch.optim.SGD(head.parameters(), lr=1e-4)
     head.attach(optimizer)
-    head.add_classes(NEW)
     x, y = draw(range(V, V + NEW), 1, seed=5)[:, 0], torch.arange(V, V + NEW)
     before = head.nll(x, y).detach()
     head.loss(x, y).backward()
     optimizer.step()
     assert (head.nll(x, y) < before - 1).double().mean() > 0.9
-    assert (head.fresh[V:] == TAUGHT).all()
+    assert (head.fresh[V:] == SHOWN).all()
     assert accuracies_old(head) > accuracies_old(HEAD) - 0.03
-    rows = head.weight[V:].detach().clone()
-    for step in range(5):  # what a later write would do to them cost 10 points of the old classes
+    bias = head.bias[V:].detach().clone()
+    for step in range(5):  # a later write as "centered" would cost 10 points of the old classes
         optimizer.zero_grad()
         head.loss(draw(range(V, V + NEW), 1, seed=20 + step)[:, 0], y).backward()
         optimizer.step()
-    torch.testing.assert_close(head.weight[V:], rows, rtol=0, atol=1e-3)
-    assert accuracies_old(head) > accuracies_old(HEAD) - 0.03
+    torch.testing.assert_close(head.bias[V:], bias, rtol=0, atol=1e-3)  # the gradient's, from the first sight on
+    assert accuracies_old(head) > accuracies_old(HEAD) - 0.05
+    assert accuracies(head)[0] > 0.8
 
 
 def test_before_any_training_it_writes_directions():
@@ -193,10 +194,10 @@ def test_a_new_class_that_was_seen_t_times_is_only_counted():
     head.write(draw([V], 1, seed=4)[0], torch.tensor([V]))
     assert torch.equal(head.weight, rows)
     head = copy.deepcopy(HEAD)
+    head.add_classes(1)
     optimizer = torch.optim.SGD(head.parameters(), lr=0.0)
     head.attach(optimizer, after=1)
-    head.add_classes(1)
-    for kind in (COMING, TAUGHT):  # the first step only counts
+    for kind in (COMING, SHOWN):  # the first step only counts
         head.loss(draw([V], 1)[0], torch.tensor([V])).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -280,14 +281,14 @@ def test_what_is_left_of_a_pending_batch_has_its_share_of_the_second_moment():
 def test_an_adopted_layer_that_changes_its_rule_keeps_nothing_of_the_old_one():
     linear = torch.nn.Linear(D, 6)
     optimizer = torch.optim.SGD(linear.parameters(), lr=0.1)
-    handle = attach(linear, optimizer, counts=500, rule="sight")
+    handle = attach(linear, optimizer, counts="trained")
     handle.head.add_classes(2)
-    assert linear.firstsight_fresh.tolist() == [0] * 6 + [1] * 2
+    assert linear.firstsight_fresh.tolist() == [TAUGHT] * 6 + [COMING] * 2
     handle.remove()
-    handle = attach(linear, optimizer, rule="sight")
-    assert linear.firstsight_fresh.tolist() == [0] * 6 + [1] * 2, "it goes on"
+    handle = attach(linear, optimizer)
+    assert linear.firstsight_fresh.tolist() == [TAUGHT] * 6 + [COMING] * 2, "it goes on"
     handle.remove()
-    handle = attach(linear, optimizer, counts=500, rule="sight")
+    handle = attach(linear, optimizer, counts=[50] * 8)
     assert not linear.firstsight_fresh.any(), "counts that are given are those of trained classes"
     handle.remove()
     attach(linear, optimizer, rule="paper")
