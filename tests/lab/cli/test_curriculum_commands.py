@@ -35,20 +35,20 @@ def test_seeds_side_by_side_then_more_of_them(tmp_path, capfd):
     assert list(line["runs"]) == ["0", "1"]
     assert line["settings"]["optimizer"] == "adam"
     assert "2 jobs, 0 of them done already" in err
-    kept = json.loads((tmp_path / "adam-0.006-paper.json").read_text())
+    kept = json.loads((tmp_path / "adam-0.006-sight.json").read_text())
     assert found == {**kept, "files": found["files"]}
     assert all(Path(file).stat().st_size for file in found["files"])
-    assert (tmp_path / "adam-0.006-paper.png").exists()
-    before = (tmp_path / "adam-0.006-paper/seed-1/result.json").read_bytes()
+    assert (tmp_path / "adam-0.006-sight.png").exists()
+    before = (tmp_path / "adam-0.006-sight/seed-1/result.json").read_bytes()
 
     code, out, err = call(capfd, *given, "--seeds=3")
     assert code == 0, err
     assert "3 jobs, 2 of them done already" in err
-    assert "Hebbian, rule paper, Adam 0.006" in out
+    assert "Hebbian, rule sight, Adam 0.006" in out
     assert "old 30" not in out  # the start had three classes
     assert "old 3" in out
-    assert (tmp_path / "adam-0.006-paper/seed-1/result.json").read_bytes() == before
-    assert (tmp_path / "adam-0.006-paper/seed-2/result.json").exists()
+    assert (tmp_path / "adam-0.006-sight/seed-1/result.json").read_bytes() == before
+    assert (tmp_path / "adam-0.006-sight/seed-2/result.json").exists()
 
 
 def test_the_first_seed_is_the_one_given(tmp_path, capfd):
@@ -59,22 +59,22 @@ def test_the_first_seed_is_the_one_given(tmp_path, capfd):
 
 def test_ended_by_a_signal_it_says_so_and_goes_on(tmp_path, capfd):
     given = ["omniglot", "--out", tmp_path, *TINY, "--max-steps=100000", "--save-seconds=0.01", "--seeds=1"]
-    end_when(lambda: (tmp_path / "rmsprop-0.006-paper/seed-0/checkpoint.pt").exists())
+    end_when(lambda: (tmp_path / "rmsprop-0.006-sight/seed-0/checkpoint.pt").exists())
     code, out, err = call(capfd, *given, "--json")
     assert code == 128 + signal.SIGTERM, err
     assert json.loads(out)["interrupted"] == "SIGTERM"
     assert json.loads(out)["panels"][0]["lines"][0]["runs"] == {}
     assert json.loads(out)["files"] == {}  # nothing that would stand over an earlier figure
-    assert (tmp_path / "rmsprop-0.006-paper/seed-0/checkpoint.pt").exists()
+    assert (tmp_path / "rmsprop-0.006-sight/seed-0/checkpoint.pt").exists()
 
 
 def test_a_run_that_fails_leaves_a_figure_of_the_others(tmp_path, capfd):
-    broken = tmp_path / "rmsprop-0.006-paper/seed-0/checkpoint.pt"
+    broken = tmp_path / "rmsprop-0.006-sight/seed-0/checkpoint.pt"
     broken.parent.mkdir(parents=True)
     broken.write_text("no checkpoint")
     refused = call(capfd, "omniglot", "--out", tmp_path, *TINY, "--seeds=2")
     assert_refused(refused, "1 of the jobs failed", "this is no checkpoint", "log.txt")
-    kept = json.loads((tmp_path / "rmsprop-0.006-paper.json").read_text())
+    kept = json.loads((tmp_path / "rmsprop-0.006-sight.json").read_text())
     assert list(kept["panels"][0]["lines"][0]["runs"]) == ["1"]
 
 

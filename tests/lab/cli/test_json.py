@@ -113,7 +113,7 @@ def test_without_json_a_person_reads_it(data, trained, tmp_path, capfd):
 
 def test_demo(tmp_path, capfd):
     found = read(call(capfd, "demo", "--out", tmp_path / "demo", "--steps", "12", "--json"))
-    rules = {"softmax": ("softmax", "centered"), "centered": ("hebbian", "centered"), "hebbian": ("hebbian", "paper")}
+    rules = {"softmax": ("softmax", "sight"), "hebbian": ("hebbian", "sight"), "paper": ("hebbian", "paper")}
     assert set(found["runs"]) == set(rules)
     for name, result in found["runs"].items():
         assert_result(result)

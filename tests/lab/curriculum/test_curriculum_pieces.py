@@ -114,10 +114,10 @@ def test_bad_settings(settings, message):
         Curriculum(**settings)
 
 
-def test_the_papers_settings_are_the_defaults():
+def test_the_papers_settings_are_the_defaults_but_for_the_rule():
     papers = Curriculum()
     assert (papers.start, papers.add, papers.threshold, papers.T, papers.gamma) == (30, 5, 0.6, 10, 0.1)
-    assert (papers.rule, papers.network.dropout) == ("paper", 0.2)
+    assert (papers.rule, papers.network.dropout) == ("sight", 0.2)
     assert [Curriculum(optimizer=name).rate for name in ("rmsprop", "adam", "adagrad")] == [0.006, 0.006, 0.08]
     assert Curriculum(lr=0.5).rate == 0.5
 

@@ -106,7 +106,7 @@ def test_report_of_one_run_lies_in_its_folder(tmp_path):
         "validation", "loss", "bands", "classes",
     }  # fmt: skip
     command = re.search(r"firstsight train data/stdlib --out \S+ (.*)", page).group(1)
-    assert command == "--no-bias --T 50 --gamma 0.01 --rule paper --layer-norm --bias-start zero"
+    assert command == "--no-bias --T 50 --layer-norm --bias-start zero"
     again = tyro.cli(Flags, args=command.split(), default=Flags(**recipe("small").to_dict()))
     assert again.to_dict() == Config(T=50, layer_norm=True).to_dict()
     for known in (
