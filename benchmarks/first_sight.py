@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from common import save
-from first_sight_rivals import Layer, anew, finetuned, imprinted
+from first_sight_rivals import FINETUNINGS, Layer, anew, finetuned, imprinted
 from torch import Tensor, nn
 
 from firstsight import HebbianSoftmax
@@ -31,11 +31,7 @@ EPOCHS, BATCH = 12, 256
 KEPT = 5  # of a new class's texts so many may be shown, the rest are asked; of ten examples, those after the tenth
 SHOTS, DRAWS = (1, 2, 5, 10), 2000
 HARM = (0.25, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0)  # points lost at which rivals are compared
-# The best fine-tuning at 1.5 points lost with one example, and at 2.5 with five, on splits 0 to 2.
-FINETUNING: dict[int, dict[str, Any]] = {
-    1: {"rate": 0.01, "share": 0.25, "steps": 240, "all_old": False},
-    5: {"rate": 0.1, "share": 0.25, "steps": 240, "all_old": True},
-}
+RIVALS = (1, 5)  # examples at which they are compared
 
 
 class Body(nn.Sequential):
@@ -188,14 +184,15 @@ def measured(task: Task, h: Tensor, raw: dict[str, Any]) -> list[dict[str, Any]]
     for k in SHOTS:
         shown = h[task.shown(k)]
         add("sight", k, rows_of(met(head, shown)))
-        if k in FINETUNING:
+        if k in RIVALS:
             add("imprinting", k, imprinted(old, shown))
-            add("fine-tuning", k, finetuned(old, shown, h[task.train], task.train_y, **FINETUNING[k]))
+            for name, setting in FINETUNINGS.items():
+                add(name, k, finetuned(old, shown, h[task.train], task.train_y, setting))
             y = torch.arange(task.num_classes, task.num_classes + len(shown)).repeat_interleave(k)
             both = torch.cat([h[task.train], shown.flatten(0, 1)]), torch.cat([task.train_y, y])
             add("training anew", k, anew(*both, task.num_classes + len(shown), raw["rate"], EPOCHS, BATCH))
     if raw["classes"] == 80:
-        lines += [few(head, task, h, before, k, size) for k, size in itertools.product((1, 5), (1, 10))]
+        lines += [few(head, task, h, before, k, size) for k, size in itertools.product(RIVALS, (1, 10))]
     return lines
 
 
@@ -239,7 +236,8 @@ def main() -> int:
         for line in own:
             say(", ".join(f"{name} {value}" for name, value in line.items() if name != "at_harm"))
         lines += own
-    save(given.out, {"epochs": EPOCHS, "batch": BATCH, "harm": HARM, "finetuning": FINETUNING, "lines": lines})
+    origin = {"epochs": EPOCHS, "batch": BATCH, "harm": HARM}
+    save(given.out, origin | {"finetuning": {name: one._asdict() for name, one in FINETUNINGS.items()}, "lines": lines})
     return 0
 
 

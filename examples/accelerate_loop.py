@@ -18,7 +18,7 @@ def main():
     batches = DataLoader(TensorDataset(centres[labels] + torch.randn(640, 16), labels), batch_size=32)
     model = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.Tanh(), torch.nn.Linear(32, 50))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    handle = firstsight.attach(model[-1], optimizer, T=10, gamma=0.1)  # firstsight
+    handle = firstsight.attach(model[-1], optimizer, counts="new")  # firstsight
 
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=4)
     model, optimizer, batches = accelerator.prepare(model, optimizer, batches)

@@ -22,7 +22,7 @@ def batch(rank, step):
 
 def train(model, ddp, batches):
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    handle = firstsight.attach(model[-1], optimizer, T=10, gamma=0.1)  # firstsight
+    handle = firstsight.attach(model[-1], optimizer, counts="new")  # firstsight
     for x, y in batches:
         handle.labels(y)  # firstsight
         F.cross_entropy(ddp(x), y).backward()

@@ -20,7 +20,7 @@ class Classifier(lightning.LightningModule):
     def __init__(self):
         super().__init__()
         self.body = torch.nn.Sequential(torch.nn.Linear(WIDTH, 32), torch.nn.Tanh())
-        self.head = HebbianSoftmax(32, CLASSES, T=10, gamma=0.1)  # firstsight
+        self.head = HebbianSoftmax(32, CLASSES)  # firstsight
 
     def training_step(self, batch, _):
         x, y = batch

@@ -1,8 +1,7 @@
 """The write in a plain PyTorch loop: after one epoch a classifier knows more of its rare classes with it.
 
 300 classes, each a noisy point on a sphere: 20 frequent ones and 280 that are seen three times. Printed is the
-accuracy on both, with a linear layer and with a HebbianSoftmax, at one learning rate, over three seeds. T and gamma
-are those of the paper for Omniglot.
+accuracy on both, with a linear layer and with a HebbianSoftmax, at one learning rate, over three seeds.
 """
 
 import torch
@@ -35,7 +34,7 @@ def accuracy(write, seed):
     torch.nn.init.eye_(body.weight)
     head = torch.nn.Linear(WIDTH, CLASSES)
     if write:
-        head = HebbianSoftmax(WIDTH, CLASSES, T=10, gamma=0.1)  # firstsight
+        head = HebbianSoftmax(WIDTH, CLASSES)  # firstsight
     optimizer = torch.optim.Adam([*body.parameters(), *head.parameters()], lr=1e-2)
     if write:
         head.attach(optimizer)  # firstsight

@@ -48,7 +48,7 @@ def main():
     old, test = len(modules) - NEW, torch.rand(len(y)) < 0.25
     known = (y < old) & ~test
 
-    head = HebbianSoftmax(WIDTH, old, T=50, gamma=0.1, rule="sight")  # firstsight
+    head = HebbianSoftmax(WIDTH, old)  # firstsight
     optimizer = torch.optim.Adam(head.parameters(), lr=0.03)
     handle = head.attach(optimizer)  # firstsight
     for _ in range(12):
