@@ -53,7 +53,8 @@ class Task:
     def __init__(self, split: dict[str, Any], y: np.ndarray, new_classes: int, seed: int) -> None:
         self.new, train, test = list(split["new"]), list(split["train"]), list(split["test"])
         if new_classes > len(self.new):  # more of them than the split has: of the old ones, drawn
-            g, more = np.random.default_rng(seed), {}
+            g = np.random.default_rng(seed)
+            more: dict[int, list[int]] = {}
             for row in [*train, *split["valid"], *test]:
                 more.setdefault(int(y[row]), []).append(row)
             enough = sorted(c for c, rows in more.items() if len(rows) >= 8)
@@ -82,10 +83,8 @@ class Task:
 def trained(h: Tensor, y: Tensor, rate: float, body: nn.Module | None, options: dict[str, Any]) -> HebbianSoftmax:
     """A layer as a user would train it, and the network before it."""
     torch.manual_seed(0)
-    if body is not None:
-        body.apply(lambda m: m.reset_parameters() if hasattr(m, "reset_parameters") else None)
     head = HebbianSoftmax(h.shape[1] if body is None else 256, int(y.max()) + 1, **options)
-    parameters = [{"params": head.parameters()}]
+    parameters: list[dict[str, Any]] = [{"params": head.parameters()}]
     if body is not None:
         parameters.append({"params": body.train().parameters(), "lr": 1e-3})
     optimizer = torch.optim.Adam(parameters, lr=rate)
@@ -169,6 +168,7 @@ def told(found: Found, before: float) -> dict[str, Any]:
 
 def measured(task: Task, h: Tensor, raw: dict[str, Any]) -> list[dict[str, Any]]:
     """All lines of one trained layer."""
+    torch.manual_seed(0)
     body = Body() if raw["body"] == "network" else None
     head = trained(h[task.train], task.train_y, raw["rate"], body, raw["options"])
     if body is not None:

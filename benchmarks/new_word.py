@@ -12,7 +12,7 @@ from typing import Any
 from common import save
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "examples"))
-from huggingface_trainer import gpt2, llama, meet
+from huggingface_trainer import gpt2, llama, meet  # type: ignore[import-not-found]
 
 from firstsight.lab.system.progress import say
 

@@ -28,7 +28,11 @@ wider, for its own mean is known from k examples only. With R fixed draws of eac
           P(\text{it takes one of class } i \text{ that was right}) \qquad (2)
 
 with :math:`w_i` the share of class i in training and s that of the new one, 1/V; the sum may be capped, at a share of
-all activations. Probabilities are smoothed counts of draws. A layer without a bias moves the row along
+all activations. Probabilities are smoothed counts of draws. Nor does a new class get a larger bias than that with which
+its mean softmax probability, over the imagined activations of all old classes, is s: in classifiers this has not been
+seen to bind; in language models, where most activations are won by no class for certain, nothing else would hold it.
+
+A layer without a bias moves the row along
 :math:`S^{-1} m`, along which the logit of all activations moves most evenly, if it does so evenly enough: with a
 standard deviation of a quarter at most; else there is no bias. How far is kept, so that later examples can be compared
 with what the row was without.
@@ -53,6 +57,7 @@ DRAWS = 64  # R
 RIVALS = 256  # old classes that compete for the new one's own activations
 SMOOTHING, TRIALS = 0.3, 81  # of the share won as a function of the bias: standard deviations, and biases tried
 _EVEN = 16.0  # m' S^-1 m, one over the variance of a lift's effect, below which it would do harm
+_DEEP, _HALVINGS, _FEW = 32.0, 16, 8  # of the search for a bias within its share: nats, steps, one draw of how many
 _LEAST = 0.05  # how little of itself the direction that stands for a bias may add to a logit
 
 
@@ -85,6 +90,8 @@ class Sight(NamedTuple):
     draw_RD: Tensor
     best_SR: Tensor  # the best logit of an old class at each imagined activation
     share_SR: Tensor  # what that activation is worth, 0 where its class does not win it
+    sure_SR: Tensor  # that best logit less the log-sum-exp of all: how sure the layer is of its answer
+    weight_S: Tensor  # what any activation of a class is worth
     num_classes: int
 
 
@@ -137,8 +144,10 @@ def look(
     logit_SS = z_SD @ g_SD.t() + at_mean_S
     spread_RS = (draw_RD * (1 - rho_D).sqrt()) @ g_SD.t()
     best_SR = torch.stack([(logit_SS + own_S).amax(1) for own_S in spread_RS], 1)
+    total_SR = torch.stack([(logit_SS + (own_S + times_S.log())).logsumexp(1) for own_S in spread_RS], 1)
     right_SR = logit_SS.diagonal()[:, None] + spread_RS.t() >= best_SR
-    share_SR = right_SR * (share_V[at_S] * times_S)[:, None] / draws
+    weight_S = share_V[at_S] * times_S / draws
+    share_SR = right_SR * weight_S[:, None]
     return Sight(
         mean_D=mean_D.float(),
         row_D=row_D.float(),
@@ -154,6 +163,8 @@ def look(
         draw_RD=draw_RD.float(),
         best_SR=best_SR.float(),
         share_SR=share_SR.float(),
+        sure_SR=(best_SR - total_SR).float(),
+        weight_S=weight_S.float(),
         num_classes=num_classes,
     )
 
@@ -211,11 +222,13 @@ def _bias(sight: Sight, g_D: Tensor, z_D: Tensor, at_mean: Tensor, left_D: Tenso
     near = old_S.topk(min(RIVALS, len(old_S))).indices
     own_RD, within_RD = sight.draw_RD * left_D, sight.draw_RD * (1 - sight.rho_D).sqrt()
     win_R = (own_RD @ sight.g_SD[near].t() + old_S[near]).amax(1) - (own_RD @ g_D + g_D @ z_D + at_mean)
-    lose_SR = sight.best_SR - (sight.z_SD @ g_D + at_mean)[:, None] - within_RD @ g_D
+    behind_SR = lose_SR = sight.best_SR - (sight.z_SD @ g_D + at_mean)[:, None] - within_RD @ g_D
+    lifts_SR = torch.ones_like(lose_SR)
     if sight.lift_D is not None:  # what one unit of lift does to a logit; where that is not above 0, no bias helps
         lift_D = sight.lift_D @ sight.face_DD
         win_R = win_R / (1 + lift_D @ z_D + own_RD @ lift_D).clamp(min=_LEAST)
-        lose_SR = lose_SR / (1 + (sight.z_SD @ lift_D)[:, None] + within_RD @ lift_D).clamp(min=_LEAST)
+        lifts_SR = (1 + (sight.z_SD @ lift_D)[:, None] + within_RD @ lift_D).clamp(min=_LEAST)
+        lose_SR = lose_SR / lifts_SR
     width = SMOOTHING * win_R.std().clamp(min=1e-6)
     steps = torch.linspace(0, 1, TRIALS, device=win_R.device)
     trial_B = torch.lerp(win_R.min() - 3 * width, win_R.max() + 3 * width, steps)
@@ -224,7 +237,24 @@ def _bias(sight: Sight, g_D: Tensor, z_D: Tensor, at_mean: Tensor, left_D: Tenso
     lost_B = sight.share_SR[in_reach] @ torch.special.ndtr((trial_B - lose_SR[in_reach][:, None]) / width)
     gain_B = won_B / sight.num_classes - claims.price * lost_B
     gain_B[1:] = gain_B[1:].masked_fill(lost_B[1:] > claims.most, -math.inf)  # the first: it wins nothing
-    return trial_B[gain_B.argmax()]
+    return _within_its_share(sight, sight.sure_SR - behind_SR, lifts_SR, trial_B[gain_B.argmax()])
+
+
+def _within_its_share(sight: Sight, log_odds_SR: Tensor, lifts_SR: Tensor, bias: Tensor) -> Tensor:
+    """``bias``, or the lower one with which the mean probability of old activations is the share of one class."""
+
+    def claims(at: Tensor, every: int) -> float:
+        odds_SR = torch.addcmul(log_odds_SR[:, ::every], lifts_SR[:, ::every], at)
+        return float(sight.weight_S @ odds_SR.sigmoid().sum(1)) * every
+
+    share = 1 / sight.num_classes
+    if claims(bias, 1) <= share:
+        return bias
+    low, high = bias - _DEEP, bias
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if claims(middle, _FEW) > share else (middle, high)
+    return low
 
 
 def _generator() -> torch.Generator:

@@ -51,8 +51,8 @@ class HebbianSoftmax(HebbianWrite, Softmax):
         counts: [V] int64 buffer, part of ``state_dict``: 1 + occurrences in training.
         moments: buffer of rules that use the activations' mean, [1 + D], or covariance, [1 + D, 1 + D], or that with
             the rows too, [1 + 2D, 1 + D]: see ``Moments``.
-        fresh: [V] uint8 buffer of the rule "sight": 0 a class of a layer that learns, 1 one that came to a trained layer
-            and was not met yet, 2 was met, 3 one of a trained layer that was taken over, which no write touches.
+        fresh: [V] uint8 buffer of the rule "sight": 0 a class of a layer that learns, 1 one that came to a trained
+            layer and was not met yet, 2 was met, 3 one of a trained layer that was taken over, which no write touches.
         lifted: [V] buffer of the rule "sight" without a bias: what the rows hold of one.
         written: [V, D] buffer, with ``record``.
 

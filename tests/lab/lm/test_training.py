@@ -90,7 +90,9 @@ def test_the_state_is_not_passed_on_by_default(monkeypatch, corpus, tmp_path):
 def test_bf16(corpus, tmp_path):
     for precision in ("fp32", "bf16"):
         train(corpus, tmp_path / precision, TINY.replace(precision=precision, steps=30, eval_every=30))
-    assert all(value.dtype in (torch.float32, torch.int64, torch.uint8) for value in weights(tmp_path / "bf16").values())
+    assert all(
+        value.dtype in (torch.float32, torch.int64, torch.uint8) for value in weights(tmp_path / "bf16").values()
+    )
     losses = [metrics(tmp_path / precision)[-1]["valid_loss"] for precision in ("fp32", "bf16")]
     assert losses[0] != losses[1]
     assert losses[1] == pytest.approx(losses[0], rel=0.02)

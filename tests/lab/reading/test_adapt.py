@@ -77,7 +77,15 @@ def test_a_text_with_new_words(run, tmp_path, capsys):
     assert found["tokens"] == 15
     assert found["new"] == {"types": 2, "tokens": 7, "sights": {"1": 2, "2": 2, "3": 1, "4": 1, "5+": 1}}
     nll = {row["name"]: row for row in found["variants"]}
-    assert list(nll) == ["closed", "closed_by_count", "closed_written", "unwritten", "written", "all_written"]
+    assert list(nll) == [
+        "closed",
+        "closed_by_count",
+        "closed_written",
+        "unwritten",
+        "written",
+        "all_written",
+        "sighted",
+    ]
     assert nll["closed"]["known"] < nll["unwritten"]["known"], "new classes take mass from the others"
     assert len({nll[name]["new"]["5+"] for name in nll}) == 6
     assert adapt(run, text=text, open=True, rule="centered", gamma=0.2, max_count=None, json=True) == 0

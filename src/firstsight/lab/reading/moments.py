@@ -1,4 +1,4 @@
-"""Mean and covariance of a model's activations, measured on a text.
+"""Moments of a model's activations, and of the rows that they were to find, measured on a text.
 
 Shape suffixes: S tokens of a segment, D features.
 """
@@ -12,14 +12,15 @@ from firstsight.lab.lm.reader import Text, reading
 
 
 def measure_moments(model: LanguageModel, tokens: np.ndarray, *, eos_id: int) -> Moments:
-    """Mean [D] and second moment [D, D] of the activations over a text, as the rules of the write use them."""
+    """Moments of the activations over a text, and of the rows of their targets, as the rules of the write use them."""
     weight = model.head.weight
     D = weight.shape[1]
-    moments = torch.zeros(1 + D, 1 + D, dtype=torch.float64, device=weight.device)  # the mean of (1, h)(1, h)^T
+    moments = torch.zeros(1 + 2 * D, 1 + D, dtype=torch.float64, device=weight.device)  # see Moments
     text = Text(model, tokens, eos_id)
     with reading(model):
         for segment in text:
             h_SD = segment.hidden[0]
             h_SD = torch.cat([h_SD.new_ones(len(h_SD), 1), h_SD], 1).double()
-            moments += h_SD.t() @ h_SD / len(tokens)
+            both_S2D = torch.cat([h_SD, weight.detach()[segment.target[0]].double()], 1)
+            moments += both_S2D.t() @ h_SD / len(tokens)
     return Moments(moments.to(torch.promote_types(weight.dtype, torch.float32)))

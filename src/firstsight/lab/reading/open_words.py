@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from firstsight.errors import InputError
+from firstsight.functional.first_sight import look
 from firstsight.heads.kept.moments import Moments
 from firstsight.lab.data.vocabulary import Vocabulary
 from firstsight.lab.lm.evaluation import token_nll
@@ -49,6 +50,8 @@ class Newborn:
     bias: float
     written: bool = True
     """whether its activations are written; without, its row keeps its random direction (a baseline)"""
+    sighted: bool = False
+    """take row and bias from ``functional.first_sight`` alone, at each sight: base, norm and bias are of no account"""
     seed: int = 0
     """of the random directions"""
 
@@ -175,7 +178,8 @@ def open_results(
     ``closed``: every new word is ``<unk>``, whose mass is shared by those met so far; ``closed_by_count``: shared by
     their sights so far; ``closed_written``: that, with the words of the vocabulary written; ``unwritten``: new rows
     of random direction; ``written``: new rows are written, the others not; ``all_written``: the words of the
-    vocabulary are written too, as ``writing`` says (to be held against ``closed_written``).
+    vocabulary are written too, as ``writing`` says (to be held against ``closed_written``); ``sighted``: new rows and
+    their biases are those of a first sight, as in a layer in service, and ``offset`` is of no account.
 
     Returns:
         tokens, new (words, tokens, of them first sights), the settings, and ``variants``: a row each, ``{"name",
@@ -200,6 +204,7 @@ def open_results(
         "unwritten": open_nll(model, ids, alone, dataclasses.replace(start, written=False), **known),
         "written": open_nll(model, ids, alone, start, **known),
         "all_written": open_nll(model, ids, writing, start, **known),
+        "sighted": open_nll(model, ids, alone, dataclasses.replace(start, sighted=True), **known),
     }
     new_N = ids >= V
     sight_N = np.where(new_N, np.minimum(sights_before(ids) + 1, 5), 0)  # 0: a word of the vocabulary
@@ -243,4 +248,8 @@ def _open_rows(
     rows.base_D = start.base.to(rows.rows_CD)
     rows.writable_C[V:] = True
     rows.limit_C[V:] = writing.T if start.written else 0
+    if start.sighted and moments is not None:
+        occurrences_V = torch.as_tensor(np.asarray(counts, dtype=np.int64), device=weight.device)
+        parts = moments.mean(), moments.bare_covariance(), moments.cross()
+        rows.sight = look(weight, bias_V if model.head.bias is not None else None, occurrences_V, *parts)
     return rows

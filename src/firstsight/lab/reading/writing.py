@@ -30,6 +30,7 @@ from torch import Tensor
 from firstsight.errors import InputError
 from firstsight.functional import class_means, linear_cross_entropy
 from firstsight.functional.checks import check_rule
+from firstsight.functional.first_sight import Sight, first_sight
 from firstsight.heads.kept.moments import Moments
 from firstsight.heads.rules import find_rule
 from firstsight.lab.lm.lstm import LanguageModel
@@ -97,6 +98,7 @@ class WrittenRows:
         # A class whose bias is -inf takes no part yet; its first sight gives it this bias (open vocabulary).
         self.newborn_bias = 0.0
         # What the rows of the classes from ``first_new`` on have in common, and the write leaves alone.
+        self.sight: Sight | None = None  # a look at the layer, for new classes that are to be met as in service
         self.first_new, self.base_D = len(weight), weight.new_zeros(weight.shape[1], dtype=dtype)
 
     def forget(self) -> None:
@@ -141,7 +143,7 @@ class WrittenRows:
             found_B = z_BU.gather(1, at_B1.clamp(min=0))[:, 0]
             top_S[begin:last] = torch.where(at_B1[:, 0] >= 0, found_B, top_S[begin:last])
             keep_B = written_S[first:last]
-            part.write(x_SD[first:last][keep_B], slot_S[first:last][keep_B])
+            part.write(*(one[first:last][keep_B] for one in (x_SD, slot_S, hidden_SD)))
             begin = last
         part.put_back()
         return torch.logaddexp(rest_S, inside_S) - top_S
@@ -167,10 +169,14 @@ class _Part:
         self.count_U = whole.count_C[classes_U]
         self.base_UD = whole.base_D * (classes_U >= whole.first_new)[:, None]
 
-    def write(self, x_BD: Tensor, slot_B: Tensor) -> None:
+    def write(self, x_BD: Tensor, slot_B: Tensor, hidden_BD: Tensor) -> None:
         if not len(slot_B):
             return
         at, means, n = class_means(x_BD, slot_B)
+        if self.whole.sight is not None:
+            new = self.classes_U[at] >= self.whole.first_new
+            self.meet(self.whole.sight, at[new], class_means(hidden_BD, slot_B)[1][new], n[new])
+            at, means, n = at[~new], means[~new], n[~new]
         newborn = self.bias_U[at] == -math.inf
         self.bias_U[at] = self.bias_U[at].masked_fill(newborn, self.whole.newborn_bias)
         rule, writing = self.whole.rule, self.whole.writing
@@ -185,6 +191,14 @@ class _Part:
         if change is not None:
             self.bias_U[at] += change
         self.sights_U[at] = sights + n
+
+    def meet(self, sight: Sight, at: Tensor, means: Tensor, n: Tensor) -> None:
+        """New classes get rows and biases of a first sight, as in a layer in service."""
+        if len(at):
+            rows, bias = self.rows_UD[at], self.bias_U[at].nan_to_num(neginf=0.0)
+            rows, bias = first_sight(sight, rows, bias, self.sights_U[at], means, n)
+            self.rows_UD[at], self.bias_U[at] = rows.to(self.rows_UD), bias.to(self.bias_U)
+            self.sights_U[at] += n
 
     def put_back(self) -> None:
         whole = self.whole
