@@ -87,7 +87,7 @@ def test_a_text_with_new_words(run, tmp_path, capsys):
         "sighted",
     ]
     assert nll["closed"]["known"] < nll["unwritten"]["known"], "new classes take mass from the others"
-    assert len({nll[name]["new"]["5+"] for name in nll}) == 6
+    assert len({nll[name]["new"]["5+"] for name in nll}) == 7
     assert adapt(run, text=text, open=True, rule="centered", gamma=0.2, max_count=None, json=True) == 0
     assert json.loads(capsys.readouterr().out)["variants"] == found["variants"]
     assert adapt(run, text=text, open=True) == 0

@@ -8,6 +8,7 @@ import torch
 from test_writing import COUNTS, EOS, MODEL, MOMENTS, TRAINING, UNK, D, V, activations, frozen_moments, loop, written
 from torch import Tensor
 
+from firstsight.functional.first_sight import first_sight, look
 from firstsight.lab.data import Vocabulary
 from firstsight.lab.lm.evaluation import evaluate, token_nll
 from firstsight.lab.reading.open_words import Newborn, closed, closed_nll, newborn, number, open_nll
@@ -21,6 +22,16 @@ NAMES: dict[int, int] = {}
 IDS = np.array([V + NAMES.setdefault(int(NEW[i]), len(NAMES)) if IDS[i] < 0 else IDS[i] for i in range(157)])
 BASE = torch.linspace(-1, 1, D, dtype=torch.float64)
 START = Newborn(BASE, norm=2.5, bias=0.7, seed=5)
+
+
+SIGHT = look(
+    MODEL.head.weight.detach(),
+    MODEL.head.bias.detach(),
+    torch.as_tensor(COUNTS),
+    MOMENTS.mean(),
+    MOMENTS.bare_covariance(),
+    MOMENTS.cross(),
+)
 
 
 def directions(start: Newborn) -> Tensor:
@@ -49,6 +60,13 @@ def open_loop(ids: np.ndarray, writing: Writing, start: Newborn) -> np.ndarray:
             if token not in rows:
                 direction = random[token - V] / random[token - V].norm()
                 rows[token] = torch.cat([BASE + direction * start.norm, torch.tensor([start.bias])])
+            if start.sighted and token >= V:
+                row, seen = rows[token], torch.tensor([sights.get(token, 0)])
+                given = row[None, :-1], row[-1:] * (seen > 0), seen, own.mean(0)[None], torch.tensor([len(own)])
+                new_row, new_bias = first_sight(SIGHT, *given)
+                rows[token] = torch.cat([new_row[0], new_bias]).to(row)
+                sights[token] = sights.get(token, 0) + len(own)
+                continue
             count = int(COUNTS[token]) if token < V else 0
             if start.written if token >= V else count < limit:
                 row, base = rows[token], BASE if token >= V else 0 * BASE
@@ -67,6 +85,14 @@ def opened(ids: np.ndarray, writing: Writing, start: Newborn = START) -> np.ndar
 def test_equals_the_loop_that_grows(rule: str, block: int, max_count: int | None) -> None:
     writing = Writing(rule=rule, gamma=0.3, block=block, max_count=max_count)
     np.testing.assert_allclose(opened(IDS, writing), open_loop(IDS, writing, START), rtol=3e-6)
+
+
+@pytest.mark.parametrize("block", [1, 4])
+def test_new_words_that_are_met_as_in_service_equal_the_loop(block: int) -> None:
+    writing, start = Writing(max_count=0, block=block), Newborn(BASE, 2.5, 0.7, sighted=True, seed=5)
+    want = open_loop(IDS, writing, start)
+    np.testing.assert_allclose(opened(IDS, writing, start), want, rtol=2e-3, atol=2e-3)
+    assert abs(want - open_loop(IDS, writing, START)).max() > 0.1
 
 
 def test_segments_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
