@@ -2,7 +2,7 @@
 
 Frozen sentence vectors of ICD-10 texts (../shared/data/icd). A layer is trained on 809 classes as a user would, on the
 vectors or with a small network before it, then come ``add_classes`` and ``write``: 1 to 10 examples of each of 80
-classes, which are also taken one or ten at a time, or of 400. Beside it what people do today: fine-tuning with replay,
+classes, which are also taken one or ten at a time (by one layer a split), or of 400. Beside it what people do today: fine-tuning with replay,
 started from imprinting, and training anew. Splits 0 to 2 are for development, the others for a judgement that nothing
 was chosen on. A layer takes about a minute with all that is measured of it; what is done already is kept, and the same
 command goes on.
@@ -186,12 +186,12 @@ def measured(task: Task, h: Tensor, raw: dict[str, Any]) -> list[dict[str, Any]]
         add("sight", k, rows_of(met(head, shown)))
         if k in RIVALS:
             add("imprinting", k, imprinted(old, shown))
-            for name, setting in FINETUNINGS.items():
+            for name, setting in FINETUNINGS.items() if raw["classes"] == 80 else ():
                 add(name, k, finetuned(old, shown, h[task.train], task.train_y, setting))
             y = torch.arange(task.num_classes, task.num_classes + len(shown)).repeat_interleave(k)
             both = torch.cat([h[task.train], shown.flatten(0, 1)]), torch.cat([task.train_y, y])
             add("training anew", k, anew(*both, task.num_classes + len(shown), raw["rate"], EPOCHS, BATCH))
-    if raw["classes"] == 80:
+    if (raw["classes"], raw["body"], raw["rate"]) == (80, "none", 0.03):
         lines += [few(head, task, h, before, k, size) for k, size in itertools.product(RIVALS, (1, 10))]
     return lines
 
