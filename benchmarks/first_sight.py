@@ -2,10 +2,10 @@
 
 Frozen sentence vectors of ICD-10 texts (../shared/data/icd). A layer is trained on 809 classes as a user would, on the
 vectors or with a small network before it, then come ``add_classes`` and ``write``: 1 to 10 examples of each of 80
-classes, which are also taken one or ten at a time (by one layer a split), or of 400. Beside it what people do today: fine-tuning with replay,
-started from imprinting, and training anew. Splits 0 to 2 are for development, the others for a judgement that nothing
-was chosen on. A layer takes about a minute with all that is measured of it; what is done already is kept, and the same
-command goes on.
+classes, which are also taken one or ten at a time (by one layer a split), or of 400. Beside it what people do today:
+fine-tuning with replay, started from imprinting, and training anew. Splits 0 to 2 are for development, the others for a
+judgement that nothing was chosen on. A layer takes about a minute with all that is measured of it; what is done already
+is kept, and the same command goes on.
 """
 
 import argparse
