@@ -1,6 +1,7 @@
 """The row and the bias of a class that a trained layer has never met, against numpy and plain loops."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -77,3 +78,25 @@ def test_draws_are_made_on_the_cpu_whatever_the_default_device():
     finally:
         torch.set_default_device(None)
     torch.testing.assert_close(sight.draw_RD, look(weight, bias, occurrences, *moments, stand_ins=60).draw_RD)
+
+
+@pytest.mark.parametrize("lifted", [True, False])
+@pytest.mark.parametrize("bias", [-9.0, 3.0, 20.0])
+def test_a_bias_within_the_share_of_one_class_is_found(bias, lifted):
+    g = torch.Generator().manual_seed(3)
+    S, R, V = 200, 64, 500
+    log_odds_SR = 3 * torch.randn(S, R, generator=g) - 4
+    lifts_SR = 1 + 0.2 * torch.randn(S, R, generator=g) if lifted else torch.ones(S, R)
+    weight_S = torch.rand(S, generator=g)
+    weight_S /= weight_S.sum() * R
+    sight = SimpleNamespace(weight_S=weight_S, num_classes=V)
+
+    def claimed(b):
+        return float((weight_S[:, None].double() * (log_odds_SR + lifts_SR * b).double().sigmoid()).sum())
+
+    found = float(module._within_its_share(sight, log_odds_SR, lifts_SR, torch.tensor(bias)))
+    if claimed(bias) <= 1 / V:
+        assert found == bias
+    else:
+        assert found < bias
+        assert claimed(found) == pytest.approx(1 / V, rel=0.25)  # found on an eighth of the draws

@@ -59,20 +59,10 @@ def test_claims_that_mean_nothing_are_refused(options):
         HebbianSoftmax(D, V, **options)
 
 
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("sure", [0.02, 0.1, 1.0])
-def test_no_class_gets_more_than_its_share_of_the_probability(bias, sure):
-    """A layer that is not sure of anything, as a language model, is right too seldom for what is lost to count."""
-    head = copy.deepcopy(HEAD if bias else trained(bias=False))
-    with torch.no_grad():
-        for parameter in head.parameters():
-            parameter *= sure
-        head.moments[1 + D :] *= sure
-    h = draw(range(V), 40, seed=7).flatten(0, 1)
-    free = met(head=head)
-    claimed = free.log_prob(h).exp()[:, V:].mean(0)
-    assert (claimed < 2.5 / V).all()
-    assert claimed.mean() < 1.2 / V
-    new = draw(range(V, V + NEW), 40, seed=6)
-    own = free.log_prob(new).exp()[..., V:].diagonal(dim1=0, dim2=2).mean(0)
-    assert own.mean() > 1.1 * claimed.mean(), "and still more where it belongs"
+def test_no_class_gets_more_than_its_share_of_the_probability():
+    """A layer that is hardly ever right, as a language model, has little to lose by equation (2) alone."""
+    head = copy.deepcopy(trained(spread=4.0))
+    head.add_classes(NEW)
+    head.write(draw(range(V, V + NEW), 1, seed=5, spread=4.0)[:, 0], Y)
+    claimed = head.log_prob(draw(range(V), 40, seed=7, spread=4.0).flatten(0, 1)).exp()[:, V:].mean(0)
+    assert (claimed < 1.5 / V).all()
