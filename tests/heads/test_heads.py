@@ -13,7 +13,7 @@ from torch import nn
 
 from firstsight import HebbianSoftmax, InputError, Softmax, attach
 from firstsight.functional import hebbian_update_
-from firstsight.heads.kept.fresh import NEW, TRAINED
+from firstsight.heads.kept.fresh import COUNTED, NEW
 
 
 def batch(n=12, d=5, v=9, seed=0):
@@ -205,7 +205,7 @@ def test_counts_are_occurrences_of_any_kind(kind):
     occurrences = kind([3, 0, 5, 1, 1, 1, 1, 1, 2])
     head = HebbianSoftmax.from_linear(nn.Linear(5, 9), occurrences, T=3)
     assert (head.T, head.counts.tolist()) == (3, [4, 1, 6, 2, 2, 2, 2, 2, 3])
-    assert head.fresh.tolist() == [TRAINED, NEW] + [TRAINED] * 7, "what never occurred is new to a trained layer"
+    assert head.fresh.tolist() == [COUNTED, NEW] + [COUNTED] * 7, "what never occurred is new to a trained layer"
 
 
 @pytest.mark.parametrize(("rule", "counts"), [("sight", 1), ("centered", 500), ("paper", 500)])

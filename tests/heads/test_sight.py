@@ -9,8 +9,8 @@ from trained_head import NEW, D, V, draw, trained
 
 from firstsight import HebbianSoftmax, InputError, attach
 from firstsight.functional import first_sight as module
+from firstsight.heads.kept.fresh import COUNTED, SHOWN, TAUGHT, TRAINED
 from firstsight.heads.kept.fresh import NEW as COMING
-from firstsight.heads.kept.fresh import SHOWN, TAUGHT, TRAINED
 from firstsight.heads.kept.moments import Moments
 
 HEAD = trained()
@@ -208,7 +208,7 @@ def test_a_layer_that_saw_too_little_says_so_and_keeps_the_class_for_later():
     torch.manual_seed(0)
     head = HebbianSoftmax(D, V, rule="sight")
     optimizer = torch.optim.Adam(head.parameters(), lr=0.03)
-    head.attach(optimizer)
+    handle = head.attach(optimizer)
     x, y = draw(range(V), 24).flatten(0, 1), torch.arange(V).repeat_interleave(24)
 
     def step(which):
@@ -217,10 +217,13 @@ def test_a_layer_that_saw_too_little_says_so_and_keeps_the_class_for_later():
         optimizer.step()
 
     step(slice(None, None, 7))
+    handle.remove()
     head.add_classes(1)
     with pytest.warns(UserWarning, match="as the rule 'centered' writes it"):
         head.write(draw([V], 1)[0], torch.tensor([V]))
     assert head.fresh[V] == COMING
+    optimizer = torch.optim.Adam(head.parameters(), lr=0.03)
+    head.attach(optimizer)
     for part in torch.randperm(3 * len(y)).remainder(len(y)).split(60):
         step(part)
     head.write(draw([V], 4)[0], torch.tensor([V] * 4))
@@ -289,7 +292,7 @@ def test_an_adopted_layer_that_changes_its_rule_keeps_nothing_of_the_old_one():
     assert linear.firstsight_fresh.tolist() == [TAUGHT] * 6 + [COMING] * 2, "it goes on"
     handle.remove()
     handle = attach(linear, optimizer, counts=[50] * 8)
-    assert not linear.firstsight_fresh.any(), "counts that are given are those of trained classes"
+    assert linear.firstsight_fresh.tolist() == [COUNTED] * 8, "counts that are given are those of trained classes"
     handle.remove()
     attach(linear, optimizer, rule="paper")
     assert set(linear.state_dict()) == {"weight", "bias", "firstsight_counts"}

@@ -29,7 +29,10 @@ def class_labels(classes: Classes, num_classes: int, name: str) -> Tensor:
     Raises:
         InputError: they are not as above.
     """
-    given = classes if isinstance(classes, Tensor) else torch.as_tensor(list(classes))
+    try:
+        given = classes if isinstance(classes, Tensor) else torch.as_tensor(list(classes))
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"{name} is {classes!r}; expected labels from 0 to {num_classes - 1}, each once.") from None
     given_N = as_labels(given.flatten()) if given.numel() else torch.zeros(0, dtype=torch.int64)
     inside = given_N.dtype == torch.int64 and bool(((given_N >= 0) & (given_N < num_classes)).all())
     if not inside or len(set(given_N.tolist())) < len(given_N):

@@ -58,6 +58,7 @@ RIVALS = 256  # old classes that compete for the new one's own activations
 SMOOTHING, TRIALS = 0.3, 81  # of the share won as a function of the bias: standard deviations, and biases tried
 _EVEN = 16.0  # m' S^-1 m, one over the variance of a lift's effect, below which it would do harm
 _DEEP, _HALVINGS, _FEW = 32.0, 16, 8  # of the search for a bias within its share: nats, steps, one draw of how many
+_IDLE = 0.02  # of its own activations: what a lift has to win or save at least to be made longer
 _LEAST = 0.05  # how little of itself the direction that stands for a bias may add to a logit
 
 
@@ -226,7 +227,7 @@ def _bias(sight: Sight, g_D: Tensor, z_D: Tensor, at_mean: Tensor, left_D: Tenso
     lifts_SR = torch.ones_like(lose_SR)
     if sight.lift_D is not None:  # what one unit of lift does to a logit; where that is not above 0, no bias helps
         lift_D = sight.lift_D @ sight.face_DD
-        win_R = win_R / (1 + lift_D @ z_D + own_RD @ lift_D).clamp(min=_LEAST)
+        win_R = _without_outliers(win_R / (1 + lift_D @ z_D + own_RD @ lift_D).clamp(min=_LEAST))
         lifts_SR = (1 + (sight.z_SD @ lift_D)[:, None] + within_RD @ lift_D).clamp(min=_LEAST)
         lose_SR = lose_SR / lifts_SR
     width = SMOOTHING * win_R.std().clamp(min=1e-6)
@@ -237,6 +238,9 @@ def _bias(sight: Sight, g_D: Tensor, z_D: Tensor, at_mean: Tensor, left_D: Tenso
     lost_B = sight.share_SR[in_reach] @ torch.special.ndtr((trial_B - lose_SR[in_reach][:, None]) / width)
     gain_B = won_B / sight.num_classes - claims.price * lost_B
     gain_B[1:] = gain_B[1:].masked_fill(lost_B[1:] > claims.most, -math.inf)  # the first: it wins nothing
+    if sight.lift_D is not None:  # a lift is uneven, so no more of it than gains anything
+        near_B = gain_B >= gain_B.amax() - _IDLE / sight.num_classes
+        gain_B = torch.where(near_B, -trial_B.abs(), -math.inf)
     return _within_its_share(sight, sight.sure_SR - behind_SR, lifts_SR, trial_B[gain_B.argmax()])
 
 
@@ -255,6 +259,12 @@ def _within_its_share(sight: Sight, log_odds_SR: Tensor, lifts_SR: Tensor, bias:
         middle = (low + high) / 2
         low, high = (low, middle) if claims(middle, _FEW) > share else (middle, high)
     return low
+
+
+def _without_outliers(x_R: Tensor) -> Tensor:
+    """No number further from the quartiles than one and a half times what lies between them."""
+    low, high = x_R.quantile(0.25), x_R.quantile(0.75)
+    return x_R.clamp(low - 1.5 * (high - low), high + 1.5 * (high - low))
 
 
 def _generator() -> torch.Generator:

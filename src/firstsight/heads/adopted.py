@@ -28,20 +28,19 @@ class _AdoptedHead(HebbianSoftmax):
     def __init__(self, linear: nn.Linear, counts: Counts | None, new: Classes, **settings: Any) -> None:
         goes_on = getattr(linear, self._prefix + "counts", None) if counts is None else None
         counts_V, fresh_V = known(linear, counts if goes_on is None else goes_on - 1, new)
-        new_N = class_labels(new, linear.out_features, "new").to(counts_V.device)
         before = {name: linear._buffers.pop(self._prefix + name, None) for name in ("moments", *KEPT)}
+        if goes_on is not None and (was_V := before["fresh"]) is not None and was_V.shape == fresh_V.shape:
+            fresh_V = was_V.index_fill(0, class_labels(new, len(fresh_V), "new").to(was_V.device), NEW)
         self.__dict__["_linear"] = linear  # not a submodule: parameters and buffers stay the model's alone
         has_bias = linear.bias is not None
         super().__init__(linear.in_features, linear.out_features, bias=has_bias, device="meta", **settings)
         self._take_over(linear)
         self._keep_nothing(counts_V, fresh_V)
-        for name, value in before.items():
-            now = getattr(linear, self._prefix + name, None)
+        for name in ("moments", "lifted"):
+            value, now = before[name], getattr(linear, self._prefix + name, None)
             same = value is not None and now is not None and now.shape == value.shape
-            if same and (name == "moments" or goes_on is not None):  # counts that are given are of trained classes
+            if same and (goes_on is not None or (name == "moments" and not isinstance(counts, str))):
                 self._keep(name, value)
-                if name == "fresh":
-                    self._kept(name)[new_N] = NEW
 
     @property
     def _keeper(self) -> nn.Module:
@@ -163,7 +162,12 @@ def attach(
     new: Classes = (),
     shift: int = 0,
     group: Group = None,
-    **settings: Any,
+    T: float | None = None,
+    gamma: float | None = None,
+    rule: str = "sight",
+    prior_count: float = 10.0,
+    price: float = 1.0,
+    cap: float | None = None,
 ) -> Adoption:
     """Have each ``optimizer.step()`` of an existing model followed by the Hebbian write into its output layer.
 
@@ -182,23 +186,30 @@ def attach(
         shift: logits at position t predict label t + shift. 1 for the causal language models of transformers, which
             shift their labels themselves: hidden [..., S, D] and labels [..., S] are then cut to S - 1.
         group: as :meth:`HebbianSoftmax.attach`.
-        settings: T, gamma, rule, price, cap and prior_count of :class:`HebbianSoftmax`. Rules that need running moments
-            keep them in a second buffer, ``firstsight_moments``, and "sight" which classes are new in a third,
-            ``firstsight_fresh``.
+        rule: as :class:`HebbianSoftmax`. Those that need running moments keep them in a second buffer,
+            ``firstsight_moments``, and "sight" which classes are new in a third, ``firstsight_fresh``.
+        T, gamma, prior_count, price, cap: as :class:`HebbianSoftmax`.
 
     Returns:
         A handle with ``head``, ``labels(y)`` and ``remove()``.
 
     Raises:
         InputError: (a ``ValueError``) there is no output layer to be found, it is attached already, or an argument is
-            not as above, or ``counts`` is missing. Later, from the forward pass in training: no labels, or labels
-            whose shape does not fit.
+            not as above, or ``counts`` is missing; the model is then as it was. Later, from the forward pass in
+            training: no labels, or labels whose shape does not fit.
     """
     if shift < 0:
         raise InputError(f"shift is {shift}; expected 0 or more: logits at position t predict label t + shift.")
     linear = _output_layer(model_or_linear)
-    head = _AdoptedHead(linear, counts, new, **settings)
-    hooks: list[Any] = [head.attach(optimizer, group=group)]
+    settings = {"T": T, "gamma": gamma, "rule": rule, "prior_count": prior_count, "price": price, "cap": cap}
+    before = dict(linear._buffers)
+    try:
+        head = _AdoptedHead(linear, counts, new, **settings)
+        hooks: list[Any] = [head.attach(optimizer, group=group)]
+    except InputError:
+        linear._buffers.clear()
+        linear._buffers.update(before)
+        raise
     capture = _Capture(head, shift)
     hooks.append(linear.register_forward_hook(capture.after_linear, with_kwargs=True))
     if model_or_linear is not linear:

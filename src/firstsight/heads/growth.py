@@ -46,6 +46,7 @@ def check_landed(parameter: Tensor) -> None:
         )
 
 
+@torch.inference_mode(False)
 @torch.no_grad()
 def grow_(parameter: nn.Parameter, n: int, bound: float, optimizers: Iterable[torch.optim.Optimizer]) -> None:
     """Append n rows, uniform in +-bound, to a parameter; zeros to its gradient; fresh rows to its optimizers' state.
@@ -68,6 +69,7 @@ def grow_(parameter: nn.Parameter, n: int, bound: float, optimizers: Iterable[to
         parameter.grad[-n:] = 0
 
 
+@torch.inference_mode(False)
 @torch.no_grad()
 def shrink_(parameter: nn.Parameter, kept: Tensor, optimizers: Iterable[torch.optim.Optimizer]) -> None:
     """Keep these rows [n] of a parameter, of its gradient and of its optimizers' state, in this order."""

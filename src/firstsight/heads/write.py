@@ -18,7 +18,7 @@ from firstsight.functional.checks import as_labels, check_labels, check_rule
 from firstsight.functional.write import move_rows_
 from firstsight.heads.attachment import Handle
 from firstsight.heads.exchange import Group, Sums, exchange, is_shared, merge
-from firstsight.heads.kept.fresh import note_written_, sighted
+from firstsight.heads.kept.fresh import NEW, TRAINED, note_written_, sighted
 from firstsight.heads.kept.keeping import Keeping
 from firstsight.heads.kept.moments import with_second_moment
 
@@ -59,7 +59,9 @@ class HebbianWrite(Keeping):
             )
         if after < 0:
             raise InputError(f"after is {after}; expected 0 or more steps that only count.")
-        return super().attach(optimizer, group=group, after=after)
+        handle = super().attach(optimizer, group=group, after=after)
+        self._group = group
+        return handle
 
     def write(self, hidden: Tensor, target: Tensor) -> None:
         """One write now, without an optimizer: a classifier in service that meets an example.
@@ -69,11 +71,12 @@ class HebbianWrite(Keeping):
             target: [...] int64, in [0, V) or ``ignore_index``.
 
         Raises:
-            InputError: (a ``ValueError``) shapes or labels are not as above.
+            InputError: (a ``ValueError``) shapes or labels are not as above, or hidden is not finite.
         """
         check_rule(self.T, self.gamma)
         target = as_labels(target)
         check_labels(hidden, self.weight, target, self.ignore_index)
+        self._check_finite(hidden, target)
         self._apply_sums(self._sums(hidden.detach(), target), self.T, training=False)
 
     @contextmanager
@@ -87,7 +90,8 @@ class HebbianWrite(Keeping):
         rule does not need it.
 
         Args:
-            group: as :meth:`attach`; at the end a collective, at which every rank brings what it saw.
+            group: as :meth:`attach`, and by default what was given there; at the end a collective, at which every rank
+                brings what it saw.
 
         Raises:
             InputError: (a ``ValueError``) the rule keeps no moments, the layer is looking already, or saw nothing.
@@ -96,6 +100,7 @@ class HebbianWrite(Keeping):
             raise InputError(f"the rule {self.rule} keeps nothing of what it sees, so there is nothing to look for.")
         if self._seen is not None:
             raise InputError("this layer is looking already; one looking() at a time.")
+        group = self._group if group is None else group
         self._seen = [self._sums(self.weight.detach()[:0], self._kept("counts")[:0])]
         try:
             yield
@@ -133,11 +138,16 @@ class HebbianWrite(Keeping):
         target = as_labels(target)
         check_labels(hidden, self.weight, target, self.ignore_index)
         if self._seen is not None:
+            self._check_finite(hidden, target)
             self._seen = [merge([*self._seen, self._sums(hidden.detach(), target)])]
             return
         seen = hidden.detach(), target
         # Remembered when the backward pass gets here, so that a loss that is only looked at leaves no trace.
         output.register_hook(lambda _: self._remember(*seen))  # type: ignore[no-untyped-call]
+
+    def _check_finite(self, hidden: Tensor, target: Tensor) -> None:
+        if not bool(hidden[target != self.ignore_index].isfinite().all()):
+            raise InputError("hidden holds NaN or infinity; what is written into rows has to be finite.")
 
     def _cross_entropy(
         self, hidden: Tensor, target: Tensor, reduction: str, nll_out: Tensor | None = None, **options: Any
@@ -211,6 +221,9 @@ class HebbianWrite(Keeping):
             self._kept("written")[classes_U] += self.weight[classes_U] - before_UD
         if sight is not None and note_written_(self._kept("fresh"), written_U):
             unchanged()
+        elif self._rule.sighted and sight is None and training:  # learnt by gradients now: no first sight any more
+            fresh_V = self._kept("fresh")
+            fresh_V[written_U[fresh_V[written_U] == NEW]] = TRAINED
 
     def _detach(self, key: int) -> None:
         super()._detach(key)

@@ -16,11 +16,13 @@ from firstsight.heads.kept.moments import Moments
 
 # What a class is, in the buffer ``fresh`` [V] uint8: one of a layer that learns; one that came to a trained layer and
 # was not met yet, or was, and is written by sight until it has been seen T times; one of a trained layer that was taken
-# over, which is left to the gradient and of which it is not known how often it has occurred.
-TRAINED, NEW, SHOWN, TAUGHT = 0, 1, 2, 3
+# over, which is left to the gradient and of which it is not known how often it has occurred; one of such a layer whose
+# occurrences are known, and which is written like those of a layer that learns.
+TRAINED, NEW, SHOWN, TAUGHT, COUNTED = 0, 1, 2, 3, 4
 # The buffers, [V] each; the second, what the rows hold of a bias, where the layer has none.
 KEPT = {"fresh": torch.uint8, "lifted": torch.float32}
 HORIZON = 100  # steps of training for which a look stays good: about as long as the moments remember
+SAMPLED = 4096  # numbers of a parameter that tell whether it was changed
 READY = 0.25  # how much of their memory is filled before there is a look: 29 steps of a hundred
 
 
@@ -70,15 +72,15 @@ class Looks:
         if self._sight is None:
             warnings.warn(
                 "a new class is written as the rule 'centered' writes it, and a trained layer would hardly find it: it "
-                "has not yet seen 30 steps of training with two classes and activations that differ. Show it what it "
-                "was trained on under `with head.looking():`.",
+                "has not yet seen 30 steps of training with two classes and activations that differ, or what it saw "
+                "was rounded by a cast of the model. Show it what it was trained on under `with head.looking():`.",
                 stacklevel=2,
             )
         return self._sight
 
 
 def _look(weight: Tensor, bias: Tensor | None, occurrences_V: Tensor, moments: Moments) -> Sight | None:
-    if moments.weight() < READY or int((occurrences_V > 0).sum()) < 2:
+    if moments.weight() < READY or moments.rounded() or int((occurrences_V > 0).sum()) < 2:
         return None
     parts = moments.mean(), moments.bare_covariance(), moments.cross()
     try:
@@ -90,11 +92,15 @@ def _look(weight: Tensor, bias: Tensor | None, occurrences_V: Tensor, moments: M
 
 
 def _stamp(weight: Tensor, bias: Tensor | None) -> object:
-    """Equal as long as the parameters hold the same; inference tensors do not tell, and never equal."""
+    """Equal as long as the parameters hold the same; inference tensors do not tell, and never equal.
+
+    Versions miss what fused optimizers and ``.data`` change, so a sample of the numbers is part of it.
+    """
     parts = [weight] if bias is None else [weight, bias]
     if any(part.is_inference() for part in parts):
         return object()
-    return [(part.device, part.dtype, part._version) for part in parts]
+    samples = [part.detach().flatten()[:: max(1, part.numel() // SAMPLED)].double().sum().item() for part in parts]
+    return [(part.device, part.dtype, part._version) for part in parts], samples
 
 
 def sighted(
@@ -122,7 +128,7 @@ def sighted(
         rows_FD, bias_F = first_sight(sight, *given, claims=claims, keeps=keeps_F)
         new_UD[coming_U] = rows_FD.to(new_UD.dtype)
         if lifted:
-            bias_V[classes_U[coming_U]] = bias_F
+            bias_V[classes_U[coming_U]] = bias_F.to(bias_V.dtype)
             return new_UD, None
         change_U = torch.zeros_like(new_UD[:, 0])
         change_U[coming_U] = (bias_F - bias_U[coming_U]).to(change_U.dtype)
@@ -148,4 +154,4 @@ def note_written_(fresh_V: Tensor, classes_U: Tensor) -> bool:
     """Note that classes were written with a look at the layer, and tell whether none of them was a trained one."""
     is_U = fresh_V[classes_U]
     fresh_V[classes_U[coming(is_U)]] = SHOWN
-    return not bool((is_U == TRAINED).any())
+    return not bool(((is_U == TRAINED) | (is_U == COUNTED)).any())

@@ -4,17 +4,19 @@ Shapes: V classes, D features, U classes that occur.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 
+from firstsight.errors import InputError
 from firstsight.functional.checks import Classes, check_rule
 from firstsight.functional.first_sight import Claims, Sight, first_sight
 from firstsight.heads.attachment import Pending
-from firstsight.heads.exchange import Sums
+from firstsight.heads.exchange import Group, Sums
 from firstsight.heads.head import Head
-from firstsight.heads.kept.fresh import KEPT, NEW, SHOWN, TAUGHT, TRAINED, Looks, check_claims, coming
+from firstsight.heads.kept.fresh import KEPT, NEW, READY, SHOWN, TAUGHT, TRAINED, Looks, check_claims, coming
 from firstsight.heads.kept.known import Counts, known
 from firstsight.heads.kept.moments import Moments, no_moments
 from firstsight.heads.kept.state import state_errors
@@ -57,7 +59,7 @@ class Keeping(Head):
         check_claims(price, cap)
         self._record, self._looks, self._pending = record, Looks(), Pending()
         self._seen: list[Sums] | None = None  # under ``looking``
-        self._was_trained = False  # when it was taken over
+        self._group: Group = None  # of the last attachment
         super().__init__(in_features, num_classes, bias, **options)
 
     @property
@@ -71,6 +73,8 @@ class Keeping(Head):
 
     def _keep(self, name: str, value: Tensor | None) -> None:
         if value is not None:
+            with torch.inference_mode(False):  # what is made under it cannot be trained on or loaded into later
+                value = value.clone() if value.is_inference() else value
             self._keeper.register_buffer(self._prefix + name, value)
 
     def _of_sight(self) -> list[str]:
@@ -120,7 +124,6 @@ class Keeping(Head):
 
     def _keep_nothing(self, counts: Tensor, fresh: Tensor | None = None) -> None:
         """Start what is kept beside the rows, with these counts, and classes that are what ``fresh`` says."""
-        self._was_trained = fresh is not None and bool((counts > 1).any() or (fresh == TAUGHT).any())
         if fresh is not None and not self._rule.sighted:  # what is left to the gradient has a count of T then
             counts = counts.masked_fill(fresh == TAUGHT, math.ceil(self.T))
         self._keep("counts", counts)
@@ -131,12 +134,22 @@ class Keeping(Head):
             zeros = torch.zeros(self.num_classes, dtype=KEPT[name], device=self.weight.device)
             self._keep(name, zeros if given is None else given)
 
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        """As of every module; but a cast of the model leaves the moments their precision."""
+        moments = self._kept("moments") if self._rule.needs != "nothing" else None
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if moments is not None and not moments.is_meta:
+            now = self._kept("moments")
+            self._keep("moments", now if now.dtype.itemsize >= 4 else moments.to(now.device))
+        return self
+
     def add_classes(self, n: int) -> None:
         """As :meth:`Softmax.add_classes`; the new classes' counts are 1: their first sight writes their rows.
 
         With the rule "sight" they are *new* if the layer is attached to no optimizer: a trained one meets them. Added
         to a layer that is being trained they are like all its others, and written as "centered" writes.
         """
+        self._check_not_looking()
         unchanged = self._looks.keep(self.weight, self.bias)
         super().add_classes(n)
         counts = self._kept("counts")
@@ -145,16 +158,18 @@ class Keeping(Head):
             written = self._kept("written")
             self._keep("written", torch.cat([written, written.new_zeros(n, self.in_features)]))
         if self._rule.sighted:
+            was_trained = not self.attached and Moments(self._kept("moments")).trained()
+            later = was_trained or self._is_taken_over()
             for name in self._of_sight():
                 kept = self._kept(name)
-                later = self._was_trained or not self.attached
-                start = NEW if name == "fresh" and later else 0
+                start = NEW if name == "fresh" and later else TRAINED
                 self._keep(name, torch.cat([kept, kept.new_full((n,), start)]))
             unchanged()
 
     def _keep_classes(
         self, kept: Tensor, parameters: list[nn.Parameter], optimizers: list[torch.optim.Optimizer]
     ) -> None:
+        self._check_not_looking()
         self._pending.keep_classes(kept, self.num_classes)
         super()._keep_classes(kept, parameters, optimizers)
         for name in ["counts"] + ["written"] * self._record + self._of_sight():
@@ -165,6 +180,10 @@ class Keeping(Head):
     def is_looking(self) -> bool:
         """Whether it is under :meth:`looking`."""
         return self._seen is not None
+
+    def _check_not_looking(self) -> None:
+        if self.is_looking:
+            raise InputError("the layer is under looking(); add or remove classes before or after it.")
 
     def _own_counts(self) -> Tensor:
         return self._kept("counts") - 1
@@ -212,12 +231,17 @@ class Keeping(Head):
             classes_U, _, occurrences_U = Moments(self._kept("moments")).take_in_(sums, self.weight, rate=1.0)
         if self._rule.sighted:
             unknown_U = self._kept("fresh")[classes_U] == TAUGHT
-            self._kept("counts")[classes_U[unknown_U]] += occurrences_U[unknown_U]
+            self._kept("counts")[classes_U[unknown_U]] = 1 + occurrences_U[unknown_U]
         self._looks.forget()
 
+    def _is_taken_over(self) -> bool:
+        """Whether it was a trained layer before it was a head."""
+        return bool((self._kept("fresh") >= TAUGHT).any())
+
     def _is_trained(self, moments: Moments) -> bool:
-        """Whether gradients have made its rows, as far as can be known."""
-        return self.attached or self._was_trained or moments.trained() or bool((self._kept("fresh") == TAUGHT).any())
+        """Whether gradients have made its rows, as far as can be known; at its first steps they have not yet."""
+        steps = moments.trained() and (moments.weight() >= READY or not self.attached)
+        return steps or self._is_taken_over()
 
     def _claims(self) -> Claims:
         """What a new class may cost the trained ones."""
@@ -230,16 +254,20 @@ class Keeping(Head):
         if self.cap is None or claims == self._looks.claims:
             return
         self._looks.claims = claims
-        others_V = fresh_V == SHOWN
+        others_V = (fresh_V == SHOWN) & (self._kept("counts") < self.T)
         others_V[written_U] = False
         at = others_V.nonzero()[:, 0]
         biases_V = self._kept("lifted") if self.bias is None else self.bias
         counts_U, nothing_U = self._kept("counts")[at] - 1, torch.zeros_like(at)
-        rows_UD = self.weight[at]
-        rows_UD, bias_U = first_sight(sight, rows_UD, biases_V[at], counts_U, rows_UD, nothing_U, claims=claims)
-        biases_V[at] = bias_U.to(biases_V.dtype)
+        before_UD = self.weight[at]
+        rows_UD, bias_U = first_sight(sight, before_UD, biases_V[at], counts_U, before_UD, nothing_U, claims=claims)
+        less_U = bias_U < biases_V[at]
+        at, rows_UD, before_UD = at[less_U], rows_UD[less_U].to(self.weight.dtype), before_UD[less_U]
+        biases_V[at] = bias_U[less_U].to(biases_V.dtype)
         if self.bias is None:
-            self.weight[at] = rows_UD.to(self.weight.dtype)
+            self.weight[at] = rows_UD
+            if self._record:
+                self._kept("written")[at] += rows_UD - before_UD
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
@@ -247,6 +275,7 @@ class Keeping(Head):
         errors = state_errors(
             state_dict,
             prefix,
+            moments=self._rule.needs != "nothing",
             num_classes=self.num_classes,
             T=self.T,
             record=self._record,
@@ -258,7 +287,7 @@ class Keeping(Head):
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_pending": Pending(), "_looks": Looks(), "_seen": None}
+        return {**super().__getstate__(), "_pending": Pending(), "_looks": Looks(), "_seen": None, "_group": None}
 
     def extra_repr(self) -> str:
         """The sizes and the rule, for ``print``."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from firstsight.errors import InputError
 from firstsight.functional.checks import Classes, as_labels, class_labels
-from firstsight.heads.kept.fresh import NEW, TAUGHT, TRAINED
+from firstsight.heads.kept.fresh import COUNTED, NEW, TAUGHT, TRAINED
 
 Counts: TypeAlias = Tensor | Sequence[int] | Literal["new", "trained"]
 
@@ -52,7 +52,7 @@ def known(linear: nn.Linear, counts: Counts | None, new: Classes) -> tuple[Tenso
             raise InputError("a class of new= has occurred, by counts; expected 0 occurrences of what is new.")
         counts_V += occurrences_V
         if bool((occurrences_V > 0).any()):
-            fresh_V[occurrences_V == 0] = NEW
+            fresh_V = torch.where(occurrences_V > 0, COUNTED, NEW).to(fresh_V.dtype)
     counts_V[new_N], fresh_V[new_N] = 1, NEW
     return counts_V, fresh_V
 

@@ -77,6 +77,13 @@ class Moments:
         """Whether they are those of training, as moments of rows are; others are taken for it."""
         return len(self._buffer) <= 1 + self._D or bool(self._buffer[1 + self._D :, 0].any())
 
+    def rounded(self) -> bool:
+        """Whether too little of the covariance is left beside the mean's square, in the dtype that they are kept in."""
+        if self._buffer.dtype.itemsize < 4:
+            return True
+        spread, eps = self.bare_covariance().diagonal().mean(), torch.finfo(self._buffer.dtype).eps
+        return not bool(spread > ROUNDING * eps * self.mean().square().mean())
+
     def weight(self) -> float:
         """Of what was taken in; 1 in the long run."""
         return float(self._first[0])

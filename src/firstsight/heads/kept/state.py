@@ -5,7 +5,15 @@ from typing import Any
 
 
 def state_errors(
-    state_dict: dict[str, Any], prefix: str, *, num_classes: int, T: float, record: bool, version: int, newest: int
+    state_dict: dict[str, Any],
+    prefix: str,
+    *,
+    num_classes: int,
+    T: float,
+    record: bool,
+    moments: bool,
+    version: int,
+    newest: int,
 ) -> list[str]:
     """Why a head of these settings cannot take over the entries that begin with ``prefix``; empty if it can.
 
@@ -18,6 +26,11 @@ def state_errors(
             f'known before you load it: state["{name}"] = torch.full(({num_classes},), {math.ceil(T)}) '
             f"leaves them to the gradient, the occurrences in training + 1 is what the rule would have counted, "
             f"and ones let the next sight of a class overwrite its row."
+        )
+    elif f"{prefix}weight" in state_dict and (f"{prefix}moments" in state_dict) != moments:
+        found.append(
+            f'"{prefix}moments" is in the state or the rule keeps moments, and not both: it was made with another '
+            'rule. The default was rule="paper" once, which keeps none.'
         )
     name = f"{prefix}written"
     if f"{prefix}weight" in state_dict and (name in state_dict) != record:
