@@ -137,11 +137,13 @@ class Found:
         """Which queries are found."""
         return self.found_from < 0
 
-    def curve(self, before: float) -> list[float]:
-        """The share of queries that are found at each of ``HARM``, linear between shifts."""
+    def curve(self, before: float) -> list[float] | None:
+        """The share of queries found at each of ``HARM``, linear between shifts; None where none loses so few."""
         shifts = torch.linspace(-15, 15, 601)
         lost = torch.stack([(self.lost_from < s).double().mean() for s in shifts]) + before - self.accuracy
         new = torch.stack([(self.found_from < s).double().mean() for s in shifts])
+        if 100 * float(lost[0]) > HARM[0]:
+            return None
         return [round(100 * float(np.interp(x, 100 * lost.numpy(), new.numpy())), 2) for x in HARM]
 
 

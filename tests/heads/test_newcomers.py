@@ -1,4 +1,4 @@
-"""New classes and casts, refusals, changes of rule, saved states, layers without biases: each of these went wrong once."""
+"""New classes and casts, refusals, changes of rule, saved states, no bias: each of these went wrong once."""
 
 import copy
 import io
