@@ -12,7 +12,7 @@ from typing import Any
 from common import save
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "examples"))
-from huggingface_trainer import gpt2, llama, meet  # type: ignore[import-not-found]
+from huggingface_trainer import GPT2, LLAMA, meet  # type: ignore[import-not-found]
 
 from firstsight.lab.system.progress import say
 
@@ -24,11 +24,11 @@ def main() -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=[101, 102, 103, 104, 105])
     told = parser.parse_args()
     lines: list[dict[str, Any]] = []
-    for kind, resized, seed in itertools.product((gpt2, llama), (False, True), told.seeds):
+    for kind, resized, seed in itertools.product((GPT2, LLAMA), (False, True), told.seeds):
         without, with_write = meet(kind, seed, resized)
         for k, (new, old) in with_write.items():
             line = {"new_without": without[k][0], "new": new, "old_without": without[k][1], "old": old}
-            place = {"model": kind.__name__, "token": "added" if resized else "unseen", "seed": seed, "sights": k}
+            place = {"model": kind.model_type, "token": "added" if resized else "unseen", "seed": seed, "sights": k}
             lines.append(place | {name: round(value, 3) for name, value in line.items()})
             say(str(lines[-1]))
     first = {}

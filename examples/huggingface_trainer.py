@@ -1,39 +1,21 @@
 """A trained language model under transformers' Trainer meets a new word: with the write it expects it after one sight.
 
-A tiny random model (no download) learns a language of 40 words: a GPT-2, whose output layer is tied to the embedding
-and has no bias, and one like Llama, whose output layer is its own. Then a new word turns up, always after word 7, once
-a step among seven sentences of the old language. Printed is the NLL of the new word where it belongs after k sights,
-and that of the old words, with and without the write.
+A tiny GPT-2 and a tiny Llama (random, no download) learn 40 words; then a new one comes, once a step, after word 7.
 """
 
 import copy
 import tempfile
 
 import torch
-from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-)
+import transformers
 
 import firstsight  # firstsight
 
 WORDS, NEW, BEFORE, LENGTH, SIGHTS = 40, 40, 7, 12, (1, 2, 4, 8)
+QUIET = {"report_to": [], "save_strategy": "no", "disable_tqdm": True, "use_cpu": True, "lr_scheduler_type": "constant"}
 SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-NO_DROPOUT = {"resid_pdrop": 0, "embd_pdrop": 0, "attn_pdrop": 0}
-
-
-def gpt2(vocab_size):
-    return GPT2LMHeadModel(GPT2Config(vocab_size=vocab_size, n_positions=LENGTH, **SIZE, **NO_DROPOUT))
-
-
-def llama(vocab_size):
-    untied = {"intermediate_size": 64, "tie_word_embeddings": False}
-    return LlamaForCausalLM(LlamaConfig(vocab_size=vocab_size, **SIZE, **untied))
+GPT2 = transformers.GPT2Config(**SIZE, n_positions=LENGTH, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)
+LLAMA = transformers.LlamaConfig(**SIZE, intermediate_size=64, tie_word_embeddings=False)
 
 
 def sentence(followers, new=False):
@@ -46,63 +28,51 @@ def sentence(followers, new=False):
     return {"input_ids": words, "labels": words}
 
 
-def train(model, sentences, lr, callbacks=(), seen=None):
+def train(model, sentences, lr, asked=None, seen=None):
+    nlls = {}
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
     if seen:
         handle = firstsight.attach(model, optimizer, counts="trained", new=[NEW], shift=1)  # firstsight
         with torch.no_grad(), handle.head.looking():  # firstsight
             for batch in torch.tensor([s["input_ids"] for s in seen]).split(64):  # firstsight
                 model(input_ids=batch, labels=batch)  # firstsight
+
+    class Ask(transformers.TrainerCallback):
+        @torch.no_grad()
+        def on_step_end(self, args, state, control, **kwargs):
+            if asked is not None and state.global_step in SIGHTS:
+                logp = model(asked).logits[:, :-1].log_softmax(-1)
+                nll, new = -logp.gather(2, asked[:, 1:, None])[..., 0], asked[:, 1:] == NEW
+                nlls[state.global_step] = float(nll[new].mean()), float(nll[~new].mean())
+
     with tempfile.TemporaryDirectory() as folder:
-        quiet = {"report_to": [], "save_strategy": "no", "disable_tqdm": True, "train_sampling_strategy": "sequential"}
-        arguments = TrainingArguments(folder, num_train_epochs=1, use_cpu=True, per_device_train_batch_size=8, **quiet)
-        schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, 1)
-        Trainer(model, arguments, None, sentences, optimizers=(optimizer, schedule), callbacks=[*callbacks]).train()
+        told = transformers.TrainingArguments(folder, num_train_epochs=1, train_sampling_strategy="sequential", **QUIET)
+        transformers.Trainer(model, told, None, sentences, optimizers=(optimizer, None), callbacks=[Ask()]).train()
+    return nlls
 
 
-class Measure(TrainerCallback):
-    """The mean NLL of the new word, and of the old ones, after k steps."""
-
-    def __init__(self, sentences):
-        self.tokens, self.nll = torch.tensor([s["input_ids"] for s in sentences]), {}
-
-    def on_step_end(self, args, state, control, model, **kwargs):
-        if state.global_step in SIGHTS:
-            with torch.no_grad():  # in training mode: these models have no dropout
-                nll = -model(self.tokens).logits[:, :-1].log_softmax(-1).gather(2, self.tokens[:, 1:, None])[..., 0]
-            new = self.tokens[:, 1:] == NEW
-            self.nll[state.global_step] = float(nll[new].mean()), float(nll[~new].mean())
-
-
-def meet(kind, seed, resized=True):
-    """NLL of the new word and of the old ones after k sights, {k: (new, old)}, without the write and with it.
-
-    The new word's token is added after training, or was there from the start and never seen.
-    """
+def meet(config, seed, added=True):
     torch.manual_seed(seed)
     followers = torch.randint(WORDS, (WORDS, 4))
-    model, seen = kind(WORDS if resized else WORDS + 1), [sentence(followers) for _ in range(8 * 150)]
+    config.vocab_size = WORDS if added else WORDS + 1
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    seen = [sentence(followers) for _ in range(8 * 150)]
     train(model, seen, 1e-2)
     model.resize_token_embeddings(WORDS + 1, mean_resizing=False)
     late = [sentence(followers, new=i % 8 == 0) for i in range(8 * max(SIGHTS))]
-    without = Measure([sentence(followers, new=True) for _ in range(100)])
-    with_write = copy.deepcopy(without)
-    train(copy.deepcopy(model), late, 3e-3, [without])
-    train(model, late, 3e-3, [with_write], seen)
-    return without.nll, with_write.nll
+    asked = torch.tensor([sentence(followers, new=True)["input_ids"] for _ in range(100)])
+    return train(copy.deepcopy(model), late, 3e-3, asked), train(model, late, 3e-3, asked, seen)
 
 
 def main():
-    for kind in (gpt2, llama):
-        without, with_write = meet(kind, seed=0)
+    for config in (GPT2, LLAMA):
+        without, with_write = meet(config, seed=0)
         for k, (new, old) in with_write.items():
-            new0, old0 = without[k]
             print(
-                f"{kind.__name__}, {k} sights: new word {new0:.2f} -> {new:.2f}, old words {old0:.2f} -> {old:.2f} nats"
+                f"{config.model_type}, {k} sights: new word {without[k][0]:.2f} -> {new:.2f}, old words {old:.2f} nats"
             )
-        (new0, old0), (new, old) = without[1], with_write[1]
-        assert new < new0 - 2, "the new word is known"
-        assert old < old0 + 0.1, "and the old ones too"
+        assert with_write[1][0] < without[1][0] - 2, "the new word is known"
+        assert with_write[1][1] < without[1][1] + 0.1, "the old ones too"
 
 
 if __name__ == "__main__":
