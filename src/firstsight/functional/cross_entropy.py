@@ -10,7 +10,7 @@ from torch import Tensor
 
 from firstsight.errors import InputError
 from firstsight.functional.checks import IGNORE_INDEX, as_labels, check_range, check_shapes, flatten
-from firstsight.functional.tiled import nll_per_token, nll_sum
+from firstsight.functional.tiled import even_terms, nll_per_token, nll_sum
 
 
 def linear_cross_entropy(
@@ -78,14 +78,17 @@ def linear_cross_entropy(
     h_ND, kept_N = h_ND[keep_N], y_N[keep_N]
     if len(kept_N):
         check_range(int(kept_N.min()), int(kept_N.max()), weight.shape[0], ignore_index)
-    weighting = _Weighting(weight, bias, kept_N, class_weight, label_smoothing)
+    weighting = _Weighting(weight, kept_N, class_weight, label_smoothing)
     with torch.autocast(device, enabled=False):
         if reduction == "none":
-            nll_N = nll_per_token(h_ND, weight, bias, kept_N, compute_dtype)
-            loss = weighting.each(nll_N, h_ND)
+            loss = nll_N = nll_per_token(h_ND, weight, bias, kept_N, compute_dtype)
+            if weighting.share_N is not None:
+                loss = loss * weighting.share_N
+            if weighting.even_V is not None:
+                loss = loss + even_terms(h_ND, weight, bias, kept_N, weighting.even_V)
         else:
-            total, nll_N = nll_sum(h_ND, weight, bias, kept_N, compute_dtype, weighting.share_N)
-            loss = weighting.total(total, h_ND)
+            how = weighting.share_N, weighting.even_V
+            loss, nll_N = nll_sum(h_ND, weight, bias, kept_N, compute_dtype, *how)
     if nll_out is not None:
         nll_out.copy_(_spread(nll_N.detach(), keep_N, target))
     if reduction == "none":
@@ -96,25 +99,17 @@ def linear_cross_entropy(
 class _Weighting:
     """What class weights and smoothing make of the NLL of tokens: a share of it, and a term that is linear in h."""
 
-    def __init__(
-        self, w_VD: Tensor, b_V: Tensor | None, y_N: Tensor, class_weight_V: Tensor | None, label_smoothing: float
-    ) -> None:
-        self.y_N, self.epsilon, self.w_VD, self.b_V = y_N, label_smoothing, w_VD, b_V
+    def __init__(self, w_VD: Tensor, y_N: Tensor, class_weight_V: Tensor | None, epsilon: float) -> None:
         dtype = torch.promote_types(w_VD.dtype, torch.float32)
+        self.y_N = y_N
         self.of_V = None if class_weight_V is None else class_weight_V.detach().to(dtype)
-        self.sum: Tensor | float = len(w_VD) if self.of_V is None else self.of_V.sum()
         self.share_N: Tensor | None = None  # of the NLL in the loss; 1 - epsilon + epsilon without weights
+        self.even_V: Tensor | None = None  # see ``even_terms``
         if self.of_V is not None:
-            self.share_N = (1 - self.epsilon) * self.of_V[y_N] + self.epsilon * self.sum / len(w_VD)
-
-    def each(self, nll_N: Tensor, h_ND: Tensor) -> Tensor:
-        """The loss of each token [N]."""
-        loss_N = nll_N if self.share_N is None else nll_N * self.share_N
-        return loss_N + self._even(h_ND) if self.epsilon else loss_N
-
-    def total(self, total: Tensor, h_ND: Tensor) -> Tensor:
-        """Its sum, of the sum of the NLL's shares."""
-        return total + self._even(h_ND).sum() if self.epsilon else total
+            self.share_N = (1 - epsilon) * self.of_V[y_N] + epsilon * self.of_V.sum() / len(w_VD)
+        if epsilon:
+            of_V = w_VD.new_ones(len(w_VD), dtype=dtype) if self.of_V is None else self.of_V
+            self.even_V = of_V * (epsilon / len(w_VD))
 
     def divisor(self) -> Tensor | float:
         """What a mean divides by."""
@@ -122,17 +117,6 @@ class _Weighting:
             return max(len(self.y_N), 1)
         weight = self.of_V[self.y_N].sum()
         return torch.where(weight > 0, weight, 1.0)
-
-    def _even(self, h_ND: Tensor) -> Tensor:
-        """epsilon / V times what the target's logit is above the others, by their weights, [N]."""
-        dtype = torch.promote_types(self.w_VD.dtype, torch.float32)
-        h_ND, w_VD = h_ND.to(dtype), self.w_VD.to(dtype)
-        of_V = w_VD.new_ones(len(w_VD)) if self.of_V is None else self.of_V
-        even_N = (h_ND * (self.sum * w_VD[self.y_N] - of_V @ w_VD)).sum(1)
-        if self.b_V is not None:
-            b_V = self.b_V.to(dtype)
-            even_N = even_N + (self.sum * b_V[self.y_N] - of_V @ b_V)
-        return even_N * (self.epsilon / len(w_VD))
 
 
 def _check_weighting(class_weight: Tensor | None, label_smoothing: float, num_classes: int) -> None:

@@ -38,26 +38,39 @@ def nll_sum(
     y_N: Tensor,
     compute_dtype: torch.dtype,
     token_weight_N: Tensor | None = None,
+    even_V: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Summed NLL, a scalar in nats, and the NLL [N] it is of, outside the graph.
 
-    h [N, D], w [V, D], b [V] or None, y [N] in [0, V); the weight of each token in the sum [N], None for 1.
+    h [N, D], w [V, D], b [V] or None, y [N] in [0, V); the weight of each token in the sum [N], None for 1; what
+    ``even_terms`` are made with, which the sum holds too, [V], None for nothing.
     """
     device = kind(h_ND)
     rows = min(_ONE_PASS_TILE[device][0], _HELD[device] // len(w_VD))
     wanted = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (h_ND, w_VD, b_V))
     if wanted and rows >= _FEWEST_ROWS:
-        given = h_ND, w_VD, b_V, y_N, compute_dtype, rows, token_weight_N
+        given = h_ND, w_VD, b_V, y_N, compute_dtype, rows, token_weight_N, even_V
         total, nll_N = _OnePass.apply(*given)  # type: ignore[no-untyped-call]
         return total, nll_N
     nll_N = nll_per_token(h_ND, w_VD, b_V, y_N, compute_dtype)
-    return (nll_N if token_weight_N is None else nll_N * token_weight_N).sum(), nll_N.detach()
+    total = (nll_N if token_weight_N is None else nll_N * token_weight_N).sum()
+    return (total if even_V is None else total + even_terms(h_ND, w_VD, b_V, y_N, even_V).sum()), nll_N.detach()
 
 
 def nll_per_token(h_ND: Tensor, w_VD: Tensor, b_V: Tensor | None, y_N: Tensor, compute_dtype: torch.dtype) -> Tensor:
     """NLL [N] in nats; arguments as ``nll_sum``."""
     result: Tensor = _TwoPasses.apply(h_ND, w_VD, b_V, y_N, compute_dtype)  # type: ignore[no-untyped-call]
     return result
+
+
+def even_terms(h_ND: Tensor, w_VD: Tensor, b_V: Tensor | None, y_N: Tensor, even_V: Tensor) -> Tensor:
+    """What label smoothing adds to each NLL [N]: sum_v even_v (z_y - z_v), without the logits z."""
+    h_ND, w_VD = h_ND.to(even_V.dtype), w_VD.to(even_V.dtype)
+    term_N = (h_ND * (even_V.sum() * w_VD[y_N] - even_V @ w_VD)).sum(1)
+    if b_V is None:
+        return term_N
+    b_V = b_V.to(even_V.dtype)
+    return term_N + (even_V.sum() * b_V[y_N] - even_V @ b_V)
 
 
 class _OnePass(torch.autograd.Function):
@@ -71,6 +84,7 @@ class _OnePass(torch.autograd.Function):
         compute_dtype: torch.dtype,
         rows: int,
         token_weight_N: Tensor | None,
+        even_V: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         logits = _Logits(h_ND, w_VD, b_V, compute_dtype)
         columns = _ONE_PASS_TILE[kind(h_ND)][1]
@@ -98,19 +112,28 @@ class _OnePass(torch.autograd.Function):
                 _add_product_(gw_VD[v], p_RC.t(), scaled_RD)
                 if gb_V is not None:
                     gb_V[v] += (p_RC / divisor_R1).sum(0)
-        gh_ND -= w_VD[y_N] * share_N1
-        gw_VD.index_add_(0, y_N, h_ND.to(gw_VD.dtype) * share_N1, alpha=-1)
+        target_N, target_N1 = share_N, share_N1  # of the target's logit in the gradient
+        if even_V is not None:
+            target_N = share_N - even_V.sum()
+            target_N1 = target_N[:, None]
+            gh_ND -= even_V @ w_VD.to(gh_ND.dtype)
+            gw_VD.addr_(even_V, h_ND.to(gw_VD.dtype).sum(0), alpha=-1)
+            if gb_V is not None:
+                gb_V.sub_(even_V, alpha=len(y_N))
+        gh_ND -= w_VD[y_N] * target_N1
+        gw_VD.index_add_(0, y_N, h_ND.to(gw_VD.dtype) * target_N1, alpha=-1)
         if b_V is not None and gb_V is not None:
-            gb_V = gb_V.index_add_(0, y_N, share_N, alpha=-1).to(b_V.dtype)
+            gb_V = gb_V.index_add_(0, y_N, target_N, alpha=-1).to(b_V.dtype)
         ctx.save_for_backward(gh_ND.to(h_ND.dtype), gw_VD.to(w_VD.dtype), gb_V)
         nll_N -= _target_logit(h_ND, w_VD, b_V, y_N, logits.sum_dtype)
         ctx.mark_non_differentiable(nll_N)
-        return (nll_N * share_N).sum(), nll_N
+        total = (nll_N * share_N).sum()
+        return (total if even_V is None else total + even_terms(h_ND, w_VD, b_V, y_N, even_V).sum()), nll_N
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        return *(None if grad is None else grad * g for grad in ctx.saved_tensors), None, None, None, None
+        return *(None if grad is None else grad * g for grad in ctx.saved_tensors), None, None, None, None, None
 
 
 class _TwoPasses(torch.autograd.Function):
