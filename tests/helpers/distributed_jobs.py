@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from firstsight import HebbianSoftmax
+from firstsight.heads.kept.fresh import SHOWN
 
 STEPS, D, V = 20, 5, 11
 RULE = {"T": 6, "gamma": 0.1}
@@ -96,36 +97,59 @@ def ddp_sight(rank, ranks):
 
 
 def ddp_newcomers(rank, ranks):
-    """Classes that come to a head that several ranks have trained: all of them find the same rows and biases."""
-    model, optimizer = started(rule="sight")
+    """Classes that come to a trained layer: each rank shows it what it has, and all find the same rows and biases."""
+    model = trained_before()
+    with torch.no_grad(), model.head.looking():
+        for step in range(STEPS if rank else STEPS // 2):
+            model(*share(step, rank))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    model.head.attach(optimizer)
     wrapped = DistributedDataParallel(model)
-    for step in range(STEPS + 1):
-        if step == STEPS:
-            model.head.add_classes(2)
-            wrapped = DistributedDataParallel(model)
+    for step in range(STEPS, STEPS + 3):
         optimizer.zero_grad()
         tokens = max(1, len(joined(step, ranks)[1]))
-        (wrapped(*with_newcomers(*share(step, rank), step)) / tokens * ranks).backward()
+        (wrapped(*with_newcomers(*share(step, rank))) / tokens * ranks).backward()
         optimizer.step()
     return result(model)
 
 
 def newcomers_in_one_process(ranks):
     """Its reference."""
-    model, optimizer = started(rule="sight")
-    for step in range(STEPS + 1):
-        if step == STEPS:
-            model.head.add_classes(2)
+    model = trained_before()
+    with torch.no_grad(), model.head.looking():
+        for step in range(STEPS):
+            for rank in range(ranks):
+                if rank or step < STEPS // 2:
+                    model(*share(step, rank))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    model.head.attach(optimizer)
+    for step in range(STEPS, STEPS + 3):
         optimizer.zero_grad()
-        x, y = with_newcomers(*joined(step, ranks), step)
+        x, y = with_newcomers(*joined(step, ranks))
         (model(x, y) / max(1, len(y))).backward()
         optimizer.step()
+    assert (model.head.fresh[V:] == SHOWN).all(), "or nothing was tested"
     return result(model)
 
 
-def with_newcomers(x, y, step):
-    """In the last step every other class is one of two new ones."""
-    return x, torch.where((y % 2 == 0) & (step == STEPS), V + y % 4 // 2, y)
+def trained_before():
+    """A layer that learnt V classes without the write, and got two more."""
+    model = Model()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        model(*joined(step, 4)).backward()
+        optimizer.step()
+    linear = nn.Linear(D, V + 2, dtype=torch.float64)
+    with torch.no_grad():
+        linear.weight[:V], linear.bias[:V] = model.head.weight, model.head.bias
+    model.head = HebbianSoftmax.from_linear(linear, "trained", new=[V, V + 1])
+    return model
+
+
+def with_newcomers(x, y):
+    """Every other class is one of two new ones."""
+    return x, torch.where(y % 2 == 0, V + y % 4 // 2, y)
 
 
 def last_rank_is_silent(rank, ranks):
