@@ -146,8 +146,9 @@ class Keeping(Head):
     def add_classes(self, n: int) -> None:
         """As :meth:`Softmax.add_classes`; the new classes' counts are 1: their first sight writes their rows.
 
-        With the rule "sight" they are *new* if the layer is attached to no optimizer: a trained one meets them. Added
-        to a layer that is being trained they are like all its others, and written as "centered" writes.
+        With the rule "sight" they are *new* to a layer that was trained and is attached to no optimizer now, or that
+        was taken over trained. Added to one that is being trained they are like all its others, and written as
+        "centered" writes, unless a call of ``write`` comes first.
         """
         self._check_not_looking()
         unchanged = self._looks.keep(self.weight, self.bias)
