@@ -214,3 +214,45 @@ def test_classes_do_not_change_under_looking():
     assert head.fresh.tolist() == [TRAINED] * V
     head.add_classes(1)
     assert head.fresh[V] == COMING
+
+
+def test_a_layer_that_a_head_has_grown_is_not_taken_over_again():
+    linear = HEAD.to_linear()
+    HebbianSoftmax.from_linear(linear, "trained").add_classes(2)
+    with pytest.raises(InputError, match=r"has 122 rows and out_features is 120"):
+        HebbianSoftmax.from_linear(linear, "trained")
+
+
+def test_a_write_that_can_write_nothing_says_so():
+    head = HebbianSoftmax.from_linear(HEAD.to_linear(), "trained")
+    with pytest.warns(UserWarning, match="nothing was written"):
+        head.write(X[:3], Y[:3])
+    head = HebbianSoftmax(D, 3, T=2, rule="paper")
+    head.write(torch.randn(2, D), torch.tensor([1, 1]))
+    with pytest.warns(UserWarning, match="seen T times"):
+        head.write(torch.randn(1, D), torch.tensor([1]))
+
+
+@pytest.mark.parametrize("change", ["add_classes", "remove_classes"])
+def test_an_optimizer_of_another_size_is_refused(change):
+    head = HebbianSoftmax(D, V)
+    optimizer = torch.optim.Adam(head.parameters(), lr=0.01)
+    head.loss(X[:9], Y[:9]).backward()
+    optimizer.step()
+    head.add_classes(2) if change == "add_classes" else head.remove_classes([1])
+    with pytest.raises(InputError, match="Build a new optimizer, or attach before"):
+        head.attach(optimizer)
+
+
+@pytest.mark.parametrize(("hidden", "target"), [(X[:1], 3), (X[:1], [3]), (X[:1].numpy(), Y[:1])])
+def test_what_is_no_tensor_is_named(hidden, target):
+    with pytest.raises(InputError, match="expected a tensor"):
+        copy.deepcopy(HEAD).write(hidden, target)
+
+
+def test_options_that_were_set_to_nonsense_later_are_refused():
+    head = copy.deepcopy(HEAD)
+    head.add_classes(1)
+    head.cap = 5
+    with pytest.raises(InputError, match="cap is 5"):
+        head.write(NEW_X[:1], NEW_Y[:1])

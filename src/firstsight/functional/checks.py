@@ -19,6 +19,8 @@ def flatten(hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 def as_labels(target: Tensor) -> Tensor:
     """Labels of any integer dtype as int64; what is no integer stays, and is refused by ``check_shapes``."""
+    if not isinstance(target, Tensor):
+        raise InputError(f"target is a {type(target).__name__}; expected a tensor of labels.")
     integer = not (target.is_floating_point() or target.is_complex() or target.dtype == torch.bool)
     return target.long() if integer else target
 
@@ -50,6 +52,8 @@ def check_rule(T: float, gamma: float) -> None:
 
 def check_shapes(hidden: Tensor, weight: Tensor, target: Tensor) -> None:
     """Raise InputError unless hidden is [..., D] float, weight [V, D] and target [...] int64."""
+    if not isinstance(hidden, Tensor):
+        raise InputError(f"hidden is a {type(hidden).__name__}; expected a tensor, [..., {weight.shape[-1]}].")
     if weight.ndim != 2:
         raise InputError(f"weight is {list(weight.shape)}; expected [num_classes, features].")
     if hidden.shape != (*target.shape, weight.shape[1]):

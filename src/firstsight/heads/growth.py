@@ -37,6 +37,18 @@ def check_growable(parameters: Iterable[nn.Parameter], optimizers: Iterable[torc
                     )
 
 
+def check_state(parameters: Iterable[nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+    """Raise InputError if an optimizer's state is that of a parameter before it grew or shrank."""
+    for parameter in parameters:
+        for name, value in optimizer.state.get(parameter, {}).items():
+            same = isinstance(value, Tensor) and value.ndim and value.shape[1:] == parameter.shape[1:]
+            if same and len(value) != len(parameter):
+                raise InputError(
+                    f"the optimizer keeps {name!r}, {list(value.shape)}, for a parameter of {list(parameter.shape)}: "
+                    "classes came or went while it was not attached. Build a new optimizer, or attach before that."
+                )
+
+
 def check_landed(parameter: Tensor) -> None:
     """Raise InputError if the gradient just added is that of the parameter before it grew."""
     if parameter.grad is not None and parameter.grad.shape != parameter.shape:

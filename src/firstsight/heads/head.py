@@ -15,7 +15,7 @@ from firstsight.functional import IGNORE_INDEX
 from firstsight.functional.checks import Classes, class_labels
 from firstsight.heads.attachment import Handle
 from firstsight.heads.exchange import Group
-from firstsight.heads.growth import check_growable, check_landed, grow_, shrink_
+from firstsight.heads.growth import check_growable, check_landed, check_state, grow_, shrink_
 
 
 class Head(nn.Module):
@@ -126,6 +126,7 @@ class Head(nn.Module):
                 "the optimizer does not hold this head's weight, so its steps say nothing about when to write. "
                 "Build the optimizer with the head's parameters, then attach."
             )
+        check_state(self.parameters(), optimizer)
         key = id(optimizer)
         if key in self._attached:
             raise InputError("this head is attached to this optimizer already; a second time would write twice.")

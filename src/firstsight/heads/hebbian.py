@@ -39,8 +39,8 @@ class HebbianSoftmax(HebbianWrite, Softmax):
         price: of the rule "sight": what an activation that trained classes lose to a new one costs, in those that it
             wins. More of it makes new classes claim less.
         cap: of the rule "sight": share of all activations that all new classes may take from trained ones together,
-            as the layer imagines it (what is lost in fact can be some times as much); each gets an equal part. None: no
-            cap.
+            as the layer imagines it; each gets an equal part. A dial, not a promise: in fact 4 to 25 times as much was
+            lost (docs/rule.md). None: no cap.
         record: keep the sum of what writes have moved each row by, in ``written``, so that a tied input embedding can
             be read without it (``LanguageModel`` does).
         bias, ignore_index, compute_dtype, device, dtype: as ``Softmax``.

@@ -18,7 +18,7 @@ from firstsight.functional.checks import as_labels, check_labels, check_rule
 from firstsight.functional.write import move_rows_
 from firstsight.heads.attachment import Handle
 from firstsight.heads.exchange import Group, Sums, exchange, is_shared, merge
-from firstsight.heads.kept.fresh import NEW, TRAINED, note_written_, sighted
+from firstsight.heads.kept.fresh import NEW, TAUGHT, TRAINED, note_written_, sighted
 from firstsight.heads.kept.keeping import Keeping
 from firstsight.heads.kept.moments import with_second_moment
 
@@ -77,6 +77,13 @@ class HebbianWrite(Keeping):
         target = as_labels(target)
         check_labels(hidden, self.weight, target, self.ignore_index)
         self._check_finite(hidden, target)
+        seen_N = target[target != self.ignore_index]
+        if len(seen_N) and self._leaves_alone(seen_N):
+            warnings.warn(
+                "nothing was written: all these classes were seen T times, or are of a trained layer that was taken "
+                'over with counts="trained"; their rows are left to the gradient.',
+                stacklevel=2,
+            )
         self._apply_sums(self._sums(hidden.detach(), target), self.T, training=False)
 
     @contextmanager
@@ -144,6 +151,11 @@ class HebbianWrite(Keeping):
         seen = hidden.detach(), target
         # Remembered when the backward pass gets here, so that a loss that is only looked at leaves no trace.
         output.register_hook(lambda _: self._remember(*seen))  # type: ignore[no-untyped-call]
+
+    def _leaves_alone(self, target: Tensor) -> bool:
+        """Whether no write touches any of these classes any more."""
+        known = self._kept("counts")[target] >= self.T
+        return bool((known | (self._kept("fresh")[target] == TAUGHT) if self._rule.sighted else known).all())
 
     def _check_finite(self, hidden: Tensor, target: Tensor) -> None:
         if not bool(hidden[target != self.ignore_index].isfinite().all()):

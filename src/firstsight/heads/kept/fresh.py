@@ -73,9 +73,10 @@ class Looks:
             self._sight, self._stamp, self._steps = _look(weight, bias, occurrences_V, moments), stamp, 0
         if self._sight is None:
             warnings.warn(
-                "a new class is written as the rule 'centered' writes it, and a trained layer would hardly find it: it "
-                "has not yet seen 30 steps of training with two classes and activations that differ, or what it saw "
-                "was rounded by a cast of the model. Show it what it was trained on under `with head.looking():`.",
+                "a new class is written as the rule 'centered' writes it, and a trained layer would hardly find it. "
+                "Show the layer what it was trained on under `with head.looking():`, then write the example again. "
+                "(It has seen less than 30 steps of training, nothing that differs or nothing finite, or what it saw "
+                "was rounded by a cast of the model.)",
                 stacklevel=2,
             )
         return self._sight

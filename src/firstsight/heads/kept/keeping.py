@@ -246,6 +246,7 @@ class Keeping(Head):
 
     def _claims(self) -> Claims:
         """What a new class may cost the trained ones."""
+        check_claims(self.price, self.cap)
         together = 1 if self.cap is None else max(1, int(coming(self._kept("fresh")).sum()))
         return Claims(self.price, math.inf if self.cap is None else self.cap / together)
 
@@ -276,7 +277,7 @@ class Keeping(Head):
         errors = state_errors(
             state_dict,
             prefix,
-            moments=self._rule.needs != "nothing",
+            moments=None if self._rule.needs == "nothing" else self._kept("moments").shape,
             num_classes=self.num_classes,
             T=self.T,
             record=self._record,
@@ -292,4 +293,5 @@ class Keeping(Head):
 
     def extra_repr(self) -> str:
         """The sizes and the rule, for ``print``."""
-        return f"{super().extra_repr()}, T={self.T}, gamma={self.gamma}, rule={self.rule}"
+        claims = f", price={self.price}, cap={self.cap}" if self._rule.sighted else ""
+        return f"{super().extra_repr()}, T={self.T}, gamma={self.gamma}, rule={self.rule}{claims}"

@@ -17,8 +17,8 @@ Counts: TypeAlias = Tensor | Sequence[int] | Literal["new", "trained"]
 
 _MEANS = (
     'expected "new" for a layer that starts (a first sight writes its row), "trained" for one whose rows are left to '
-    "the gradient, or how often each class has occurred in its training, [{V}]. Classes that a trained layer got since "
-    "are named by new=."
+    "the gradient, or how often each class has occurred in its training, [{V}] integers of 0 or more. Classes that a "
+    "trained layer got since are named by new=."
 )
 
 
@@ -38,6 +38,11 @@ def known(linear: nn.Linear, counts: Counts | None, new: Classes) -> tuple[Tenso
         InputError: counts or new are not as above, or contradict each other.
     """
     V, device = linear.weight.shape[0], linear.weight.device
+    if linear.out_features != V:
+        raise InputError(
+            f"the layer has {V} rows and out_features is {linear.out_features}: a head that shares its parameters has "
+            "grown it, or it was resized by hand. Go on with that head, take over a copy, or set out_features."
+        )
     new_N = class_labels(new, V, "new").to(device)
     counts_V = torch.ones(V, dtype=torch.int64, device=device)
     fresh_V = torch.full((V,), TRAINED, dtype=torch.uint8, device=device)

@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+import torch
+
 
 def state_errors(
     state_dict: dict[str, Any],
@@ -11,7 +13,7 @@ def state_errors(
     num_classes: int,
     T: float,
     record: bool,
-    moments: bool,
+    moments: torch.Size | None,
     version: int,
     newest: int,
 ) -> list[str]:
@@ -27,10 +29,10 @@ def state_errors(
             f"leaves them to the gradient, the occurrences in training + 1 is what the rule would have counted, "
             f"and ones let the next sight of a class overwrite its row."
         )
-    elif f"{prefix}weight" in state_dict and (f"{prefix}moments" in state_dict) != moments:
+    elif f"{prefix}weight" in state_dict and getattr(state_dict.get(f"{prefix}moments"), "shape", None) != moments:
         found.append(
-            f'"{prefix}moments" is in the state or the rule keeps moments, and not both: it was made with another '
-            'rule. The default was rule="paper" once, which keeps none.'
+            "the state was made with another rule than that of this head, or of another width: make the head with the "
+            'rule it was made with. The default was rule="paper" once; now it is "sight".'
         )
     name = f"{prefix}written"
     if f"{prefix}weight" in state_dict and (name in state_dict) != record:
