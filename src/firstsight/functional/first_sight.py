@@ -29,8 +29,9 @@ wider, for its own mean is known from k examples only. With R fixed draws of eac
 
 with :math:`w_i` the share of class i in training and s that of the new one, 1/V; the sum may be capped, at a share of
 all activations. Probabilities are smoothed counts of draws. Nor does a new class get a larger bias than that with which
-its mean softmax probability, over the imagined activations of all old classes, is s: in classifiers this has not been
-seen to bind; in language models, where most activations are won by no class for certain, nothing else would hold it.
+its mean softmax probability, over the imagined activations of all old classes, is s: in classifiers of hundreds of
+classes this was not seen to bind; in language models, where most activations are won by no class for certain, nothing
+else would hold it.
 
 A layer without a bias moves the row along
 :math:`S^{-1} m`, along which the logit of all activations moves most evenly, if it does so evenly enough: with a
