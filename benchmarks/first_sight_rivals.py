@@ -1,9 +1,10 @@
 """What people do today when new classes come to a trained layer: imprinting, fine-tuning with replay, training anew.
 
 Each gives weights [V + U, D] and biases [V + U] of a layer of V classes and U new ones. The settings of the fine-tuning
-were chosen on splits 0 to 2, by how many new examples are found where 1.5 points of the old are lost with one example
-of each, 2.5 with five: the better of those that keep 2,048 examples and take 60 steps, and the best of all tried (three
-rates, shares and sets of rows, up to 960 steps; LOG.md).
+were chosen on three to four layers of splits 0 to 2, by how many new examples are found where 1.5 points of the old are
+lost with one example of each: the best of those that keep 2,048 examples and take 60 steps (with five examples another
+share was 0.6 better at 2.5 lost), and the best of all tried, with five too (three rates, shares and sets of rows, up to
+960 steps, not every one on every layer; LOG.md).
 """
 
 from typing import NamedTuple
