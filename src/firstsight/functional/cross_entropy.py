@@ -10,7 +10,7 @@ from torch import Tensor
 
 from firstsight.errors import InputError
 from firstsight.functional.checks import IGNORE_INDEX, as_labels, check_range, check_shapes, flatten
-from firstsight.functional.tiled import even_terms, nll_per_token, nll_sum
+from firstsight.functional.tiled import even_row, even_terms, nll_per_token, nll_sum
 
 
 def linear_cross_entropy(
@@ -85,7 +85,8 @@ def linear_cross_entropy(
             if weighting.share_N is not None:
                 loss = loss * weighting.share_N
             if weighting.even_V is not None:
-                loss = loss + even_terms(h_ND, weight, bias, kept_N, weighting.even_V)
+                even_V = weighting.even_V
+                loss = loss + even_terms(h_ND, weight, bias, kept_N, even_V, even_row(weight, even_V))
         else:
             how = weighting.share_N, weighting.even_V
             loss, nll_N = nll_sum(h_ND, weight, bias, kept_N, compute_dtype, *how)

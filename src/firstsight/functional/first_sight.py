@@ -149,26 +149,26 @@ def look(
     total_SR = torch.stack([(logit_SS + (own_S + times_S.log())).logsumexp(1) for own_S in spread_RS], 1)
     right_SR = logit_SS.diagonal()[:, None] + spread_RS.t() >= best_SR
     weight_S = share_V[at_S] * times_S / draws
-    share_SR = right_SR * weight_S[:, None]
-    return Sight(
-        mean_D=mean_D.float(),
-        row_D=row_D.float(),
-        see_DD=see_DD.float(),
-        tell_DD=tell_DD.float(),
-        recall_DD=recall_DD.float(),
-        face_DD=face_DD.float(),
-        rho_D=rho_D.float(),
-        lift_D=None if lift_D is None else lift_D.float(),
-        g_SD=g_SD.float(),
-        z_SD=z_SD.float(),
-        at_mean_S=at_mean_S.float(),
-        draw_RD=draw_RD.float(),
-        best_SR=best_SR.float(),
-        share_SR=share_SR.float(),
-        sure_SR=(best_SR - total_SR).float(),
-        weight_S=weight_S.float(),
+    found = Sight(
+        mean_D,
+        row_D,
+        see_DD,
+        tell_DD,
+        recall_DD,
+        face_DD,
+        rho_D,
+        lift_D,
+        g_SD,
+        z_SD,
+        at_mean_S,
+        draw_RD,
+        best_SR,
+        share_SR=right_SR * weight_S[:, None],
+        sure_SR=best_SR - total_SR,
+        weight_S=weight_S,
         num_classes=num_classes,
     )
+    return Sight._make(part.float() if isinstance(part, Tensor) else part for part in found)
 
 
 @torch.no_grad()

@@ -54,7 +54,9 @@ def nll_sum(
         return total, nll_N
     nll_N = nll_per_token(h_ND, w_VD, b_V, y_N, compute_dtype)
     total = (nll_N if token_weight_N is None else nll_N * token_weight_N).sum()
-    return (total if even_V is None else total + even_terms(h_ND, w_VD, b_V, y_N, even_V).sum()), nll_N.detach()
+    if even_V is not None:
+        total = total + even_terms(h_ND, w_VD, b_V, y_N, even_V, even_row(w_VD, even_V)).sum()
+    return total, nll_N.detach()
 
 
 def nll_per_token(h_ND: Tensor, w_VD: Tensor, b_V: Tensor | None, y_N: Tensor, compute_dtype: torch.dtype) -> Tensor:
@@ -63,10 +65,15 @@ def nll_per_token(h_ND: Tensor, w_VD: Tensor, b_V: Tensor | None, y_N: Tensor, c
     return result
 
 
-def even_terms(h_ND: Tensor, w_VD: Tensor, b_V: Tensor | None, y_N: Tensor, even_V: Tensor) -> Tensor:
-    """What label smoothing adds to each NLL [N]: sum_v even_v (z_y - z_v), without the logits z."""
-    h_ND, w_VD = h_ND.to(even_V.dtype), w_VD.to(even_V.dtype)
-    term_N = (h_ND * (even_V.sum() * w_VD[y_N] - even_V @ w_VD)).sum(1)
+def even_row(w_VD: Tensor, even_V: Tensor) -> Tensor:
+    """sum_v even_v w_v, [D]."""
+    return even_V @ w_VD.to(even_V.dtype)
+
+
+def even_terms(h_ND: Tensor, w_VD: Tensor, b_V: Tensor | None, y_N: Tensor, even_V: Tensor, row_D: Tensor) -> Tensor:
+    """What label smoothing adds to each NLL [N]: sum_v even_v (z_y - z_v), without the logits z; row_D: even_row."""
+    h_ND, target_ND = h_ND.to(even_V.dtype), w_VD[y_N].to(even_V.dtype)
+    term_N = (h_ND * (even_V.sum() * target_ND - row_D)).sum(1)
     if b_V is None:
         return term_N
     b_V = b_V.to(even_V.dtype)
@@ -116,7 +123,8 @@ class _OnePass(torch.autograd.Function):
         if even_V is not None:
             target_N = share_N - even_V.sum()
             target_N1 = target_N[:, None]
-            gh_ND -= even_V @ w_VD.to(gh_ND.dtype)
+            row_D = even_row(w_VD, even_V)
+            gh_ND -= row_D
             gw_VD.addr_(even_V, h_ND.to(gw_VD.dtype).sum(0), alpha=-1)
             if gb_V is not None:
                 gb_V.sub_(even_V, alpha=len(y_N))
@@ -128,7 +136,9 @@ class _OnePass(torch.autograd.Function):
         nll_N -= _target_logit(h_ND, w_VD, b_V, y_N, logits.sum_dtype)
         ctx.mark_non_differentiable(nll_N)
         total = (nll_N * share_N).sum()
-        return (total if even_V is None else total + even_terms(h_ND, w_VD, b_V, y_N, even_V).sum()), nll_N
+        if even_V is not None:
+            total = total + even_terms(h_ND, w_VD, b_V, y_N, even_V, row_D).sum()
+        return total, nll_N
 
     @staticmethod
     @torch.autograd.function.once_differentiable

@@ -131,7 +131,7 @@ class Adoption:
         self._capture.labels = target
 
     def remove(self) -> None:
-        """End it. The buffer ``firstsight_counts`` stays with the layer, and a later :func:`attach` goes on from it."""
+        """End it. The buffers stay with the layer, and a later :func:`attach` without counts goes on from them."""
         for hook in self._hooks:
             hook.remove()
 
@@ -171,10 +171,10 @@ def attach(
 ) -> Adoption:
     """Have each ``optimizer.step()`` of an existing model followed by the Hebbian write into its output layer.
 
-    The model, its loss and its parameters stay as they are. Its output layer gets one buffer, ``firstsight_counts`` [V]
-    int64, which is in the model's ``state_dict``: attach first, then load a checkpoint. What is written is the
-    layer's input, for the labels that the model is called with (``labels=``) or that ``handle.labels(y)`` hands over.
-    Otherwise as :meth:`HebbianSoftmax.attach`.
+    The model, its loss and its parameters stay as they are. Its output layer gets buffers, ``firstsight_counts`` [V]
+    int64 first of all, which are in the model's ``state_dict``: attach first, then load a checkpoint. What is written
+    is the layer's input, for the labels that the model is called with (``labels=``) or that ``handle.labels(y)`` hands
+    over. Otherwise as :meth:`HebbianSoftmax.attach`.
 
     Args:
         model_or_linear: a model with ``get_output_embeddings()``, as those of transformers have, or the output

@@ -215,16 +215,8 @@ class HebbianWrite(Keeping):
             before_UD = self.weight[classes_U] if self._record else None
             move = self._rule.moving(gamma=self.gamma, prior_count=self.prior_count, moments=moments)
             if self._rule.sighted:
-                biases_V = self._kept("lifted") if self.bias is None else self.bias
-                move = sighted(
-                    move,
-                    sight,
-                    self._kept("fresh"),
-                    biases_V,
-                    self._claims(),
-                    lifted=self.bias is None,
-                    training=training,
-                )
+                kept = self._kept("fresh"), self._biases(), self._claims()
+                move = sighted(move, sight, *kept, lifted=self.bias is None, training=training)
             means = classes_U, sums_UD / occurrences_U[:, None], occurrences_U
             move_rows_(self.weight, self.bias, self._kept("counts"), means, move, T=T)
             if sight is not None and not training:

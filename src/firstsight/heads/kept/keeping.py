@@ -159,8 +159,7 @@ class Keeping(Head):
             written = self._kept("written")
             self._keep("written", torch.cat([written, written.new_zeros(n, self.in_features)]))
         if self._rule.sighted:
-            was_trained = not self.attached and Moments(self._kept("moments")).trained()
-            later = was_trained or self._is_taken_over()
+            later = self._is_taken_over() or (not self.attached and Moments(self._kept("moments")).trained())
             for name in self._of_sight():
                 kept = self._kept(name)
                 start = NEW if name == "fresh" and later else TRAINED
@@ -217,9 +216,9 @@ class Keeping(Head):
             fresh_V[classes_U[never_U]] = NEW
         elif not training:  # a layer that was never trained is a memory alone: nothing in it is new
             fresh_V[classes_U] = TRAINED
-        coming_V = coming(fresh_V)
-        if not bool(coming_V[classes_U].any()):
+        if not bool(coming(fresh_V[classes_U]).any()):  # of the classes written alone: this is every step's
             return classes_U, None
+        coming_V = coming(fresh_V)
         occurrences_V = torch.where(fresh_V == TAUGHT, (counts_V - 1).clamp(min=1), counts_V - 1)
         occurrences_V = occurrences_V.masked_fill(coming_V & (counts_V < self.T), 0)
         return classes_U, self._looks.take(self.weight, self.bias, occurrences_V, moments, training)
@@ -244,6 +243,10 @@ class Keeping(Head):
         steps = moments.trained() and (moments.weight() >= READY or not self.attached)
         return steps or self._is_taken_over()
 
+    def _biases(self) -> Tensor:
+        """[V] of the layer, or what its rows hold of them."""
+        return self._kept("lifted") if self.bias is None else self.bias
+
     def _claims(self) -> Claims:
         """What a new class may cost the trained ones."""
         check_claims(self.price, self.cap)
@@ -259,7 +262,7 @@ class Keeping(Head):
         others_V = (fresh_V == SHOWN) & (self._kept("counts") < self.T)
         others_V[written_U] = False
         at = others_V.nonzero()[:, 0]
-        biases_V = self._kept("lifted") if self.bias is None else self.bias
+        biases_V = self._biases()
         counts_U, nothing_U = self._kept("counts")[at] - 1, torch.zeros_like(at)
         before_UD = self.weight[at]
         rows_UD, bias_U = first_sight(sight, before_UD, biases_V[at], counts_U, before_UD, nothing_U, claims=claims)
