@@ -189,7 +189,8 @@ def test_observe_is_what_loss_does():
 
 def test_no_labels():
     model = Model()
-    firstsight.attach(model, adam(model), counts="new")
+    optimizer = adam(model)
+    firstsight.attach(model, optimizer, counts="new")
     tokens, labels = batch(0)
     with pytest.raises(InputError, match=r"handle.labels\(y\)"):
         model(tokens)
@@ -200,7 +201,8 @@ def test_no_labels():
 
 def test_labels_that_do_not_fit():
     model = Model()
-    handle = firstsight.attach(model, adam(model), counts="new", shift=1)
+    optimizer = adam(model)
+    handle = firstsight.attach(model, optimizer, counts="new", shift=1)
     tokens, labels = batch(0)
     with pytest.raises(InputError, match="shift"):
         model(tokens, labels=labels[:, 1:])
@@ -212,7 +214,8 @@ def test_labels_that_do_not_fit():
 
 def test_an_output_layer_that_was_replaced():
     model = Model()
-    firstsight.attach(model, adam(model), counts="new")
+    optimizer = adam(model)
+    firstsight.attach(model, optimizer, counts="new")
     model.out = nn.Linear(D, V, dtype=torch.float64)
     with pytest.raises(InputError, match="was not called"):
         model(batch(0)[0], labels=batch(0)[1])

@@ -124,7 +124,8 @@ def test_new_rows_start_like_those_of_a_new_head():
 @pytest.mark.parametrize("kind", [Softmax, HebbianSoftmax])
 def test_a_loss_from_before_cannot_go_backward_after(kind):
     head = kind(D, OLD)
-    head.attach(torch.optim.SGD(head.parameters(), lr=0.1))
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.1)
+    head.attach(optimizer)
     loss = head.loss(torch.randn(2, D), torch.tensor([0, 1]))
     head.add_classes(1)
     with pytest.raises(InputError, match=r"before add_classes or remove_classes went backward.*\[9, 5\].*\[10, 5\]"):

@@ -127,8 +127,12 @@ def test_a_saved_state_still_knows_that_it_was_a_trained_layer(counts):
 
 
 def test_a_state_of_another_rule_is_refused_with_a_hint():
+    state = HebbianSoftmax(D, V, rule="paper").state_dict()
+    with pytest.raises(RuntimeError, match=r"made with rule='paper', T=500, gamma=0\.01, and .* rule='sight'"):
+        HebbianSoftmax(D, V).load_state_dict(state)
+    del state["settings"]  # as states of before there were any
     with pytest.raises(RuntimeError, match='rule="paper" once'):
-        HebbianSoftmax(D, V).load_state_dict(HebbianSoftmax(D, V, rule="paper").state_dict())
+        HebbianSoftmax(D, V).load_state_dict(state)
 
 
 def test_what_inference_mode_has_seen_can_be_trained_on():

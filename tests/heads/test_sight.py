@@ -295,4 +295,4 @@ def test_an_adopted_layer_that_changes_its_rule_keeps_nothing_of_the_old_one():
     assert linear.firstsight_fresh.tolist() == [COUNTED] * 8, "counts that are given are those of trained classes"
     handle.remove()
     attach(linear, optimizer, rule="paper")
-    assert set(linear.state_dict()) == {"weight", "bias", "firstsight_counts"}
+    assert set(linear.state_dict()) == {"weight", "bias", "firstsight_counts", "firstsight_settings"}

@@ -171,7 +171,11 @@ def test_a_layer_that_is_never_trained_is_a_memory_and_stays_one():
     head = HebbianSoftmax(D, V)
     other = HebbianSoftmax(D, V, rule="centered")
     other.load_state_dict(
-        {k: v[: 1 + D, 0] if k == "moments" else v for k, v in head.state_dict().items() if k != "fresh"}
+        {
+            k: v[: 1 + D, 0] if k == "moments" else v
+            for k, v in head.state_dict().items()
+            if k not in ("fresh", "settings")
+        }
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -129,7 +129,7 @@ def private(modules: Mapping[str, str]) -> set[str]:
     defined: dict[str, set[str]] = {}
     for module, text in modules.items():
         defined.setdefault(folders[module], set()).update(_defined(ast.parse(text)))
-    anywhere = set().union(*defined.values())
+    anywhere = set().union(*defined.values()) - {"_version"}  # torch's, of tensors and of modules
     found = set()
     for source, target, name in imports(modules):
         inside = target in folders and folders[target] == folders[source]

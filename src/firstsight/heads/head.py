@@ -4,8 +4,9 @@ Shapes: V classes, D features; [...] stands for any leading dimensions.
 """
 
 import math
+import weakref
 from abc import abstractmethod
-from typing import Any, Self, cast
+from typing import Any, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +14,24 @@ from torch import Tensor, nn
 from firstsight.errors import InputError
 from firstsight.functional import IGNORE_INDEX
 from firstsight.functional.checks import Classes, class_labels
-from firstsight.heads.attachment import Handle
-from firstsight.heads.exchange import Group
-from firstsight.heads.growth import check_growable, check_landed, check_state, grow_, shrink_
+from firstsight.heads.steps.attachment import Handle
+from firstsight.heads.steps.exchange import Group
+from firstsight.heads.steps.growth import check_growable, check_landed, check_state, grow_, shrink_
+from firstsight.heads.steps.optimizers import followed, holds
+
+REPLACED = (
+    "the layer's weight is not the parameter that was attached any more (after load_state_dict(assign=True), "
+    "weight = ..., weight_norm, a resize, or .to() with "
+    "torch.__future__.set_overwrite_module_params_on_conversion), and the optimizer steps that. End the attachment, "
+    "handle.remove(), build an optimizer of the new parameters, and attach to it."
+)
+
+
+class _Attached(NamedTuple):
+    optimizer: weakref.ref[torch.optim.Optimizer]
+    given: weakref.ref[Any]  # the optimizer itself, or a wrapper of it
+    weight: Tensor
+    hooks: list[Any]
 
 
 class Head(nn.Module):
@@ -39,7 +55,7 @@ class Head(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self._attached: dict[int, tuple[torch.optim.Optimizer, list[Any]]] = {}
+        self._attached: dict[int, _Attached] = {}
         if in_features < 1 or num_classes < 1:
             raise InputError(f"in_features is {in_features} and num_classes {num_classes}; expected 1 or more of each.")
         self.ignore_index = ignore_index
@@ -111,27 +127,58 @@ class Head(nn.Module):
     def attach(self, optimizer: torch.optim.Optimizer, *, group: Group = None, after: int = 0) -> Handle:
         """Tie the head to an optimizer: ``add_classes`` then grows that optimizer's state too.
 
+        It ends with the optimizer, which the head does not keep alive.
+
         Args:
-            optimizer: one that holds ``weight``.
+            optimizer: one that holds ``weight``; of a wrapper without hooks of its own, such as accelerate's, the
+                torch optimizer inside is followed.
             group, after: of the write; a plain softmax has none. Here so that any head can stand in any loop.
 
         Returns:
             A handle; ``handle.remove()`` ends it.
 
         Raises:
-            InputError: (a ``ValueError``) the optimizer does not hold ``weight``, or is attached already.
+            InputError: (a ``ValueError``) the optimizer is none of torch's, does not hold ``weight``, or is attached
+                already; or the weight is computed from others.
         """
-        if not any(parameter is self.weight for group_ in optimizer.param_groups for parameter in group_["params"]):
+        self._check_own_weight()
+        inner = followed(optimizer)
+        if not holds(inner, self.weight):
             raise InputError(
                 "the optimizer does not hold this head's weight, so its steps say nothing about when to write. "
                 "Build the optimizer with the head's parameters, then attach."
             )
-        check_state(self.parameters(), optimizer)
-        key = id(optimizer)
+        check_state(self.parameters(), inner)
+        key = id(inner)
         if key in self._attached:
             raise InputError("this head is attached to this optimizer already; a second time would write twice.")
-        self._attached[key] = optimizer, self._hooks(optimizer, group, after)
+        head = weakref.ref(self)
+
+        def gone(_: object) -> None:
+            if (alive := head()) is not None:
+                alive._detach(key)
+
+        given = weakref.ref(optimizer)
+        hooks = self._hooks(inner, given, group, after)
+        self._attached[key] = _Attached(weakref.ref(inner, gone), given, self.weight, hooks)
         return Handle(lambda: self._detach(key))
+
+    def _growable(self, parameters: list[nn.Parameter]) -> list[torch.optim.Optimizer]:
+        """The attached optimizers, whose state grows and shrinks with these parameters; InputError if it cannot."""
+        self._check_own_weight()
+        both = [one for attached in self._attached.values() for one in (attached.optimizer(), attached.given())]
+        check_growable(parameters, {id(one): one for one in both if isinstance(one, torch.optim.Optimizer)}.values())
+        return [one for attached in self._attached.values() if (one := attached.optimizer()) is not None]
+
+    def _check_own_weight(self) -> None:
+        """Raise InputError unless the rows are a parameter of the layer, which can be written and grown."""
+        check_parameters(self)
+        if self._current_weight() is not self.weight:
+            raise InputError(REPLACED)
+
+    def _current_weight(self) -> Tensor | None:
+        """The layer's parameter as it is now."""
+        return self._parameters.get("weight")
 
     def add_classes(self, n: int) -> None:
         """Grow by n classes, which start as those of a new head: weight uniform in +-1/sqrt(D), bias 0.
@@ -148,14 +195,14 @@ class Head(nn.Module):
             n: how many, 1 or more.
 
         Raises:
-            InputError: (a ``ValueError``) n is below 1, or an attached optimizer keeps a state whose start is not known
-                here (known: SGD, RMSprop, Adagrad, Adadelta, Adam, AdamW, Adamax, NAdam, RAdam). Nothing has changed.
+            InputError: (a ``ValueError``) n is below 1, the weight is computed from others, or an attached optimizer
+                keeps a state whose start is not known here (known: SGD, RMSprop, Adagrad, Adadelta, Adam, AdamW,
+                Adamax, NAdam, RAdam). Nothing has changed.
         """
         if n < 1:
             raise InputError(f"n is {n}; expected 1 or more new classes.")
         parameters = [self.weight] if self.bias is None else [self.weight, self.bias]
-        optimizers = [optimizer for optimizer, _ in self._attached.values()]
-        check_growable(parameters, optimizers)
+        optimizers = self._growable(parameters)
         for parameter, bound in zip(parameters, (self._bound, 0.0), strict=False):
             grow_(parameter, n, bound, optimizers)
 
@@ -176,8 +223,7 @@ class Head(nn.Module):
         if len(gone) in (0, self.num_classes):
             raise InputError(f"classes are {len(gone)} of {self.num_classes}; expected some of them, not all.")
         parameters = [self.weight] if self.bias is None else [self.weight, self.bias]
-        optimizers = [optimizer for optimizer, _ in self._attached.values()]
-        check_growable(parameters, optimizers)
+        optimizers = self._growable(parameters)
         stays_V = torch.ones(self.num_classes, dtype=torch.bool, device=self.weight.device)
         stays_V[gone.to(stays_V.device)] = False
         self._keep_classes(stays_V.nonzero()[:, 0], parameters, optimizers)
@@ -188,13 +234,13 @@ class Head(nn.Module):
         for parameter in parameters:
             shrink_(parameter, kept, optimizers)
 
-    def _hooks(self, optimizer: torch.optim.Optimizer, group: Group, after: int) -> list[Any]:
+    def _hooks(self, optimizer: torch.optim.Optimizer, given: weakref.ref[Any], group: Group, after: int) -> list[Any]:
         return [self.weight.register_post_accumulate_grad_hook(check_landed)]  # type: ignore[no-untyped-call]
 
     def _detach(self, key: int) -> None:
-        _, hooks = self._attached.pop(key, (None, []))
-        for hook in hooks:
-            hook.remove()
+        if (attached := self._attached.pop(key, None)) is not None:
+            for hook in attached.hooks:
+                hook.remove()
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy is attached to nothing: the optimizer serves the parameters of the original.
@@ -213,6 +259,20 @@ class Head(nn.Module):
     def extra_repr(self) -> str:
         """The sizes, for ``print``."""
         return f"in_features={self.in_features}, num_classes={self.num_classes}, bias={self.bias is not None}"
+
+
+def check_parameters(layer: nn.Module) -> None:
+    """Raise InputError unless weight and bias are parameters of the layer itself.
+
+    Those that weight_norm, spectral_norm, prune and the like compute from others at each pass cannot be written.
+    """
+    for name in ("weight", "bias"):
+        if name not in layer._parameters and getattr(layer, name) is not None:
+            raise InputError(
+                f"the layer's {name} is computed from other tensors (as by weight_norm, spectral_norm or prune), so "
+                "there is nothing to write into: what is written would be lost at the next pass. Remove that from this "
+                "layer (torch.nn.utils.parametrize.remove_parametrizations, prune.remove), or use firstsight.Softmax."
+            )
 
 
 def log_share(counts: Tensor) -> Tensor:

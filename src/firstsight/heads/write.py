@@ -4,8 +4,7 @@ Shapes: V classes, D features, U classes that occur; [...] stands for any leadin
 """
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+import weakref
 from functools import partial
 from typing import Any
 
@@ -13,14 +12,14 @@ import torch
 from torch import Tensor
 
 from firstsight.errors import InputError
-from firstsight.functional import class_sums
 from firstsight.functional.checks import as_labels, check_labels, check_rule
 from firstsight.functional.write import move_rows_
-from firstsight.heads.attachment import Handle
-from firstsight.heads.exchange import Group, Sums, exchange, is_shared, merge
+from firstsight.heads.head import REPLACED
 from firstsight.heads.kept.fresh import NEW, TAUGHT, TRAINED, note_written_, sighted
 from firstsight.heads.kept.keeping import Keeping
-from firstsight.heads.kept.moments import with_second_moment
+from firstsight.heads.steps.attachment import Handle
+from firstsight.heads.steps.exchange import Group, Sums, exchange, is_shared, merge
+from firstsight.heads.steps.watch import LIMIT, Watch
 
 
 class HebbianWrite(Keeping):
@@ -49,8 +48,13 @@ class HebbianWrite(Keeping):
             A handle; ``handle.remove()`` ends it.
 
         Raises:
-            InputError: (a ``ValueError``) the optimizer does not hold ``weight``, is attached already, the weight is
-                frozen, or ``after`` is below 0.
+            InputError: (a ``ValueError``) the optimizer is none of torch's, does not hold ``weight``, or is attached
+                already; the weight is frozen, or computed from others; ``after`` is below 0. Later, from a loss or a
+                step: the weight is another parameter than the one attached.
+
+        Warns:
+            UserWarning: once, at the first step that shows it, if the optimizer takes back what is written; at the
+                tenth step, if nothing is.
         """
         if not self.weight.requires_grad:
             raise InputError(
@@ -59,8 +63,9 @@ class HebbianWrite(Keeping):
             )
         if after < 0:
             raise InputError(f"after is {after}; expected 0 or more steps that only count.")
+        self._settle()
         handle = super().attach(optimizer, group=group, after=after)
-        self._group = group
+        self._group, self._watch = group, Watch(of_attached=True)
         return handle
 
     def write(self, hidden: Tensor, target: Tensor) -> None:
@@ -74,6 +79,8 @@ class HebbianWrite(Keeping):
             InputError: (a ``ValueError``) shapes or labels are not as above, or hidden is not finite.
         """
         check_rule(self.T, self.gamma)
+        self._check_own_weight()
+        self._settle()
         target = as_labels(target)
         check_labels(hidden, self.weight, target, self.ignore_index)
         self._check_finite(hidden, target)
@@ -86,61 +93,24 @@ class HebbianWrite(Keeping):
             )
         self._apply_sums(self._sums(hidden.detach(), target), self.T, training=False)
 
-    @contextmanager
-    def looking(self, *, group: Group = None) -> Iterator[None]:
-        """Show a trained layer what it was trained on, so that it knows what to make of classes that come later.
-
-        For a layer that was taken over (``from_linear``, ``attach``): under ``with head.looking():`` run a pass over
-        its training data, or some thousands of examples of it, through ``loss``, ``nll`` or the model. Nothing is
-        written, and no gradient is needed. At the end the layer's moments are those of what it saw, and classes whose
-        counts are not known (``counts="trained"``) count what was seen of them. A layer that was trained with the
-        rule does not need it.
-
-        Args:
-            group: as :meth:`attach`, and by default what was given there; at the end a collective, at which every rank
-                brings what it saw.
-
-        Raises:
-            InputError: (a ``ValueError``) the rule keeps no moments, the layer is looking already, or saw nothing.
-        """
-        if self._rule.needs == "nothing":
-            raise InputError(f"the rule {self.rule} keeps nothing of what it sees, so there is nothing to look for.")
-        if self._seen is not None:
-            raise InputError("this layer is looking already; one looking() at a time.")
-        group = self._group if group is None else group
-        self._seen = [self._sums(self.weight.detach()[:0], self._kept("counts")[:0])]
-        try:
-            yield
-            sums = exchange(self._seen[0], False, group) if is_shared(group) else self._seen[0]
-        finally:
-            self._seen = None
-        if not (examples := int(sums[2].sum())):
-            raise InputError(
-                "looking() saw no example. Under it run data through loss, nll or an attached model, with labels."
-            )
-        if examples < 4 * self.in_features:
-            warnings.warn(
-                f"looking() saw {examples} examples of {self.in_features} features: too few to tell what new classes "
-                "would do. Some thousands are better.",
-                stacklevel=3,
-            )
-        self._start_moments(sums)
-
     def observe(self, output: Tensor, hidden: Tensor, target: Tensor) -> None:
         """For a loss computed elsewhere: if backward reaches ``output``, the next step writes (hidden, target).
 
         ``loss`` and ``nll`` call it themselves; a subclass that overrides it decides what is written. In evaluation,
-        unattached or without gradient nothing happens, but under :meth:`looking`.
+        unattached or without gradient nothing happens, but under :meth:`looking`. Both are taken as they are now:
+        what happens to them later is not written. An example that is not finite is left out, with a warning.
 
         Args:
-            output: what was computed from ``hidden`` and ``weight`` and leads to the loss, such as logits [..., V].
+            output: what was computed from ``hidden`` and ``weight`` and leads to the loss, such as logits [..., V]. Of
+                logits, the first gradients are compared with the labels.
             hidden: [..., D] float.
             target: [...] int64, in [0, V) or ``ignore_index``.
 
         Raises:
-            InputError: (a ``ValueError``) shapes or labels are not as above.
+            InputError: (a ``ValueError``) shapes or labels are not as above, or the weight was replaced since the
+                head was attached. From backward: the loss has other labels.
         """
-        if self._seen is None and not (self._attached and self.training and output.requires_grad):
+        if self._seen is None and not self._learns(output):
             return
         target = as_labels(target)
         check_labels(hidden, self.weight, target, self.ignore_index)
@@ -148,18 +118,36 @@ class HebbianWrite(Keeping):
             self._check_finite(hidden, target)
             self._seen = [merge([*self._seen, self._sums(hidden.detach(), target)])]
             return
-        seen = hidden.detach(), target
+        sums = self._finite_sums(hidden.detach(), target)
+        labels = None
+        if output.shape == (*target.shape, self.num_classes) and self._watch.asks_for_labels():
+            labels = target.clone()
         # Remembered when the backward pass gets here, so that a loss that is only looked at leaves no trace.
-        output.register_hook(lambda _: self._remember(*seen))  # type: ignore[no-untyped-call]
+        output.register_hook(lambda grad: self._remember(sums, grad, labels))  # type: ignore[no-untyped-call]
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Logits [..., V] of activations [..., D]."""
+        logits: Tensor = super().forward(hidden)
+        if not self._attached and not torch.compiler.is_compiling():
+            self._learns(logits)
+        return logits
+
+    def _learns(self, output: Tensor) -> bool:
+        """Whether a backward pass from here is to be remembered; one that nobody will ever write is counted."""
+        if not (self.training and output.requires_grad):
+            return False
+        if not self._attached:
+            if self.weight.requires_grad and not self._watch.of_attached:
+                self._watch.count("unattached")
+            return False
+        if all(attached.weight is not self._current_weight() for attached in self._attached.values()):
+            raise InputError(REPLACED)
+        return True
 
     def _leaves_alone(self, target: Tensor) -> bool:
         """Whether no write touches any of these classes any more."""
         known = self._kept("counts")[target] >= self.T
         return bool((known | (self._kept("fresh")[target] == TAUGHT) if self._rule.sighted else known).all())
-
-    def _check_finite(self, hidden: Tensor, target: Tensor) -> None:
-        if not bool(hidden[target != self.ignore_index].isfinite().all()):
-            raise InputError("hidden holds NaN or infinity; what is written into rows has to be finite.")
 
     def _cross_entropy(
         self, hidden: Tensor, target: Tensor, reduction: str, nll_out: Tensor | None = None, **options: Any
@@ -168,24 +156,46 @@ class HebbianWrite(Keeping):
         self.observe(result, hidden, target)
         return result
 
-    def _remember(self, hidden: Tensor, target: Tensor) -> None:
-        if self._attached:
-            self._pending.remember(self.weight, self._sums(hidden, target))
+    def _remember(self, sums: Sums, grad: Tensor, labels: Tensor | None) -> None:
+        if not self._attached:
+            return
+        if labels is not None and self._watch.asks_for_labels():
+            self._watch.compare_labels(grad, labels, self.ignore_index)
+        self._pending.remember(self.weight, sums)
+        if self._pending.cleared >= LIMIT:
+            self._watch.say("unstepped")
 
-    def _sums(self, hidden: Tensor, target: Tensor) -> Sums:
-        hidden = hidden.to(torch.promote_types(self.weight.dtype, torch.float32))
-        sums = class_sums(hidden, target, ignore_index=self.ignore_index)
-        if self._rule.needs in ("nothing", "mean"):
+    def _finite_sums(self, hidden: Tensor, target: Tensor) -> Sums:
+        """The sums of what is finite, and warn of the rest."""
+        sums = self._sums(hidden, target)
+        if bool(sums[1].isfinite().all()):
             return sums
-        return with_second_moment(sums, hidden[target != self.ignore_index])
+        self._watch.say("not finite")
+        finite = hidden.isfinite().all(-1)
+        sums = self._sums(hidden.where(finite[..., None], 0), target.where(finite, self.ignore_index))
+        return sums if bool(sums[1].isfinite().all()) else self._nothing()  # too large to be added up
 
-    def _hooks(self, optimizer: torch.optim.Optimizer, group: Group, after: int) -> list[Any]:
+    def _hooks(
+        self, optimizer: torch.optim.Optimizer, given: "weakref.ref[Any]", group: Group, after: int
+    ) -> list[Any]:
+        weight = self.weight
         return [
-            *super()._hooks(optimizer, group, after),
-            self.weight.register_hook(lambda _: self._pending.begin(self.weight)),  # type: ignore[no-untyped-call]
-            self.weight.register_post_accumulate_grad_hook(self._pending.landed),  # type: ignore[no-untyped-call]
+            *super()._hooks(optimizer, given, group, after),
+            weight.register_hook(lambda _: self._pending.begin(weight)),  # type: ignore[no-untyped-call]
+            weight.register_post_accumulate_grad_hook(self._pending.landed),  # type: ignore[no-untyped-call]
+            optimizer.register_step_pre_hook(partial(self._before_step, weight, given)),
             optimizer.register_step_post_hook(partial(self._after_step, group=group, counting=[after])),
         ]
+
+    def _before_step(
+        self, weight: Tensor, given: "weakref.ref[Any]", optimizer: torch.optim.Optimizer, *_: Any
+    ) -> None:
+        if self._current_weight() is not weight:
+            raise InputError(REPLACED)
+        # Now, for there are optimizers whose step clears the gradients.
+        self._pending.forget_zeroed(weight)
+        self._moves = weight.grad is not None and (bool(self._pending) or bool(weight.grad.any()))
+        self._watch.before_step(weight, optimizer, given)
 
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any, group: Group, counting: list[int]) -> None:
         # A count is 1 at least: nothing is below a T of 0, so that nothing is written.
@@ -194,16 +204,18 @@ class HebbianWrite(Keeping):
         # Fused optimizers are stepped on overflow too, and do nothing: GradScaler leaves them the verdict.
         overflow = getattr(optimizer, "found_inf", None)
         skipped = overflow is not None and bool(overflow)
-        pending = self._pending.take(self.weight)
+        pending = self._pending.take()
+        self._watch.count("unseen", self._moves and not pending)
         if is_shared(group):
-            nothing = self._sums(self.weight.detach()[:0], self._kept("counts")[:0])
-            sums = exchange(merge(pending or [nothing]), skipped, group)
+            sums = exchange(merge(pending or [self._nothing()]), skipped, group)
         elif pending and not skipped:
             sums = merge(pending)
         else:
             return
         self._looks.stepped()
+        self._watch.sample(self.weight, sums)
         self._apply_sums(sums, T, training=True)
+        self._watch.sampled(self.weight)
 
     @torch.no_grad()
     def _apply_sums(self, sums: Sums, T: float, *, training: bool) -> None:

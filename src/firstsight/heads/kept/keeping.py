@@ -1,147 +1,30 @@
-"""What a writing head keeps of its classes beside their rows: counts, moments, who is new; from birth to a saved state.
+"""What becomes of what a writing head keeps: as classes come and go, as it trains, and when a new one is written.
 
 Shapes: V classes, D features, U classes that occur.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any, Self, cast
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from firstsight.errors import InputError
-from firstsight.functional.checks import Classes, check_rule
+from firstsight.functional import class_sums
 from firstsight.functional.first_sight import Claims, Sight, first_sight
-from firstsight.heads.attachment import Pending
-from firstsight.heads.exchange import Group, Sums
-from firstsight.heads.head import Head
-from firstsight.heads.kept.fresh import KEPT, NEW, READY, SHOWN, TAUGHT, TRAINED, Looks, check_claims, coming
-from firstsight.heads.kept.known import Counts, known
-from firstsight.heads.kept.moments import Moments, no_moments
-from firstsight.heads.kept.state import state_errors
-from firstsight.heads.rules import check_prior, find_rule
+from firstsight.heads.kept.fresh import NEW, READY, SHOWN, TAUGHT, TRAINED, check_claims, coming
+from firstsight.heads.kept.moments import Moments, no_moments, with_second_moment
+from firstsight.heads.kept.stored import Stored
+from firstsight.heads.steps.exchange import Group, Sums, exchange, is_shared
 
 
-class Keeping(Head):
-    """A head that keeps what a write needs; ``HebbianWrite`` is one that writes.
+class Keeping(Stored):
+    """A head that keeps up what a write needs; ``HebbianWrite`` is one that writes.
 
     Arguments, attributes and errors as :class:`firstsight.HebbianSoftmax`.
     """
-
-    counts: Tensor
-    moments: Tensor
-    written: Tensor
-    _version = 1  # of the layout of state_dict: what Attributes lists
-    _prefix = ""  # of the names of what is kept, as buffers of ``_keeper``
-
-    def __init__(
-        self,
-        in_features: int,
-        num_classes: int,
-        T: float | None = None,
-        gamma: float | None = None,
-        bias: bool = True,
-        *,
-        rule: str = "sight",
-        prior_count: float = 10.0,
-        price: float = 1.0,
-        cap: float | None = None,
-        record: bool = False,
-        **options: Any,
-    ) -> None:
-        self.rule, self._rule = rule, find_rule(rule)
-        self.T = self._rule.T if T is None else T
-        self.gamma = self._rule.gamma if gamma is None else gamma
-        self.prior_count, self.price, self.cap = prior_count, price, cap
-        check_rule(self.T, self.gamma)
-        check_prior(rule, prior_count, bias)
-        check_claims(price, cap)
-        self._record, self._looks, self._pending = record, Looks(), Pending()
-        self._seen: list[Sums] | None = None  # under ``looking``
-        self._group: Group = None  # of the last attachment
-        super().__init__(in_features, num_classes, bias, **options)
-
-    @property
-    def _keeper(self) -> nn.Module:
-        """The module whose buffers hold what the write keeps."""
-        return self
-
-    def _kept(self, name: str) -> Tensor:
-        kept: Tensor = getattr(self._keeper, self._prefix + name)
-        return kept
-
-    def _keep(self, name: str, value: Tensor | None) -> None:
-        if value is not None:
-            with torch.inference_mode(False):  # what is made under it cannot be trained on or loaded into later
-                value = value.clone() if value.is_inference() else value
-            self._keeper.register_buffer(self._prefix + name, value)
-
-    def _of_sight(self) -> list[str]:
-        """The names of what the rule "sight" keeps of each class."""
-        return [name for name in KEPT if self._rule.sighted and (name == "fresh" or self.bias is None)]
-
-    @classmethod
-    def from_linear(
-        cls,
-        linear: nn.Linear,
-        counts: Counts | None = None,
-        *,
-        new: Classes = (),
-        T: float | None = None,
-        gamma: float | None = None,
-        **options: Any,
-    ) -> Self:
-        """Take over an ``nn.Linear``: its parameters, not copies, so that its optimizer goes on serving them.
-
-        Args:
-            linear: any linear output layer.
-            counts: how well its classes are known. No default, for either would be wrong for somebody: ``"new"``, the
-                layer starts, and a first sight writes a row; ``"trained"``, its rows are left to the gradient; or how
-                often each class has occurred in its training, [V] integers (tensor, array or list). Of these, one that
-                never has is new.
-            new: classes that a trained layer got since, such as the tokens after ``resize_token_embeddings``.
-            T, gamma: as the class.
-            options: ``rule``, ``price``, ``cap`` and ``prior_count``, as the class.
-
-        A layer that is trained has yet to be shown what it was trained on, before new classes come:
-        ``with head.looking(): ...``.
-
-        Raises:
-            InputError: (a ``ValueError``) counts are missing or not as above, or see the class.
-        """
-        classes, (V, D) = known(linear, counts, new), linear.weight.shape
-        head = cls(D, V, T, gamma, linear.bias is not None, device="meta", **options)
-        head.weight, head.bias = cast(nn.Parameter, linear.weight), cast(nn.Parameter | None, linear.bias)
-        head._keep_nothing(*classes)
-        return head
-
-    def reset_parameters(self) -> None:
-        """Start afresh: weight uniform in +-1/sqrt(D), bias 0, counts 1."""
-        super().reset_parameters()
-        self._looks.forget()
-        self._keep_nothing(torch.ones(self.num_classes, dtype=torch.int64, device=self.weight.device))
-
-    def _keep_nothing(self, counts: Tensor, fresh: Tensor | None = None) -> None:
-        """Start what is kept beside the rows, with these counts, and classes that are what ``fresh`` says."""
-        if fresh is not None and not self._rule.sighted:  # what is left to the gradient has a count of T then
-            counts = counts.masked_fill(fresh == TAUGHT, math.ceil(self.T))
-        self._keep("counts", counts)
-        self._keep("moments", no_moments(self.weight, self._rule.needs))
-        self._keep("written", torch.zeros_like(self.weight.detach()) if self._record else None)
-        for name in self._of_sight():
-            given = fresh if name == "fresh" else None
-            zeros = torch.zeros(self.num_classes, dtype=KEPT[name], device=self.weight.device)
-            self._keep(name, zeros if given is None else given)
-
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
-        """As of every module; but a cast of the model leaves the moments their precision."""
-        moments = self._kept("moments") if self._rule.needs != "nothing" else None
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if moments is not None and not moments.is_meta:
-            now = self._kept("moments")
-            self._keep("moments", now if now.dtype.itemsize >= 4 else moments.to(now.device))
-        return self
 
     def add_classes(self, n: int) -> None:
         """As :meth:`Softmax.add_classes`; the new classes' counts are 1: their first sight writes their rows.
@@ -151,6 +34,8 @@ class Keeping(Head):
         "centered" writes, unless a call of ``write`` comes first.
         """
         self._check_not_looking()
+        self._settle()
+        self._watch.forget_rows()
         unchanged = self._looks.keep(self.weight, self.bias)
         super().add_classes(n)
         counts = self._kept("counts")
@@ -170,11 +55,68 @@ class Keeping(Head):
         self, kept: Tensor, parameters: list[nn.Parameter], optimizers: list[torch.optim.Optimizer]
     ) -> None:
         self._check_not_looking()
+        self._settle()
+        self._watch.forget_rows()
         self._pending.keep_classes(kept, self.num_classes)
         super()._keep_classes(kept, parameters, optimizers)
         for name in ["counts"] + ["written"] * self._record + self._of_sight():
             self._keep(name, self._kept(name)[kept])
         self._looks.forget()
+
+    @contextmanager
+    def looking(self, *, group: Group = None) -> Iterator[None]:
+        """Show a trained layer what it was trained on, so that it knows what to make of classes that come later.
+
+        For a layer that was taken over (``from_linear``, ``attach``): under ``with head.looking():`` run a pass over
+        its training data, or some thousands of examples of it, through ``loss``, ``nll`` or the model. Nothing is
+        written, and no gradient is needed. At the end the layer's moments are those of what it saw, and classes whose
+        counts are not known (``counts="trained"``) count what was seen of them. A layer that was trained with the
+        rule does not need it.
+
+        Args:
+            group: as :meth:`attach`, and by default what was given there; at the end a collective, at which every rank
+                brings what it saw.
+
+        Raises:
+            InputError: (a ``ValueError``) the rule keeps no moments, the layer is looking already, or saw nothing.
+        """
+        if self._rule.needs == "nothing":
+            raise InputError(f"the rule {self.rule} keeps nothing of what it sees, so there is nothing to look for.")
+        if self._seen is not None:
+            raise InputError("this layer is looking already; one looking() at a time.")
+        self._settle()
+        group = self._group if group is None else group
+        self._seen = [self._nothing()]
+        try:
+            yield
+            sums = exchange(self._seen[0], False, group) if is_shared(group) else self._seen[0]
+        finally:
+            self._seen = None
+        if not (examples := int(sums[2].sum())):
+            raise InputError(
+                "looking() saw no example. Under it run data through loss, nll or an attached model, with labels."
+            )
+        if examples < 4 * self.in_features:
+            warnings.warn(
+                f"looking() saw {examples} examples of {self.in_features} features: too few to tell what new classes "
+                "would do. Some thousands are better.",
+                stacklevel=3,
+            )
+        self._start_moments(sums)
+
+    def _check_finite(self, hidden: Tensor, target: Tensor) -> None:
+        if not bool(hidden[target != self.ignore_index].isfinite().all()):
+            raise InputError("hidden holds NaN or infinity; what is written into rows has to be finite.")
+
+    def _nothing(self) -> Sums:
+        return self._sums(self.weight.detach()[:0], self._kept("counts")[:0])
+
+    def _sums(self, hidden: Tensor, target: Tensor) -> Sums:
+        hidden = hidden.to(torch.promote_types(self.weight.dtype, torch.float32))
+        sums = class_sums(hidden, target, ignore_index=self.ignore_index)
+        if self._rule.needs in ("nothing", "mean"):
+            return sums
+        return with_second_moment(sums, hidden[target != self.ignore_index])
 
     @property
     def is_looking(self) -> bool:
@@ -273,28 +215,3 @@ class Keeping(Head):
             self.weight[at] = rows_UD
             if self._record:
                 self._kept("written")[at] += rows_UD - before_UD
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
-    ) -> None:
-        errors = state_errors(
-            state_dict,
-            prefix,
-            moments=None if self._rule.needs == "nothing" else self._kept("moments").shape,
-            num_classes=self.num_classes,
-            T=self.T,
-            record=self._record,
-            version=local_metadata.get("version", 1),
-            newest=self._version,
-        )
-        rest[-1].extend(errors)  # torch's list of messages
-        self._looks.forget()
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_pending": Pending(), "_looks": Looks(), "_seen": None, "_group": None}
-
-    def extra_repr(self) -> str:
-        """The sizes and the rule, for ``print``."""
-        claims = f", price={self.price}, cap={self.cap}" if self._rule.sighted else ""
-        return f"{super().extra_repr()}, T={self.T}, gamma={self.gamma}, rule={self.rule}{claims}"

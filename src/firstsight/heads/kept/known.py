@@ -4,7 +4,7 @@ Shapes: V classes.
 """
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +22,11 @@ _MEANS = (
 )
 
 
-def known(linear: nn.Linear, counts: Counts | None, new: Classes) -> tuple[Tensor, Tensor]:
+def known(layer: nn.Module, counts: Counts | None, new: Classes) -> tuple[Tensor, Tensor]:
     """What a head keeps of each class of a layer that it takes over.
 
     Args:
-        linear: the layer, of V classes.
+        layer: a linear layer or a head, of V classes.
         counts: "new", "trained", or occurrences [V].
         new: classes of a trained layer that it got since.
 
@@ -37,10 +37,11 @@ def known(linear: nn.Linear, counts: Counts | None, new: Classes) -> tuple[Tenso
     Raises:
         InputError: counts or new are not as above, or contradict each other.
     """
-    V, device = linear.weight.shape[0], linear.weight.device
-    if linear.out_features != V:
+    rows = cast(Tensor, layer.weight)
+    V, device = len(rows), rows.device
+    if getattr(layer, "out_features", V) != V:
         raise InputError(
-            f"the layer has {V} rows and out_features is {linear.out_features}: a head that shares its parameters has "
+            f"the layer has {V} rows and out_features is {layer.out_features}: a head that shares its parameters has "
             "grown it, or it was resized by hand. Go on with that head, take over a copy, or set out_features."
         )
     new_N = class_labels(new, V, "new").to(device)

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from firstsight.heads.exchange import Sums
+from firstsight.heads.steps.exchange import Sums
 
 Needs: TypeAlias = Literal["nothing", "mean", "covariance", "cross"]
 

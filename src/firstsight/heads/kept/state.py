@@ -1,17 +1,85 @@
-"""What a writing head checks before it takes over a saved state."""
+"""The saved state of a writing head: its rule in numbers, and what is asked of a state before it is taken over.
 
+Shapes: V classes.
+"""
+
+import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
+
+from firstsight.errors import InputError
+from firstsight.heads.kept.fresh import COUNTED
+
+# Values of the buffer ``settings``: a clock of training steps, and bytes of JSON, one a value. Bytes are whole in every
+# dtype that a model is cast to, and stay what they are where models are averaged; the clock then does not.
+_LENGTH, CLOCK = 128, 64
+_FAR = 2**62  # of a T that is no count: more than a class is ever seen
+
+
+def coded(rule: str, T: float, gamma: float, device: torch.device | str | None = None) -> Tensor:
+    """Rule, T and gamma as one tensor, which safetensors and ``save_pretrained`` keep like any buffer."""
+    code = json.dumps({"rule": rule, "T": T, "gamma": gamma}).encode()
+    return torch.tensor([0, *code.ljust(_LENGTH - 1)], dtype=torch.float32, device=device)
+
+
+def decoded(settings: Tensor) -> dict[str, Any] | None:
+    """What ``coded`` was given; None if the tensor is none of its, as memory that nobody has written to."""
+    try:
+        told = json.loads(bytes(int(value) for value in settings[1:].tolist()))
+        return {name: told[name] for name in ("rule", "T", "gamma")}
+    except (ValueError, TypeError, KeyError, OverflowError):
+        return None
+
+
+def known_well(T: float) -> int:
+    """A count from which on no row is written."""
+    return math.ceil(T) if T < _FAR else _FAR
+
+
+def saved(state: Mapping[str, Any], prefix: str, num_classes: int) -> dict[str, Tensor]:
+    """What a saved state of a whole model holds of the one output layer that was attached.
+
+    Raises:
+        InputError: nothing, or of several layers, or of another number of classes.
+    """
+    ends = [name.removesuffix(f"{prefix}counts") for name in state if name.endswith(f"{prefix}counts")]
+    if len(ends) != 1:
+        raise InputError(f"the state given as counts holds {prefix}counts of {len(ends)} layers; expected one.")
+    start = ends[0] + prefix
+    found = {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
+    if len(found["counts"]) != num_classes:
+        raise InputError(f"the state given as counts is of {len(found['counts'])} classes, the layer of {num_classes}.")
+    if errors := value_errors(found):
+        raise InputError("the state given as counts cannot be one: " + " ".join(errors))
+    return found
+
+
+def value_errors(kept: Mapping[str, Tensor]) -> list[str]:
+    """What cannot be in what a head has kept of its classes."""
+    found = []
+    counts, moments, fresh = (kept.get(name) for name in ("counts", "moments", "fresh"))
+    if counts is not None and counts.numel() and (lowest := int(counts.min())) < 1:
+        found.append(f"its counts are 1 + occurrences, and the lowest is {lowest}; expected 1 or more.")
+    if moments is not None and not bool(moments.isfinite().all()):
+        found.append("its moments hold NaN or infinity; zeros in their place start them afresh.")
+    if fresh is not None and fresh.numel() and int(fresh.max()) > COUNTED:
+        found.append(f"its fresh says {int(fresh.max())} of a class; expected 0 to {COUNTED}.")
+    return found
 
 
 def state_errors(
-    state_dict: dict[str, Any],
+    state_dict: Mapping[str, Any],
     prefix: str,
+    of_kept: str = "",
     *,
     num_classes: int,
+    rule: str,
     T: float,
+    gamma: float,
     record: bool,
     moments: torch.Size | None,
     version: int,
@@ -19,29 +87,49 @@ def state_errors(
 ) -> list[str]:
     """Why a head of these settings cannot take over the entries that begin with ``prefix``; empty if it can.
 
-    Also where strict=False: trained rows with counts of 1 would be overwritten one by one, unseen.
+    Also where strict=False: trained rows with counts of 1 would be overwritten one by one, unseen. ``of_kept`` is a
+    second prefix, of what the head keeps.
     """
+    rows = state_dict.get(f"{prefix}weight")
+    if rows is None:
+        return []
+    prefix += of_kept
     found, name = [], f"{prefix}counts"
-    if f"{prefix}weight" in state_dict and name not in state_dict:
+    if name not in state_dict:
         found.append(
             f'the state has no "{name}", as that of an nn.Linear or a Softmax has none. Say how well its rows are '
-            f'known before you load it: state["{name}"] = torch.full(({num_classes},), {math.ceil(T)}) '
+            f'known before you load it: state["{name}"] = torch.full(({num_classes},), {known_well(T)}) '
             f"leaves them to the gradient, the occurrences in training + 1 is what the rule would have counted, "
             f"and ones let the next sight of a class overwrite its row."
         )
-    elif f"{prefix}weight" in state_dict and getattr(state_dict.get(f"{prefix}moments"), "shape", None) != moments:
+        return found
+    if len(rows) != num_classes:
+        more = len(rows) - num_classes
+        grow = f", or call add_classes({more}) before you load it" if more > 0 else ""
+        found.append(f"the state is of {len(rows)} classes, the head of {num_classes}. Make it of {len(rows)}{grow}.")
+    told = decoded(state_dict[f"{prefix}settings"]) if f"{prefix}settings" in state_dict else None
+    ours = {"rule": rule, "T": T, "gamma": gamma}
+    if f"{prefix}settings" in state_dict and told is None:
+        found.append(f'"{prefix}settings" is damaged or was never filled; the state is not to be trusted.')
+    elif told is not None and told != ours:
+        given, here = (", ".join(f"{name}={value!r}" for name, value in one.items()) for one in (told, ours))
+        found.append(
+            f"the state was made with {given}, and this head has {here}. Make the head with the former; or, to go on "
+            f'with its own, del state["{prefix}settings"] before you load it.'
+        )
+    elif getattr(state_dict.get(f"{prefix}moments"), "shape", None) != moments:
         found.append(
             "the state was made with another rule than that of this head, or of another width: make the head with the "
             'rule it was made with. The default was rule="paper" once; now it is "sight".'
         )
-    name = f"{prefix}written"
-    if f"{prefix}weight" in state_dict and (name in state_dict) != record:
+    if (f"{prefix}written" in state_dict) != record:
         found.append(
-            f'"{name}" is in the state or the head has record=True, and not both: a tied embedding would change by all '
-            f"that was written. Make the head with record={name in state_dict}."
+            f'"{prefix}written" is in the state or the head has record=True, and not both: a tied embedding would '
+            f"change by all that was written. Make the head with record={f'{prefix}written' in state_dict}."
         )
     if version > newest:
         found.append(
             f"the state is of layout {version}, of a newer firstsight; this one reads up to {newest}. Update it."
         )
-    return found
+    kept = {name: state_dict.get(f"{prefix}{name}") for name in ("counts", "moments", "fresh")}
+    return found + value_errors({name: value for name, value in kept.items() if isinstance(value, Tensor)})

@@ -8,10 +8,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from firstsight.heads.exchange import Sums
+from firstsight.heads.steps.exchange import Sums
 
 # How many rows of the gradient are looked at to tell whether it was zeroed.
 _PROBED = 1024
+# How many backward passes that have not reached the weight yet are remembered.
+_PASSES = 8
 
 
 class Handle:
@@ -29,44 +31,53 @@ class Pending:
     """The class sums that went backward since the last step, as long as their gradients are there to be stepped.
 
     ``begin`` is called where a backward pass reaches the head or its weight, before any gradient is added, ``remember``
-    for each loss in it, ``landed`` once its gradient has been added to ``weight.grad``. Entries of earlier passes are
-    forgotten as soon as that gradient turns out to have been zeroed: it is None, or rows of it that were not zero
-    when it landed are zero now. (A gradient may *be* zero, of one class or of one learnt to the last bit; that alone
-    proves nothing.)
+    for each loss in it, ``landed`` once its gradient has been added to ``weight.grad``: what a pass brings counts from
+    then on, and not at all if its gradient never gets there. Entries of earlier passes are forgotten as soon as that
+    gradient turns out to have been zeroed: it is None, or rows of it that were not zero when it landed are zero now.
+    (A gradient may *be* zero, of one class or of one learnt to the last bit; that alone proves nothing.)
     """
 
     def __init__(self) -> None:
         self._entries: list[Sums] = []
+        self._staged: dict[int, list[Sums]] = {}  # by backward pass: they can be nested, as by checkpointing
         self._pass = -1
         self._was_alive: Tensor | None = None
+        self.cleared = 0  # how often in a row gradients were zeroed and no step had used them
+
+    def __bool__(self) -> bool:
+        return bool(self._entries)
 
     def begin(self, weight: Tensor) -> None:
         """Look, once a pass, whether what is pending still has its gradients."""
         if (this_pass := torch._C._current_graph_task_id()) != self._pass:
-            self._forget_zeroed(weight)
+            self.forget_zeroed(weight)
             self._pass = this_pass
 
     def remember(self, weight: Tensor, sums: Sums) -> None:
         """Add what one loss saw; several losses of one backward pass belong together."""
         self.begin(weight)
-        self._entries.append(sums)
-        self._was_alive = None
+        self._staged.setdefault(self._pass, []).append(sums)
+        if len(self._staged) > _PASSES:  # of passes that never reached the weight
+            del self._staged[min(self._staged)]
 
     def landed(self, weight: Tensor) -> None:
-        """Note how the gradient looks now that it is complete."""
+        """Take what this pass brought, and note how the gradient looks now that it is complete."""
+        self._entries += self._staged.pop(torch._C._current_graph_task_id(), [])
         if self._entries:
             self._was_alive = self._alive(weight)
 
-    def take(self, weight: Tensor) -> list[Sums]:
+    def take(self) -> list[Sums]:
         """Hand over what the step that was just taken has used, and begin anew."""
-        self._forget_zeroed(weight)
-        entries, self._entries = self._entries, []
+        entries, self._entries, self._staged = self._entries, [], {}
+        if entries:
+            self.cleared = 0
         return entries
 
     def keep_classes(self, kept: Tensor, num_classes: int) -> None:
         """Forget all but these classes [n] of those there are, and call each by its place among them."""
         place_V = kept.new_full((num_classes,), -1)
         place_V[kept] = torch.arange(len(kept), device=kept.device)
+        self._staged = {}
         for i, (classes_U, sums_UD, occurrences_U) in enumerate(self._entries):
             now_U = torch.where(classes_U < 0, classes_U, place_V[classes_U.clamp(min=0)])  # below 0: moments
             stays_U = (classes_U < 0) | (now_U >= 0)
@@ -77,17 +88,15 @@ class Pending:
 
     def clear(self) -> None:
         """Forget all."""
-        self._entries = []
+        self._entries, self._staged = [], {}
 
-    def _forget_zeroed(self, weight: Tensor) -> None:
+    def forget_zeroed(self, weight: Tensor) -> None:
+        """Forget what is pending if its gradients have been zeroed."""
         if not self._entries:
             return
-        zeroed = weight.grad is None
-        if not zeroed:
-            now_alive = self._alive(weight)
-            zeroed = bool(~now_alive if self._was_alive is None else self._was_alive & ~now_alive)
-        if zeroed:
+        if weight.grad is None or bool(self._was_alive & ~self._alive(weight)):  # type: ignore[operator]
             self._entries = []
+            self.cleared += 1
 
     def _alive(self, weight: Tensor) -> Tensor:
         assert weight.grad is not None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from firstsight.errors import InputError
+from firstsight.heads.steps.optimizers import inside
 
 # The state whose value for a row that never had a gradient is 0, of the optimizers of torch.
 _ZERO = {
@@ -25,16 +26,38 @@ _ZERO = {
 
 def check_growable(parameters: Iterable[nn.Parameter], optimizers: Iterable[torch.optim.Optimizer]) -> None:
     """Raise InputError if an optimizer keeps a state whose fresh rows are not known, before anything has changed."""
+    parameters = list(parameters)
     for optimizer in optimizers:
         for parameter in parameters:
             for name, value in optimizer.state.get(parameter, {}).items():
                 fresh = name in _ZERO or (name == "sum" and isinstance(optimizer, torch.optim.Adagrad))
                 if isinstance(value, Tensor) and value.ndim and not (fresh and value.shape == parameter.shape):
-                    raise InputError(
-                        f"{type(optimizer).__name__} keeps {name!r}, {list(value.shape)}, for a parameter of "
-                        f"{list(parameter.shape)}, and what a new row of it starts with is not known here. Remove the "
-                        "head's handle, grow, build a new optimizer and attach to that."
-                    )
+                    shapes = f"{list(value.shape)}, for a parameter of {list(parameter.shape)}"
+                    raise _unknown(optimizer, f"{name!r}, {shapes}")
+        if name := _joint(optimizer):
+            raise _unknown(optimizer, f"{name!r} of all its parameters together")
+        for inner in inside(optimizer):  # of one that is shared between processes each has a part: ask for any state
+            if inner.state is not optimizer.state and any(inner.state.values()):
+                raise _unknown(optimizer, f"the state of a {type(inner).__name__} inside")
+
+
+def _unknown(optimizer: torch.optim.Optimizer, what: str) -> InputError:
+    return InputError(
+        f"{type(optimizer).__name__} keeps {what}, and what a new row of it starts with is not known here. Remove the "
+        "head's handle, grow, build a new optimizer and attach to that."
+    )
+
+
+def _joint(optimizer: torch.optim.Optimizer) -> str | None:
+    """The name of a state with a number for each of all parameters' numbers, as LBFGS has, under its first one."""
+    for group in optimizer.param_groups:
+        size = sum(parameter.numel() for parameter in group["params"])
+        for parameter in group["params"]:
+            for name, value in optimizer.state.get(parameter, {}).items():
+                parts = value if isinstance(value, list | tuple) else [value]
+                if any(isinstance(part, Tensor) and part.shape == (size,) != parameter.shape for part in parts):
+                    return str(name)
+    return None
 
 
 def check_state(parameters: Iterable[nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
