@@ -211,3 +211,26 @@ def test_bad_bias_and_reduction_are_named():
         linear_cross_entropy(H, W, Y, torch.zeros(3))
     with pytest.raises(InputError, match="reduction is 'max'"):
         linear_cross_entropy(H, W, Y, reduction="max")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("seen", [1, 9])  # a row that would be written, and one that would be counted alone
+def test_an_activation_that_is_not_finite_is_not_written(bad, dtype, seen):
+    weight, counts = torch.ones(4, 3, dtype=dtype), torch.full((4,), seen)
+    hidden, target = torch.ones(2, 3, 3).to(dtype), torch.tensor([[0, 1, -100], [2, 2, 3]])
+    hidden[0, 2] = bad  # does not count
+    hebbian_update_(weight.clone(), counts.clone(), hidden, target, T=5, gamma=0.1)
+    hidden[1, 0, 1] = bad
+    with pytest.raises(InputError, match="of the activations that count, 1 with NaN or infinity"):
+        hebbian_update_(weight, counts, hidden, target, T=5, gamma=0.1)
+    assert (weight == 1).all()
+    assert (counts == seen).all()
+
+
+def test_activations_too_large_to_add_up_are_not_written():
+    weight, counts = torch.ones(2, 3), torch.ones(2, dtype=torch.int64)
+    with pytest.raises(InputError, match="some too large to add up"):
+        hebbian_update_(weight, counts, torch.full((4, 3), 3e38), torch.zeros(4, dtype=torch.int64), T=5, gamma=0.1)
+    assert (weight == 1).all()
+    assert (counts == 1).all()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from firstsight.errors import InputError
 from firstsight.functional.checks import IGNORE_INDEX, as_labels, check_range, check_shapes, flatten
-from firstsight.functional.tiled import even_row, even_terms, nll_per_token, nll_sum
+from firstsight.functional.tiled import nll_per_token, nll_sum
 
 
 def linear_cross_entropy(
@@ -38,7 +38,9 @@ def linear_cross_entropy(
 
     in closed form: :math:`\sum_v w_v (\theta_v \cdot h + b_v) = h \cdot \theta^\top w + b \cdot w`.
 
-    How, and why so, is told in ``tiled.py`` beside this file. Gradients of gradients are not available.
+    How, and why so, is told in ``tiled.py`` beside this file. A gradient that is to have a gradient itself
+    (``create_graph=True``: a gradient penalty, a Hessian) is right as well, but holds the [N, V] logits; for it, weight
+    and bias have to be as they were in the forward pass, else a RuntimeError is raised.
 
     Args:
         hidden: [..., D] float.
@@ -80,18 +82,10 @@ def linear_cross_entropy(
         check_range(int(kept_N.min()), int(kept_N.max()), weight.shape[0], ignore_index)
     weighting = _Weighting(weight, kept_N, class_weight, label_smoothing)
     with torch.autocast(device, enabled=False):
-        if reduction == "none":
-            loss = nll_N = nll_per_token(h_ND, weight, bias, kept_N, compute_dtype)
-            if weighting.share_N is not None:
-                loss = loss * weighting.share_N
-            if weighting.even_V is not None:
-                even_V = weighting.even_V
-                loss = loss + even_terms(h_ND, weight, bias, kept_N, even_V, even_row(weight, even_V))
-        else:
-            how = weighting.share_N, weighting.even_V
-            loss, nll_N = nll_sum(h_ND, weight, bias, kept_N, compute_dtype, *how)
+        of = nll_per_token if reduction == "none" else nll_sum
+        loss, nll_N = of(h_ND, weight, bias, kept_N, compute_dtype, weighting.share_N, weighting.even_V)
     if nll_out is not None:
-        nll_out.copy_(_spread(nll_N.detach(), keep_N, target))
+        nll_out.copy_(_spread(nll_N, keep_N, target))
     if reduction == "none":
         return _spread(loss, keep_N, target)
     return loss / weighting.divisor() if reduction == "mean" else loss
@@ -105,7 +99,7 @@ class _Weighting:
         self.y_N = y_N
         self.of_V = None if class_weight_V is None else class_weight_V.detach().to(dtype)
         self.share_N: Tensor | None = None  # of the NLL in the loss; 1 - epsilon + epsilon without weights
-        self.even_V: Tensor | None = None  # see ``even_terms``
+        self.even_V: Tensor | None = None  # of the term: see ``nll_sum``
         if self.of_V is not None:
             self.share_N = (1 - epsilon) * self.of_V[y_N] + epsilon * self.of_V.sum() / len(w_VD)
         if epsilon:

@@ -95,7 +95,8 @@ def hebbian_update_(
         gamma: smallest rate, in [0, 1].
 
     Raises:
-        InputError: (a ``ValueError``) a shape, dtype, label, T or gamma is not as above.
+        InputError: (a ``ValueError``) a shape, dtype, label, T or gamma is not as above, or an activation that counts
+            is NaN or infinite. Nothing is written or counted then.
     """
     check_rule(T, gamma)
     target = as_labels(target)
@@ -104,12 +105,25 @@ def hebbian_update_(
     means = class_means(hidden.to(dtype), target, ignore_index=ignore_index)
     if len(means[0]):
         check_range(int(means[0][0]), int(means[0][-1]), weight.shape[0], ignore_index)
+    _check_finite(hidden, target, means[1], ignore_index)
 
     def move(_: Tensor, rows_UD: Tensor, means_UD: Tensor, before_U: Tensor, __: Tensor) -> tuple[Tensor, None]:
         rate_U = hebbian_rate(before_U, T=T, gamma=gamma, dtype=dtype)
         return torch.lerp(rows_UD, means_UD, rate_U[:, None]), None
 
     move_rows_(weight, None, counts, means, move, T=T)
+
+
+def _check_finite(hidden: Tensor, target: Tensor, means_UD: Tensor, ignore_index: int) -> None:
+    """Raise InputError if an activation that counts is NaN or infinite, which its class's mean then is too."""
+    if bool(means_UD.isfinite().all()):
+        return
+    bad = ~hidden.isfinite().all(-1) & (target != ignore_index)
+    which = f"{int(bad.sum()):,} with NaN or infinity" if bool(bad.any()) else "some too large to add up"
+    raise InputError(
+        f"of the activations that count, {which}: their rows would be so from then on. Expected finite ones, or "
+        f"{ignore_index} as their target. Has the model diverged, or does it overflow in half precision?"
+    )
 
 
 @torch.no_grad()

@@ -232,6 +232,7 @@ def _log_sum_by_slot(score_P: Tensor, slot_P: Tensor, slots: int, small: bool) -
     """log2 of the sum of 2^score in each slot; -inf in one without a score."""
     if small:
         return score_P.new_zeros(slots).index_add_(0, slot_P, score_P.exp2_()).log2_()
-    max_S = score_P.new_full((slots,), -math.inf).scatter_reduce_(0, slot_P, score_P, "amax")
+    lowest = torch.finfo(score_P.dtype).min  # not -inf: what has overflown to it could not be taken from it
+    max_S = score_P.new_full((slots,), lowest).scatter_reduce_(0, slot_P, score_P, "amax")
     sum_S = score_P.new_zeros(slots).index_add_(0, slot_P, (score_P - max_S.index_select(0, slot_P)).exp2_())
     return max_S + sum_S.log2_()

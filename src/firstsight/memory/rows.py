@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from firstsight.errors import InputError
-from firstsight.functional import linear_cross_entropy
+from firstsight.functional.logits import extreme
+from firstsight.functional.tiled import log_sum_exp
 from firstsight.functional.tiles import LOG2_E, kind, slices
 from firstsight.memory.store import sum_dtype
 
@@ -44,6 +45,7 @@ class Rows:
         stay in that of the activations, float32 at least."""
         self.weight_VD = weight.detach().to(own)
         self.bias_V = weight.new_zeros(len(weight), dtype=own) if bias is None else bias.detach().to(own)
+        self.bias_V = self.bias_V - extreme(self.bias_V, own)  # no softmax changes
         self._bias2_V = self.bias_V * LOG2_E
 
     def state(self) -> Tensor:
@@ -60,16 +62,7 @@ class Rows:
 
     def lse(self, h_ND: Tensor) -> Tensor:
         """log sum_v exp(logit), [N] in nats."""
-        if not len(h_ND):
-            return h_ND.new_empty(0)
-        # The NLL of any one class and its logit add up to it, and the NLL never holds [N, V]. Of a class whose bias
-        # rules it out both would be infinite.
-        one = int(self.bias_V.argmax())
-        one_N = torch.full((len(h_ND),), one, device=h_ND.device)
-        nll_N = linear_cross_entropy(
-            h_ND, self.weight_VD, one_N, self.bias_V, reduction="none", compute_dtype=self.dtype
-        )
-        return nll_N + h_ND @ self.weight_VD[one] + self.bias_V[one]
+        return log_sum_exp(h_ND, self.weight_VD, self.bias_V, self.dtype)
 
 
 def adapted_alone(
