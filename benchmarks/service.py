@@ -40,7 +40,7 @@ def service(num_classes: int, width: int, writes: int) -> dict[str, float]:
     head = HebbianSoftmax(width, num_classes)
     with torch.no_grad():
         head.weight.copy_(3 * of_class / width**0.5)
-        head.counts += torch.randint(1, 50, (num_classes,))
+        head.counts.add_(torch.randint(1, 50, (num_classes,)))
     with head.looking():  # the moments of training
         for y in torch.randint(num_classes, (40, 500)):
             head.nll(of_class[y] + 0.5 * torch.randn(500, width), y)

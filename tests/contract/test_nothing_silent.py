@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from contract_heads import D, V, batch, drawn, same
 from torch import nn
 from torch.nn.utils import prune
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from firstsight import HebbianSoftmax, InputError, Softmax
 from firstsight.heads.steps.watch import LIMIT
@@ -713,3 +714,55 @@ def test_the_losses_that_people_have_pass(hebbian, loss):
         loss(logits, y).backward()
         optimizer.step()
         assert head.counts.sum() == V + len(y)
+
+
+# 12: averaging
+
+AVERAGES = {
+    "swa": {},
+    "ema": {"multi_avg_fn": get_ema_multi_avg_fn(0.999)},
+    "own": {"avg_fn": lambda averaged, now, n: averaged + (now - averaged) / (n + 1)},
+    "no buffers": {"use_buffers": False},
+}
+
+
+@pytest.mark.parametrize("kind", AVERAGES)
+def test_an_averaged_model_counts_as_the_model_does(hebbian, kind):
+    head, optimizer = attached(hebbian)
+    averaged = AveragedModel(nn.Sequential(head), **{"use_buffers": True, **AVERAGES[kind]})
+    snapshot = copy.deepcopy(head)
+    for seed in range(12):
+        steps_of(head, optimizer, 1, lambda h, y, seed=seed: head.loss(*batch(seed=seed)))
+        averaged.update_parameters(nn.Sequential(head))
+    other = averaged.module[0]
+    assert torch.equal(averaged.state_dict()["module.0.counts"], head.counts)
+    assert torch.equal(other.counts, head.counts)
+    other.write(*batch(seed=99))
+    assert other.counts.sum() == head.counts.sum() + 12
+    assert snapshot.counts.sum() == V, "a copy that nobody averages is a copy"
+    # at its end Lightning writes the average over the model, buffers and all
+    averaged.update_parameters(nn.Sequential(head))
+    counts = head.counts.clone()
+    for now, mean in zip(head.buffers(), other.buffers(), strict=True):
+        now.data.copy_(mean.data)
+    assert torch.equal(head.counts, counts)
+    head.write(*batch(seed=99))
+    assert head.counts.sum() == counts.sum() + 12
+
+
+def test_an_average_of_a_model_that_is_gone_is_refused(hebbian):
+    head, optimizer = attached(hebbian)
+    averaged = AveragedModel(head, use_buffers=True, **AVERAGES["ema"])
+    for _ in range(3):
+        steps_of(head, optimizer, 1)
+        averaged.update_parameters(head)
+    raw = {name: value.clone() for name, value in averaged.module.named_buffers()}
+    del head, optimizer
+    gc.collect()
+    with pytest.raises(InputError, match=r"were averaged.*use_buffers=False.*head.set_counts"):
+        averaged.module.write(*batch())
+    state = {**hebbian(D, V, dtype=torch.float64).state_dict(), **raw}
+    with pytest.raises(RuntimeError, match="were averaged with its rows"):
+        hebbian(D, V, dtype=torch.float64).load_state_dict(state)
+    averaged.module.set_counts("trained")
+    averaged.module.write(*batch())

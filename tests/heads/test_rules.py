@@ -123,7 +123,9 @@ def test_training_writes_the_same_as_a_call_of_write(name, parts):
         optimizer.step()
         optimizer.zero_grad()
         called.write(h, y)
-    for a, b in zip(head.state_dict().values(), called.state_dict().values(), strict=True):
+    for (key, a), b in zip(head.state_dict().items(), called.state_dict().values(), strict=True):
+        if key == "settings":  # has a clock of the steps
+            continue
         own = slice(1 + D) if name == "sight" and a.shape == head.moments.shape else slice(None)  # rows are of training
         torch.testing.assert_close(a[own], b[own])
 

@@ -17,7 +17,7 @@ from firstsight.heads.head import check_parameters
 from firstsight.heads.hebbian import HebbianSoftmax
 from firstsight.heads.kept.fresh import KEPT, NEW
 from firstsight.heads.kept.known import Counts, known
-from firstsight.heads.kept.state import decoded, saved
+from firstsight.heads.kept.state import CLOCK, decoded, saved
 from firstsight.heads.steps.exchange import Group
 
 
@@ -47,7 +47,8 @@ class _AdoptedHead(HebbianSoftmax):
                 linear.register_buffer(self._prefix + name, value.to(linear.weight.device, copy=True))
             counts = None
         goes_on = linear._buffers.get(self._prefix + "counts") if counts is None else None
-        told = decoded(linear.get_buffer(self._prefix + "settings")) if goes_on is not None else None
+        settings_before = linear._buffers.get(self._prefix + "settings") if goes_on is not None else None
+        told = None if settings_before is None else decoded(settings_before)
         if told is not None and rule in (None, told["rule"]):
             rule, T, gamma = told["rule"], told["T"] if T is None else T, told["gamma"] if gamma is None else gamma
         counts_V, fresh_V = known(linear, counts if goes_on is None else goes_on - 1, new)
@@ -60,6 +61,8 @@ class _AdoptedHead(HebbianSoftmax):
         super().__init__(*sizes, T, gamma, has_bias, rule=rule or "sight", device="meta", **settings)
         self._take_over(linear)
         self._keep_nothing(counts_V, fresh_V)
+        if settings_before is not None:
+            self._kept("settings")[: len(CLOCK)] = settings_before[: len(CLOCK)]  # the clock goes on
         for name in ("moments", "lifted"):
             was, now = before[name], linear._buffers.get(self._prefix + name)
             same = was is not None and now is not None and now.shape == was.shape
@@ -70,11 +73,6 @@ class _AdoptedHead(HebbianSoftmax):
     def _keeper(self) -> nn.Module:
         linear: nn.Module = self.__dict__["_linear"]
         return linear
-
-    @property
-    def counts(self) -> Tensor:  # type: ignore[override]
-        """[V] int64, the layer's buffer."""
-        return self._kept("counts")
 
     def _current_weight(self) -> Tensor | None:
         return self._keeper._parameters.get("weight")

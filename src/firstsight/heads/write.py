@@ -216,6 +216,7 @@ class HebbianWrite(Keeping):
         self._watch.sample(self.weight, sums)
         self._apply_sums(sums, T, training=True)
         self._watch.sampled(self.weight)
+        self._note_step()
 
     @torch.no_grad()
     def _apply_sums(self, sums: Sums, T: float, *, training: bool) -> None:

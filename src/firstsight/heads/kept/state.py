@@ -14,22 +14,35 @@ from torch import Tensor
 from firstsight.errors import InputError
 from firstsight.heads.kept.fresh import COUNTED
 
-# Values of the buffer ``settings``: a clock of training steps, and bytes of JSON, one a value. Bytes are whole in every
-# dtype that a model is cast to, and stay what they are where models are averaged; the clock then does not.
-_LENGTH, CLOCK = 128, 64
+# Values of the buffer ``settings``: a clock of training steps, as bits, and bytes of JSON, one a value. All are whole
+# in every dtype that a model is cast to. Where models are averaged bytes stay what they are, and the mean of bits that
+# differ is neither 0 nor 1. The clock's round is a prime, so that no usual stride of averaging stands still in it.
+_LENGTH, _ROUND, CLOCK = 128, 61, (1, 2, 4, 8, 16, 32)
 _FAR = 2**62  # of a T that is no count: more than a class is ever seen
 
 
 def coded(rule: str, T: float, gamma: float, device: torch.device | str | None = None) -> Tensor:
     """Rule, T and gamma as one tensor, which safetensors and ``save_pretrained`` keep like any buffer."""
     code = json.dumps({"rule": rule, "T": T, "gamma": gamma}).encode()
-    return torch.tensor([0, *code.ljust(_LENGTH - 1)], dtype=torch.float32, device=device)
+    return torch.tensor([0.0] * len(CLOCK) + [*code.ljust(_LENGTH - len(CLOCK))], dtype=torch.float32, device=device)
+
+
+def tick(settings: Tensor) -> None:
+    """Another step of training was written."""
+    bits = torch.tensor(CLOCK, dtype=torch.float32, device=settings.device)
+    now = (settings[: len(CLOCK)].float() @ bits + 1) % _ROUND
+    settings[: len(CLOCK)] = (now / bits).floor() % 2
+
+
+def is_averaged(settings: Tensor) -> bool:
+    """Whether it is the mean of several."""
+    return not {0.0, 1.0}.issuperset(settings[: len(CLOCK)].tolist())
 
 
 def decoded(settings: Tensor) -> dict[str, Any] | None:
     """What ``coded`` was given; None if the tensor is none of its, as memory that nobody has written to."""
     try:
-        told = json.loads(bytes(int(value) for value in settings[1:].tolist()))
+        told = json.loads(bytes(int(value) for value in settings[len(CLOCK) :].tolist()))
         return {name: told[name] for name in ("rule", "T", "gamma")}
     except (ValueError, TypeError, KeyError, OverflowError):
         return None
@@ -130,6 +143,11 @@ def state_errors(
     if version > newest:
         found.append(
             f"the state is of layout {version}, of a newer firstsight; this one reads up to {newest}. Update it."
+        )
+    if told is not None and is_averaged(state_dict[f"{prefix}settings"]):
+        found.append(
+            "its counts were averaged with its rows, and cut to whole numbers. Average with use_buffers=False, which "
+            f"copies buffers; or put the model's own counts (and fresh) there, and del state['{prefix}settings']."
         )
     kept = {name: state_dict.get(f"{prefix}{name}") for name in ("counts", "moments", "fresh")}
     return found + value_errors({name: value for name, value in kept.items() if isinstance(value, Tensor)})

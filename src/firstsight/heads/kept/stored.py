@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from firstsight.errors import InputError
 from firstsight.functional.checks import Classes, check_rule
-from firstsight.heads.head import Head, check_parameters
+from firstsight.heads.head import check_parameters
+from firstsight.heads.kept.averaged import Averaged, Kin
 from firstsight.heads.kept.fresh import KEPT, TAUGHT, Looks, check_claims
 from firstsight.heads.kept.known import Counts, known
 from firstsight.heads.kept.moments import no_moments
-from firstsight.heads.kept.state import coded, decoded, known_well, state_errors, value_errors
+from firstsight.heads.kept.state import CLOCK, coded, decoded, known_well, state_errors, value_errors
 from firstsight.heads.rules import check_prior, find_rule
 from firstsight.heads.steps.attachment import Pending
 from firstsight.heads.steps.exchange import Group, Sums
@@ -25,18 +26,16 @@ from firstsight.heads.steps.watch import Watch
 _BY_TRANSFORMERS = "_is_hf_initialized"  # what its from_pretrained notes on each tensor that it has loaded
 
 
-class Stored(Head):
+class Stored(Averaged):
     """A head with the buffers that a write needs, their start and their saved state.
 
     Arguments, attributes and errors as :class:`firstsight.HebbianSoftmax`.
     """
 
-    counts: Tensor
     moments: Tensor
     written: Tensor
     settings: Tensor
     _version = 1  # of the layout of state_dict: what Attributes lists
-    _prefix = ""  # of the names of what is kept, as buffers of ``_keeper``
 
     def __init__(
         self,
@@ -62,18 +61,10 @@ class Stored(Head):
         check_claims(price, cap)
         self._record, self._looks, self._pending, self._watch = record, Looks(), Pending(), Watch()
         self._settled: Tensor | None = None  # the counts that are known to be some
+        self._kin = Kin()
         self._seen: list[Sums] | None = None  # under ``looking``
         self._group: Group = None  # of the last attachment
         super().__init__(in_features, num_classes, bias, **options)
-
-    @property
-    def _keeper(self) -> nn.Module:
-        """The module whose buffers hold what the write keeps."""
-        return self
-
-    def _kept(self, name: str) -> Tensor:
-        kept: Tensor = getattr(self._keeper, self._prefix + name)
-        return kept
 
     def _keep(self, name: str, value: Tensor | None) -> None:
         if value is not None:
@@ -133,8 +124,8 @@ class Stored(Head):
         """Start what is kept beside the rows, with these counts, and classes that are what ``fresh`` says."""
         if fresh is not None and not self._rule.sighted:  # what is left to the gradient has a count of T then
             counts = counts.masked_fill(fresh == TAUGHT, known_well(self.T))
-        self._keep("counts", counts)
         self._keep("settings", coded(self.rule, self.T, self.gamma, self.weight.device))
+        self._keep("counts", counts)
         self._keep("moments", no_moments(self.weight, self._rule.needs))
         self._keep("written", torch.zeros_like(self.weight.detach()) if self._record else None)
         for name in self._of_sight():
@@ -175,7 +166,10 @@ class Stored(Head):
     def _settle(self) -> None:
         """Raise InputError unless what is kept was ever filled: there are loaders that leave raw memory in a buffer."""
         counts = self._kept("counts")
-        if counts is self._settled or counts.is_meta:
+        if counts.is_meta:
+            return
+        if counts is self._settled:
+            self._check_averaged()
             return
         kept = {name: self._kept(name) for name in self._names()}
         parameters = dict(self.named_parameters(recurse=False))
@@ -218,7 +212,7 @@ class Stored(Head):
         self._settle()
         settings = self._kept("settings")
         if not settings.is_meta and decoded(settings) != {"rule": self.rule, "T": self.T, "gamma": self.gamma}:
-            settings[1:] = coded(self.rule, self.T, self.gamma, settings.device)[1:]
+            settings[len(CLOCK) :] = coded(self.rule, self.T, self.gamma, settings.device)[len(CLOCK) :]
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
@@ -250,8 +244,8 @@ class Stored(Head):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        own = {"_pending": Pending(), "_looks": Looks(), "_watch": Watch(), "_seen": None, "_group": None}
-        return {**super().__getstate__(), **own}
+        own = {"_pending": Pending(), "_looks": Looks(), "_watch": Watch(), "_kin": Kin()}
+        return {**super().__getstate__(), **own, "_seen": None, "_group": None}
 
     def extra_repr(self) -> str:
         """The sizes and the rule, for ``print``."""
