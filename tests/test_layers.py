@@ -11,6 +11,7 @@ FLOORS = [
     ["errors", "_version"],
     ["functional"],
     ["heads", "memory"],
+    ["huggingface"],
     ["lab.system"],
     ["lab.data"],
     ["lab.runs"],

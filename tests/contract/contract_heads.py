@@ -55,3 +55,25 @@ def same(a: nn.Module, b: nn.Module) -> bool:
     """Whether two heads hold the same state bit for bit."""
     ours, theirs = a.state_dict(), b.state_dict()
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def sgd(head: nn.Module, lr: float = 0.1) -> torch.optim.Optimizer:
+    """The plainest optimizer."""
+    return torch.optim.SGD(head.parameters(), lr=lr)
+
+
+def attached(make: Callable[..., Any], lr: float = 0.1, optimizer: Callable[..., Any] = sgd, **options: Any):
+    """A head with a bias, and an optimizer that it is attached to."""
+    head = drawn(make(D, V, dtype=torch.float64, **options))
+    optimizer = optimizer(head, lr)
+    head.attach(optimizer)
+    return head, optimizer
+
+
+def steps_of(head: nn.Module, optimizer: torch.optim.Optimizer, steps: int, loss: Callable[..., Any] | None = None):
+    """Steps of training, each on a batch of its own."""
+    for seed in range(steps):
+        optimizer.zero_grad()
+        h, y = batch(seed=seed)
+        (head.loss(h, y) if loss is None else loss(h, y)).backward()
+        optimizer.step()

@@ -156,7 +156,7 @@ class Head(nn.Module):
 
         def gone(_: object) -> None:
             if (alive := head()) is not None:
-                alive._detach(key)
+                alive._bereave(key)
 
         given = weakref.ref(optimizer)
         hooks = self._hooks(inner, given, group, after)
@@ -236,6 +236,10 @@ class Head(nn.Module):
 
     def _hooks(self, optimizer: torch.optim.Optimizer, given: weakref.ref[Any], group: Group, after: int) -> list[Any]:
         return [self.weight.register_post_accumulate_grad_hook(check_landed)]  # type: ignore[no-untyped-call]
+
+    def _bereave(self, key: int) -> None:
+        """An optimizer is gone."""
+        self._detach(key)
 
     def _detach(self, key: int) -> None:
         if (attached := self._attached.pop(key, None)) is not None:

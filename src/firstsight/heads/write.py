@@ -142,6 +142,12 @@ class HebbianWrite(Keeping):
             return False
         if all(attached.weight is not self._current_weight() for attached in self._attached.values()):
             raise InputError(REPLACED)
+        if len(self._kept("counts")) != self.num_classes:
+            raise InputError(
+                f"the layer has {self.num_classes} rows and counts of {len(self._kept('counts'))}: it was resized "
+                "since it was attached (as by resize_token_embeddings). End that, handle.remove(), build the optimizer "
+                'anew, and attach again with counts="trained" and new= the rows that it got; or grow by add_classes(n).'
+            )
         return True
 
     def _leaves_alone(self, target: Tensor) -> bool:
@@ -195,7 +201,7 @@ class HebbianWrite(Keeping):
         # Now, for there are optimizers whose step clears the gradients.
         self._pending.forget_zeroed(weight)
         self._moves = weight.grad is not None and (bool(self._pending) or bool(weight.grad.any()))
-        self._watch.before_step(weight, optimizer, given)
+        self._watch.before_step(weight, optimizer, given, self._pending.cleared)
 
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any, group: Group, counting: list[int]) -> None:
         # A count is 1 at least: nothing is below a T of 0, so that nothing is written.
@@ -205,7 +211,8 @@ class HebbianWrite(Keeping):
         overflow = getattr(optimizer, "found_inf", None)
         skipped = overflow is not None and bool(overflow)
         pending = self._pending.take()
-        self._watch.count("unseen", self._moves and not pending)
+        if self._moves and not pending:
+            self._watch.count("unseen")
         if is_shared(group):
             sums = exchange(merge(pending or [self._nothing()]), skipped, group)
         elif pending and not skipped:
@@ -214,6 +221,8 @@ class HebbianWrite(Keeping):
             return
         self._looks.stepped()
         self._watch.sample(self.weight, sums)
+        if self._watch.is_early():
+            self._watch.count("nothing new", self._leaves_alone(sums[0][sums[0] >= 0]))
         self._apply_sums(sums, T, training=True)
         self._watch.sampled(self.weight)
         self._note_step()
@@ -241,6 +250,11 @@ class HebbianWrite(Keeping):
         elif self._rule.sighted and sight is None and training:  # learnt by gradients now: no first sight any more
             fresh_V = self._kept("fresh")
             fresh_V[written_U[fresh_V[written_U] == NEW]] = TRAINED
+
+    def _bereave(self, key: int) -> None:
+        super()._bereave(key)
+        if not self._attached:
+            self._watch = Watch()  # nobody ended it on purpose: another optimizer is likely to step now
 
     def _detach(self, key: int) -> None:
         super()._detach(key)

@@ -7,6 +7,7 @@ it is whole, of an average it is not. The counts of an average are then those of
 
 import copy
 import weakref
+from contextlib import suppress
 from typing import Any, Self, cast
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from firstsight.errors import InputError
 from firstsight.heads.head import Head
-from firstsight.heads.kept.state import CLOCK, decoded, is_averaged, tick
+from firstsight.heads.kept.state import CLOCK, is_averaged, tick
 
 _WHOLE = ("counts", "fresh")  # the buffers of whole numbers
 
@@ -36,6 +37,7 @@ class Averaged(Head):
 
     _prefix = ""
     _kin: Kin
+    _settled: Tensor | None  # the counts that are known to be some
 
     @property
     def _keeper(self) -> nn.Module:
@@ -50,7 +52,8 @@ class Averaged(Head):
         """[V] int64 buffer: 1 + occurrences."""
         if self._prefix + "counts" not in self._keeper._buffers:
             raise AttributeError("counts")
-        self._check_averaged()
+        with suppress(InputError):  # to look is never refused
+            self._check_averaged()
         return self._kept("counts")
 
     def _note_step(self) -> None:
@@ -72,7 +75,9 @@ class Averaged(Head):
     def _check_averaged(self) -> None:
         """Put right what averaging has made of whole numbers."""
         settings = self._kept("settings")
-        if settings.is_meta or not is_averaged(settings) or decoded(settings) is None:
+        counts = self._kept("counts")
+        trusted = counts is self._settled and not counts.is_meta  # or it may be memory that nobody has filled
+        if settings.is_meta or not trusted or not is_averaged(settings):
             return
         if (known := self.whole()) is None:
             raise InputError(

@@ -60,8 +60,7 @@ class Stored(Averaged):
         check_prior(rule, prior_count, bias)
         check_claims(price, cap)
         self._record, self._looks, self._pending, self._watch = record, Looks(), Pending(), Watch()
-        self._settled: Tensor | None = None  # the counts that are known to be some
-        self._kin = Kin()
+        self._settled, self._kin = None, Kin()
         self._seen: list[Sums] | None = None  # under ``looking``
         self._group: Group = None  # of the last attachment
         super().__init__(in_features, num_classes, bias, **options)
@@ -168,9 +167,12 @@ class Stored(Averaged):
         counts = self._kept("counts")
         if counts.is_meta:
             return
-        if counts is self._settled:
-            self._check_averaged()
-            return
+        if counts is not self._settled:
+            self._check_filled()
+        self._check_averaged()
+
+    def _check_filled(self) -> None:
+        counts = self._kept("counts")
         kept = {name: self._kept(name) for name in self._names()}
         parameters = dict(self.named_parameters(recurse=False))
         loaded = {name for name, value in (kept | parameters).items() if getattr(value, _BY_TRANSFORMERS, False)}

@@ -21,22 +21,37 @@ LIMIT = 10
 _STEPS, _ROWS, _PASSES = 64, 64, 3
 # Of the gradient that pulls one logit up, the share that has to be one class's to say which label the loss had.
 _ONE = 0.9
+# Of rows that were taken away and given back, as SAM does: the square of how far they may be off, relative.
+_ROUNDED = 1e-12
 
 _SAID = {
     "unattached": (
         "this head has been trained on ten times and is attached to no optimizer, so nothing is written into its rows. "
-        "Call head.attach(optimizer) once the optimizer is built (a copy of a head is attached to nothing). To train "
-        "by gradients alone use firstsight.Softmax."
+        "Call head.attach(optimizer) once the optimizer is built, and for each that takes its place (a copy of a head "
+        "is attached to nothing). To train by gradients alone use firstsight.Softmax."
     ),
     "unseen": (
-        "ten steps have moved this head's rows by gradients, and it was shown nothing to write: its logits go to a "
-        "loss that it does not know of, it is in evaluation mode, or the model was compiled before it was attached. "
-        "Use head.loss or head.nll; for a loss of your own head.observe(logits, hidden, target); with "
-        "firstsight.attach call the model itself, with labels; attach before torch.compile."
+        "ten steps have moved this head's rows by gradients, and it was shown nothing to write in them: its logits go "
+        "to a loss that it does not know of, it is in evaluation mode, or it was attached too late (attach before "
+        "torch.compile, and before hooks that step in the backward pass). Use head.loss or head.nll; for a loss of "
+        "your own head.observe(logits, hidden, target); with firstsight.attach call the model itself, with labels."
     ),
     "unstepped": (
         "ten times the gradients of this head were cleared without a step of the optimizer that it is attached to, so "
         "nothing was written. Does another optimizer step? Attach to that one; with SAM to its base_optimizer."
+    ),
+    "stepped": (
+        "ten times this head's rows were moved by something else than the optimizer that it is attached to, and what "
+        "those passes saw was not written. If another optimizer steps too, attach to that one as well."
+    ),
+    "nothing new": (
+        "ten steps wrote nothing: each class that they saw was seen T times before, or is of a layer that was trained "
+        "and taken over. Name the classes that it got since, new=, or add them by add_classes; or give their "
+        "occurrences as counts; or choose a larger T (1 + occurrences are counted, over all epochs)."
+    ),
+    "two classes": (
+        "the loss raises the logit of the other class for most labels that this head was given. Are they of this "
+        "batch, and 0 and 1 what they are in the loss?"
     ),
     "uncalled": (
         "labels were handed over ten times and the output layer was not called: nothing was written. If the layer was "
@@ -71,7 +86,9 @@ class Watch:
             self._said.add(what)
             warnings.warn(text or _SAID[what], stacklevel=3)
 
-    def before_step(self, weight: Tensor, optimizer: torch.optim.Optimizer, given: "weakref.ref[Any]") -> None:
+    def before_step(
+        self, weight: Tensor, optimizer: torch.optim.Optimizer, given: "weakref.ref[Any]", cleared: int
+    ) -> None:
         """Ask, at the first step, whether the optimizer keeps what is written; later whether anything else does."""
         if not self._steps and not weight.is_meta:
             wrapper = given()
@@ -85,8 +102,10 @@ class Watch:
         (rows, before_UD, after_UD), self._rows = self._rows, None
         written_UD, since_UD = after_UD - before_UD, weight.detach()[rows] - after_UD
         size, moved = written_UD.square().sum(), since_UD.square().sum()
+        if cleared and bool(moved > _ROUNDED * after_UD.square().sum()):
+            self.count("stepped")
         # What moves rows by far more than that is something else: a state that was loaded, rows that are scaled.
-        if bool(size > 0) and bool(moved > 0) and bool(moved < 16 * size):
+        elif bool(size > 0) and bool(moved > 0) and bool(moved < 16 * size):
             kept = 1 + float((written_UD * since_UD).sum() / size)
             if kept < ENOUGH:
                 self._undone("between two steps of the optimizer rows went back", kept)
@@ -98,6 +117,10 @@ class Watch:
             "this head's parameters with an optimizer that steps from the weights as they are, such as those of "
             "torch.optim, in a group of its own if need be.",
         )
+
+    def is_early(self) -> bool:
+        """Whether this is one of the steps in which it is said what is wrong from the start."""
+        return self._steps <= LIMIT
 
     def sample(self, weight: Tensor, sums: Sums) -> None:
         """Note some of the rows that are about to be written."""
@@ -128,12 +151,15 @@ class Watch:
         grad_NV, y_N = grad.detach().flatten(0, -2), target.flatten()
         keep_N = (y_N != ignore_index) & grad_NV.isfinite().all(1) & grad_NV.any(1)
         grad_NV, y_N = grad_NV[keep_N].float(), y_N[keep_N]
-        if not len(y_N) or grad_NV.shape[1] < 3:
+        if not len(y_N):
             return
         up_N, pulled_N = grad_NV.min(1)
         one_N = -up_N > _ONE * -grad_NV.clamp(max=0).sum(1)  # else it has several labels, or smoothed ones
         wrong_N = one_N & (pulled_N != y_N) & (grad_NV.gather(1, y_N[:, None])[:, 0] > 0)
-        if int(wrong_N.sum()) > 0.5 * len(y_N):
+        most_are_wrong = int(wrong_N.sum()) > 0.5 * len(y_N)
+        if most_are_wrong and grad_NV.shape[1] < 3:  # smoothed labels, and sure of them: that looks the same
+            self.say("two classes")
+        elif most_are_wrong:
             raise InputError(
                 f"the loss learns other labels than those that the head was given: in {int(wrong_N.sum())} of "
                 f"{len(y_N)} examples it raises the logit of another class. They are shifted (the causal language "
