@@ -6,14 +6,16 @@
 import copy
 import io
 import os
+import warnings
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from firstsight import HebbianSoftmax
+from firstsight import HebbianSoftmax, InputError
 
 D, LR, MOMENTUM = 3, 0.05, 0.8
 SEEDS = st.integers(0, 2**31)
@@ -66,20 +68,56 @@ class Plain:
         self.grad = None if self.grad is None else np.pad(self.grad, more)
         self.momentum = None if self.momentum is None else np.pad(self.momentum, more)
 
+    def shrink(self, kept):
+        place = {old: new for new, old in enumerate(kept)}
+        self.table, self.counts = self.table[kept], [self.counts[i] for i in kept]
+        self.grad = None if self.grad is None else self.grad[kept]
+        self.momentum = None if self.momentum is None else self.momentum[kept]
+        self.pending = [[(h, place.get(i, -100)) for h, i in batch] for batch in self.pending]
+
+
+class Clearing(torch.optim.SGD):
+    """Clears the gradients in its step."""
+
+    def step(self, closure=None):
+        super().step()
+        self.zero_grad()
+
+
+class Wrapped:
+    """What accelerate and the like put around an optimizer: it has no hooks."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+    def __getattr__(self, name):
+        return getattr(self.__dict__["optimizer"], name)
+
+    @property
+    def _optimizer_step_post_hooks(self):
+        raise AttributeError("hooks")
+
 
 class Life(RuleBasedStateMachine):
     @initialize(
-        v=st.integers(2, 5), T=st.sampled_from([2, 6, 500]), gamma=st.sampled_from([0.0, 0.2]), fused=st.booleans()
+        v=st.integers(2, 5),
+        T=st.sampled_from([2, 6, 500]),
+        gamma=st.sampled_from([0.0, 0.2]),
+        kind=st.sampled_from(["plain", "fused", "wrapped", "clearing"]),
     )
-    def begin(self, v, T, gamma, fused):
+    def begin(self, v, T, gamma, kind):
+        warnings.simplefilter("ignore")  # that what it does here is unwise is said, and is not what is tested
         torch.manual_seed(v)
-        self.fused, self.saved, self.waiting = fused, None, None
+        self.kind, self.fused, self.saved, self.waiting = kind, kind == "fused", None, None
         self.head = HebbianSoftmax(D, v, T, gamma, rule="paper", dtype=torch.float64)
         self.plain = Plain(self.table().copy(), T, gamma)
         self.new_optimizer()
 
     def new_optimizer(self):
-        self.optimizer = torch.optim.SGD(self.head.parameters(), lr=LR, momentum=MOMENTUM, fused=self.fused)
+        kind = Clearing if self.kind == "clearing" else torch.optim.SGD
+        self.optimizer = kind(self.head.parameters(), lr=LR, momentum=MOMENTUM, fused=self.fused)
+        if self.kind == "wrapped":
+            self.optimizer = Wrapped(self.optimizer)
         self.handle = self.head.attach(self.optimizer)
 
     def table(self):
@@ -91,12 +129,16 @@ class Life(RuleBasedStateMachine):
         y[rng.random(n) < 0.15] = -100
         return rng.normal(size=(n, D)), y
 
-    @rule(seed=SEEDS, n=st.integers(0, 6))
-    def forward(self, seed, n):
+    @rule(seed=SEEDS, n=st.integers(0, 6), changed=st.booleans())
+    def forward(self, seed, n, changed=False):
         h, y = self.batch(seed, n)
-        loss = self.head.loss(torch.from_numpy(h), torch.from_numpy(y))
+        hidden, target = torch.from_numpy(h.copy()), torch.from_numpy(y.copy())
+        loss = self.head.loss(hidden, target)
         expected, grad = self.plain.loss(h, y)
         assert abs(loss.item() - expected) < 1e-9
+        if changed:  # what metrics code does, before backward
+            hidden.zero_()
+            target.zero_()
         seen = list(zip(h, y.tolist(), strict=True)) if self.handle and self.head.training else []
         self.waiting = loss, grad, seen
 
@@ -110,6 +152,30 @@ class Life(RuleBasedStateMachine):
         if self.handle:
             self.plain.pending.append(seen)
 
+    @rule(seed=SEEDS, n=st.integers(1, 4))
+    def look_at_the_input(self, seed, n):
+        h, y = self.batch(seed, n)
+        x = torch.from_numpy(h).requires_grad_()
+        torch.autograd.grad(self.head.loss(x, torch.from_numpy(y)), x, create_graph=bool(seed % 2))
+
+    @rule(seed=SEEDS, bad=st.sampled_from([np.nan, np.inf, -np.inf]))
+    def what_is_not_finite(self, seed, bad):
+        h, y = self.batch(seed, 5)
+        broken, left = h.copy(), y.copy()
+        broken[1, 0], broken[3] = bad, bad
+        if (y[[1, 3]] != -100).any():
+            with pytest.raises(InputError, match="NaN or infinity"):
+                self.head.write(torch.from_numpy(broken), torch.from_numpy(y))
+        left[[1, 3]] = -100
+        hidden = torch.from_numpy(h)
+        logits = self.head.forward(hidden)
+        self.head.observe(logits, torch.from_numpy(broken), torch.from_numpy(y))
+        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(left), reduction="sum")
+        loss = loss / max(1, (left != -100).sum())
+        seen = list(zip(h, left.tolist(), strict=True)) if self.handle and self.head.training else []
+        self.waiting = loss, self.plain.loss(h, left)[1], seen
+        self.backward()
+
     @rule(seed=SEEDS)
     def forward_and_backward(self, seed):
         self.forward(seed, 5)
@@ -119,6 +185,8 @@ class Life(RuleBasedStateMachine):
     def step(self):
         self.optimizer.step()
         self.plain.step(attached=bool(self.handle))
+        if self.kind == "clearing":
+            self.plain.grad, self.plain.pending = None, []
 
     @rule(set_to_none=st.booleans())
     def zero_grad(self, set_to_none):
@@ -136,7 +204,7 @@ class Life(RuleBasedStateMachine):
         scaler.scale(self.head.loss(torch.from_numpy(h), torch.from_numpy(y)) * torch.inf).backward()
         if self.plain.grad is None:
             self.plain.grad = np.zeros_like(self.plain.table)
-        scaler.step(self.optimizer)
+        scaler.step(getattr(self.optimizer, "optimizer", self.optimizer))
         scaler.update()
         self.zero_grad(set_to_none)
 
@@ -149,6 +217,34 @@ class Life(RuleBasedStateMachine):
         assert rows.shape == (n, D)
         assert 0 < abs(rows).max() <= D**-0.5
         self.plain.grow(rows)
+
+    @precondition(lambda self: self.handle and len(self.plain.table) > 2)
+    @rule(seed=SEEDS)
+    def remove(self, seed):
+        v, self.waiting = len(self.plain.table), None
+        gone = np.random.default_rng(seed).choice(v, size=1 + seed % (v - 2), replace=False)
+        self.head.remove_classes(gone.tolist())
+        self.plain.shrink([i for i in range(v) if i not in gone])
+
+    @rule(by=st.sampled_from(["assign", "set"]))
+    def replace(self, by):
+        """The parameters become others: refused, until there is an optimizer of the new ones."""
+        self.waiting = None
+        if by == "assign":
+            self.head.load_state_dict({k: v.clone() for k, v in self.head.state_dict().items()}, assign=True)
+        else:
+            self.head.weight = torch.nn.Parameter(self.head.weight.detach().clone())
+        h, y = self.batch(3, 4)
+        if self.handle:
+            with pytest.raises(InputError, match="not the parameter that was attached"):
+                self.optimizer.step()
+            if self.head.training:
+                with pytest.raises(InputError, match="not the parameter that was attached"):
+                    self.head.loss(torch.from_numpy(h), torch.from_numpy(y))
+            self.handle.remove()
+        self.head.zero_grad()
+        self.new_optimizer()
+        self.plain.forget()
 
     @rule(seed=SEEDS, n=st.integers(0, 4))
     def write(self, seed, n):

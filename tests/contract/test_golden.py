@@ -48,5 +48,5 @@ def test_state_without_counts(source):
 def test_state_of_a_later_layout():
     state = HebbianSoftmax(D, V).state_dict()
     state._metadata[""]["version"] = 99
-    with pytest.raises(RuntimeError, match="of layout 99, of a newer firstsight; this one reads up to 1"):
+    with pytest.raises(RuntimeError, match="of layout 99, of a newer firstsight; this one reads up to 2"):
         HebbianSoftmax(D, V).load_state_dict(state)

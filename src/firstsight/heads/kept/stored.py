@@ -35,7 +35,7 @@ class Stored(Averaged):
     moments: Tensor
     written: Tensor
     settings: Tensor
-    _version = 1  # of the layout of state_dict: what Attributes lists
+    _version = 2  # of the layout of state_dict: what Attributes lists
 
     def __init__(
         self,
