@@ -32,7 +32,7 @@ def train(model, sentences, lr, asked=None, seen=None):
     nlls = {}
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
     if seen:
-        handle = firstsight.attach(model, optimizer, counts="trained", new=[NEW], shift=1)  # firstsight
+        handle = firstsight.attach(model, optimizer, counts="trained", new=[NEW])  # firstsight
         with torch.no_grad(), handle.head.looking():  # firstsight
             for batch in torch.tensor([s["input_ids"] for s in seen]).split(64):  # firstsight
                 model(input_ids=batch, labels=batch)  # firstsight

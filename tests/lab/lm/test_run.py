@@ -54,7 +54,7 @@ def test_both_heads_start_from_the_same_weights(settings):
         torch.manual_seed(3)
         weights.append(build_model(5, CONFIG.replace(head=head, **settings)).state_dict())
     assert weights[1]["head.counts"].tolist() == [1] * 5
-    for kept in ("head.counts", "head.moments", "head.fresh", "head.lifted"):
+    for kept in ("head.counts", "head.settings", "head.moments", "head.fresh", "head.lifted"):
         weights[1].pop(kept, None)
     assert list(weights[0]) == list(weights[1])
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
