@@ -28,8 +28,9 @@ def make_step(path: str, head: str, attached: bool) -> Callable[[], float]:
     config = recipe("small").replace(head=head)
     model = build_model(V, config).train()
     optimizer = build_optimizer(model, config)
-    if attached:
-        model.head.attach(optimizer)
+    handle = model.head.attach(optimizer)
+    if not attached:
+        handle.remove()
     # Words by Zipf's law, as in text: the write depends on how many different ones a batch holds.
     frequency_V = 1 / torch.arange(1, V + 1, dtype=torch.float64)
 

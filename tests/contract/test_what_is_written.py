@@ -146,7 +146,7 @@ def test_two_classes_in_the_other_order():
     h, y = batch(v=2, dtype=torch.float32)
     logits = head(h)
     head.observe(logits, h, 1 - y)
-    with pytest.warns(UserWarning, match="raises the logit of the other class"):
+    with pytest.warns(UserWarning, match="raises the logit of another class"):
         F.cross_entropy(logits, y).backward()
 
 

@@ -1,5 +1,6 @@
 """A model of one's own with the head in it, saved and loaded as transformers does: past ``load_state_dict``."""
 
+import copy
 import json
 
 import pytest
@@ -63,7 +64,9 @@ def saved(model, folder, **changes):
 @pytest.mark.parametrize("rule", RULES)
 def test_counts_are_kept(rule, tmp_path):
     straight = train(Model(Config(head=rule)), range(3))
-    again = Model.from_pretrained(saved(straight, tmp_path))
+    loaded = Model.from_pretrained(saved(straight, tmp_path))
+    again = copy.deepcopy(loaded)  # a copy is no less filled, though the loader's notes are not on its parameters
+    copy.deepcopy(again).to(torch.float64).out.write(torch.randn(2, 6, dtype=torch.float64), torch.tensor([1, 2]))
     ours, theirs = straight.state_dict(), again.state_dict()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     train(straight, range(3, 5)), train(again, range(3, 5))
@@ -88,9 +91,15 @@ def test_a_plain_model_has_none_and_has_to_be_told(rule, tmp_path):
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_another_number_of_classes_starts_afresh(rule, tmp_path):
+def test_another_number_of_classes_has_to_be_started(rule, tmp_path):
     folder = saved(train(Model(Config(head=rule)), range(3)), tmp_path)
     model = Model.from_pretrained(folder, classes=12, ignore_mismatched_sizes=True)
+    rows = model.out.weight.detach().clone()
+    for use in (lambda: train(model, [0]), model.state_dict, lambda: copy.deepcopy(model).state_dict()):
+        with pytest.raises(InputError, match=r"bias, counts, .*weight was never filled.*head.reset_parameters\(\)"):
+            use()
+    assert torch.equal(model.out.weight, rows), "asking changes nothing"
+    model.out.reset_parameters()
     train(model, [0])
     assert model.out.counts.sum() == 12 + 12
     assert model.out.weight.abs().max() < 3, "rows of a new layer, and not of raw memory"

@@ -156,7 +156,7 @@ def move_rows_(
             f"one count for each row of weight."
         )
     classes_U, means_UD, occurrences_U = means
-    before_U = counts[classes_U]
+    before_U = counts[classes_U].clamp(min=1)  # of 0 the rate would have no end
     counts[classes_U] = before_U + occurrences_U
     written_U = before_U < T
     classes_U, means_UD, occurrences_U, before_U = (

@@ -31,6 +31,7 @@ class Capture:
         self.head = head
         self.shift = shift
         self.labels: Tensor | None = None
+        self._of_keyword = False  # not handed over
         self._waiting: _Waiting | None = None
 
     def hook(self, linear: nn.Linear, model: nn.Module) -> list[Any]:
@@ -48,13 +49,14 @@ class Capture:
     def hand_over(self, labels: Tensor) -> None:
         """Labels of the next pass, as they are now."""
         self.head._watch.count("uncalled", self.labels is not None)
-        self.labels = labels.clone() if isinstance(labels, Tensor) else labels
+        self.labels, self._of_keyword = labels.clone() if isinstance(labels, Tensor) else labels, False
 
     @_disable_dynamo
     def before_model(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Take the labels that the model is called with."""
-        if kwargs.get("labels") is not None:
-            self.labels = kwargs["labels"]
+        given = kwargs.get("labels")
+        if given is not None or self._of_keyword:  # those of a pass that failed half way are nobody's
+            self.labels, self._of_keyword = given, given is not None
 
     @_disable_dynamo
     def after_model(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -79,8 +81,9 @@ class Capture:
             raise InputError(
                 "the output layer was called in training, and firstsight has no labels for it (each are used once). "
                 "Call handle.labels(y) before the forward pass, or give the model the keyword labels= (transformers' "
-                "Trainer takes them away with label_smoothing_factor: docs/adopt.md has the mend); what is not "
-                "training belongs under model.eval() or torch.no_grad()."
+                "Trainer takes them away with label_smoothing_factor: docs/adopt.md has the mend); in a segment that "
+                "is checkpointed, and so runs twice, inside of it. What is not training belongs under model.eval() or "
+                "torch.no_grad()."
             )
         hidden = args[0] if args else kwargs["input"]
         labels = labels.to(hidden.device)
@@ -99,8 +102,11 @@ class Capture:
     def before_load(
         self, linear: nn.Module, state: dict[str, Any], prefix: str, told: dict[str, Any], *rest: Any
     ) -> None:
-        """As of a head: a state that cannot be this layer's is refused; one from before it was attached is not ours."""
-        if f"{prefix}firstsight_counts" in state:
+        """As of a head: a state that cannot be this layer's is refused, and so are rows that nobody has counted.
+
+        But where the layer was taken over as one that is trained, a state from before it was attached is such a one.
+        """
+        if f"{prefix}firstsight_counts" in state or (f"{prefix}weight" in state and not self.head.is_taken_over()):
             rest[-1].extend(self.head.before_load(state, prefix))
 
     def before_save(self, linear: nn.Module, prefix: str, keep_vars: bool) -> None:
@@ -133,6 +139,9 @@ def drop_dead(*modules: nn.Module) -> None:
             for key, hook in list(hooks.items()):
                 capture = getattr(getattr(hook, "hook", hook), "__self__", None)
                 if isinstance(capture, Capture) and capture.head.attached:
-                    raise InputError("this output layer is attached already; a second time would write twice.")
+                    raise InputError(
+                        "this output layer is attached already, and a second time would write twice; "
+                        "handle.remove() ends the first."
+                    )
                 if isinstance(capture, Capture):
                     del hooks[key]

@@ -49,7 +49,7 @@ class HebbianSoftmax(HebbianWrite, Softmax):
         weight: [V, D] parameter. Where it is tied to an input embedding, the write reaches that too.
         bias: [V] parameter or None; only trained, but by rules that are calibrated and, at a first sight, by "sight".
         counts: [V] int64 buffer, part of ``state_dict``: 1 + occurrences in training.
-        settings: buffer, part of ``state_dict``: rule, T and gamma, which a head of others refuses to load, and a clock.
+        settings: buffer, part of ``state_dict``: rule, T and gamma, which a head of others refuses, and a clock.
         moments: buffer of rules that use the activations' mean, [1 + D], or covariance, [1 + D, 1 + D], or that with
             the rows too, [1 + 2D, 1 + D]: see ``Moments``.
         fresh: [V] uint8 buffer of the rule "sight": 0 a class of a layer that learns, 1 one that came to a trained

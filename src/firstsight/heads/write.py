@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
+from torch.utils.hooks import unserializable_hook
 
 from firstsight.errors import InputError
 from firstsight.functional.checks import as_labels, check_labels, check_rule
@@ -19,6 +21,7 @@ from firstsight.heads.kept.fresh import NEW, TAUGHT, TRAINED, note_written_, sig
 from firstsight.heads.kept.keeping import Keeping
 from firstsight.heads.steps.attachment import Handle
 from firstsight.heads.steps.exchange import Group, Sums, exchange, is_shared, merge
+from firstsight.heads.steps.optimizers import holds
 from firstsight.heads.steps.watch import LIMIT, Watch
 
 
@@ -65,7 +68,7 @@ class HebbianWrite(Keeping):
             raise InputError(f"after is {after}; expected 0 or more steps that only count.")
         self._settle()
         handle = super().attach(optimizer, group=group, after=after)
-        self._group, self._watch = group, Watch(of_attached=True)
+        self._group, self._watch = group, Watch(of_attached=True, trained=self._has_stepped())
         return handle
 
     def write(self, hidden: Tensor, target: Tensor) -> None:
@@ -165,10 +168,11 @@ class HebbianWrite(Keeping):
     def _remember(self, sums: Sums, grad: Tensor, labels: Tensor | None) -> None:
         if not self._attached:
             return
-        if labels is not None and self._watch.asks_for_labels():
+        batched = torch._C._functorch.is_batchedtensor(grad)  # by is_grads_batched: there is no one gradient to ask
+        if labels is not None and self._watch.asks_for_labels() and not batched:
             self._watch.compare_labels(grad, labels, self.ignore_index)
         self._pending.remember(self.weight, sums)
-        if self._pending.cleared >= LIMIT:
+        if self._pending.cleared >= LIMIT and not self._stepping:  # as a closure does in a step, time and again
             self._watch.say("unstepped")
 
     def _finite_sums(self, hidden: Tensor, target: Tensor) -> Sums:
@@ -185,31 +189,43 @@ class HebbianWrite(Keeping):
         self, optimizer: torch.optim.Optimizer, given: "weakref.ref[Any]", group: Group, after: int
     ) -> list[Any]:
         weight = self.weight
+        # not serializable, which torch would warn of where a parameter is sent
+        begin = unserializable_hook(lambda _: self._pending.begin(weight))  # type: ignore[no-untyped-call]
+        # What a probe computes is not in step with other processes where this one is attached alone.
+        probes = not (group is False and is_shared(None))
         return [
             *super()._hooks(optimizer, given, group, after),
-            weight.register_hook(lambda _: self._pending.begin(weight)),  # type: ignore[no-untyped-call]
+            weight.register_hook(begin),  # type: ignore[no-untyped-call]
             weight.register_post_accumulate_grad_hook(self._pending.landed),  # type: ignore[no-untyped-call]
-            optimizer.register_step_pre_hook(partial(self._before_step, weight, given)),
+            optimizer.register_step_pre_hook(partial(self._before_step, weight, given, probes)),
             optimizer.register_step_post_hook(partial(self._after_step, group=group, counting=[after])),
         ]
 
+    @_disable_dynamo
     def _before_step(
-        self, weight: Tensor, given: "weakref.ref[Any]", optimizer: torch.optim.Optimizer, *_: Any
+        self, weight: Tensor, given: "weakref.ref[Any]", probes: bool, optimizer: torch.optim.Optimizer, *_: Any
     ) -> None:
-        if self._current_weight() is not weight:
+        if self._current_weight() is not weight or not weight._backward_hooks:
             raise InputError(REPLACED)
         # Now, for there are optimizers whose step clears the gradients.
         self._pending.forget_zeroed(weight)
         self._moves = weight.grad is not None and (bool(self._pending) or bool(weight.grad.any()))
-        self._watch.before_step(weight, optimizer, given, self._pending.cleared)
+        if not self._stepping:
+            cleared, self._pending.cleared = self._pending.cleared, 0
+            self._watch.before_step(weight, optimizer, given, cleared, probes)
+        self._stepping = True
 
+    @_disable_dynamo
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any, group: Group, counting: list[int]) -> None:
+        if not self._stepping:  # a step that called that of its parent class, after which all was done
+            return
+        self._stepping = False
         # A count is 1 at least: nothing is below a T of 0, so that nothing is written.
         T = 0 if counting[0] else self.T
         counting[0] = max(0, counting[0] - 1)
         # Fused optimizers are stepped on overflow too, and do nothing: GradScaler leaves them the verdict.
         overflow = getattr(optimizer, "found_inf", None)
-        skipped = overflow is not None and bool(overflow)
+        skipped = (overflow is not None and bool(overflow)) or not holds(optimizer, self.weight)
         pending = self._pending.take()
         if self._moves and not pending:
             self._watch.count("unseen")
@@ -221,8 +237,8 @@ class HebbianWrite(Keeping):
             return
         self._looks.stepped()
         self._watch.sample(self.weight, sums)
-        if self._watch.is_early():
-            self._watch.count("nothing new", self._leaves_alone(sums[0][sums[0] >= 0]))
+        if len(classes_U := sums[0][sums[0] >= 0]) and self._watch.is_early():
+            self._watch.count("nothing new", self._leaves_alone(classes_U))
         self._apply_sums(sums, T, training=True)
         self._watch.sampled(self.weight)
         self._note_step()

@@ -62,6 +62,10 @@ class Averaged(Head):
         if any(is_averaged(other._kept("settings")) for other in list(self._kin.copies)):
             self._kin.truth = {name: value.clone() for name, value in (self.whole() or {}).items()}
 
+    def _has_stepped(self) -> bool:
+        """Whether it has ever been trained and written, in this life or in the one that its state is of."""
+        return bool(self._kept("settings")[: len(CLOCK)].any())
+
     def whole(self) -> dict[str, Tensor] | None:
         """The buffers of whole numbers as they should be; None if they are averages, and it is not known of what."""
         if not is_averaged(self._kept("settings")):

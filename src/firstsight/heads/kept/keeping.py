@@ -44,7 +44,7 @@ class Keeping(Stored):
             written = self._kept("written")
             self._keep("written", torch.cat([written, written.new_zeros(n, self.in_features)]))
         if self._rule.sighted:
-            later = self._is_taken_over() or (not self.attached and Moments(self._kept("moments")).trained())
+            later = self._has_taught() or (not self.attached and Moments(self._kept("moments")).trained())
             for name in self._of_sight():
                 kept = self._kept(name)
                 start = NEW if name == "fresh" and later else TRAINED
@@ -176,14 +176,19 @@ class Keeping(Stored):
             self._kept("counts")[classes_U[unknown_U]] = 1 + occurrences_U[unknown_U]
         self._looks.forget()
 
-    def _is_taken_over(self) -> bool:
+    def is_taken_over(self) -> bool:
+        """Whether all its rows come from before it was a head, by what it was told."""
+        unknown = self._kept("fresh") == TRAINED if self._rule.sighted else self._kept("counts") == 1
+        return not bool(unknown.any())
+
+    def _has_taught(self) -> bool:
         """Whether it was a trained layer before it was a head."""
         return bool((self._kept("fresh") >= TAUGHT).any())
 
     def _is_trained(self, moments: Moments) -> bool:
         """Whether gradients have made its rows, as far as can be known; at its first steps they have not yet."""
         steps = moments.trained() and (moments.weight() >= READY or not self.attached)
-        return steps or self._is_taken_over()
+        return steps or self._has_taught()
 
     def _biases(self) -> Tensor:
         """[V] of the layer, or what its rows hold of them."""

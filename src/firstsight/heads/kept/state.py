@@ -5,7 +5,7 @@ Shapes: V classes.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,13 +17,18 @@ from firstsight.heads.kept.fresh import COUNTED
 # Values of the buffer ``settings``: a clock of training steps, as bits, and bytes of JSON, one a value. All are whole
 # in every dtype that a model is cast to. Where models are averaged bytes stay what they are, and the mean of bits that
 # differ is neither 0 nor 1. The clock's round is a prime, so that no usual stride of averaging stands still in it.
-_LENGTH, _ROUND, CLOCK = 128, 61, (1, 2, 4, 8, 16, 32)
+_LENGTH, _ROUND, CLOCK = 128, 65_521, tuple(2**bit for bit in range(16))
 _FAR = 2**62  # of a T that is no count: more than a class is ever seen
+
+
+def settings_of(rule: str, T: float, gamma: float) -> dict[str, Any]:
+    """What a state says of a rule, as plain numbers."""
+    return {"rule": rule, "T": int(T) if float(T).is_integer() else float(T), "gamma": float(gamma)}
 
 
 def coded(rule: str, T: float, gamma: float, device: torch.device | str | None = None) -> Tensor:
     """Rule, T and gamma as one tensor, which safetensors and ``save_pretrained`` keep like any buffer."""
-    code = json.dumps({"rule": rule, "T": T, "gamma": gamma}).encode()
+    code = json.dumps(settings_of(rule, T, gamma)).encode()
     return torch.tensor([0.0] * len(CLOCK) + [*code.ljust(_LENGTH - len(CLOCK))], dtype=torch.float32, device=device)
 
 
@@ -42,7 +47,7 @@ def is_averaged(settings: Tensor) -> bool:
 def decoded(settings: Tensor) -> dict[str, Any] | None:
     """What ``coded`` was given; None if the tensor is none of its, as memory that nobody has written to."""
     try:
-        told = json.loads(bytes(int(value) for value in settings[len(CLOCK) :].tolist()))
+        told = json.loads(bytes(round(value) for value in settings[len(CLOCK) :].tolist()))
         return {name: told[name] for name in ("rule", "T", "gamma")}
     except (ValueError, TypeError, KeyError, OverflowError):
         return None
@@ -75,6 +80,9 @@ def value_errors(kept: Mapping[str, Tensor]) -> list[str]:
     """What cannot be in what a head has kept of its classes."""
     found = []
     counts, moments, fresh = (kept.get(name) for name in ("counts", "moments", "fresh"))
+    for name, dtype in (("counts", torch.int64), ("fresh", torch.uint8)):
+        if name in kept and kept[name].dtype != dtype:
+            found.append(f"its {name} are {kept[name].dtype}; expected {dtype}, which no cast has rounded.")
     if counts is not None and counts.numel() and (lowest := int(counts.min())) < 1:
         found.append(f"its counts are 1 + occurrences, and the lowest is {lowest}; expected 1 or more.")
     if moments is not None and not bool(moments.isfinite().all()):
@@ -90,6 +98,7 @@ def state_errors(
     of_kept: str = "",
     *,
     num_classes: int,
+    names: Sequence[str],
     rule: str,
     T: float,
     gamma: float,
@@ -104,9 +113,11 @@ def state_errors(
     second prefix, of what the head keeps.
     """
     rows = state_dict.get(f"{prefix}weight")
-    if rows is None:
-        return []
     prefix += of_kept
+    theirs = {name: state_dict.get(f"{prefix}{name}") for name in names}
+    impossible = value_errors({name: value for name, value in theirs.items() if isinstance(value, Tensor)})
+    if rows is None:
+        return impossible
     found, name = [], f"{prefix}counts"
     if name not in state_dict:
         found.append(
@@ -121,7 +132,7 @@ def state_errors(
         grow = f", or call add_classes({more}) before you load it" if more > 0 else ""
         found.append(f"the state is of {len(rows)} classes, the head of {num_classes}. Make it of {len(rows)}{grow}.")
     told = decoded(state_dict[f"{prefix}settings"]) if f"{prefix}settings" in state_dict else None
-    ours = {"rule": rule, "T": T, "gamma": gamma}
+    ours = settings_of(rule, T, gamma)
     if f"{prefix}settings" in state_dict and told is None:
         found.append(f'"{prefix}settings" is damaged or was never filled; the state is not to be trusted.')
     elif told is not None and told != ours:
@@ -149,5 +160,6 @@ def state_errors(
             "its counts were averaged with its rows, and cut to whole numbers. Average with use_buffers=False, which "
             f"copies buffers; or put the model's own counts (and fresh) there, and del state['{prefix}settings']."
         )
-    kept = {name: state_dict.get(f"{prefix}{name}") for name in ("counts", "moments", "fresh")}
-    return found + value_errors({name: value for name, value in kept.items() if isinstance(value, Tensor)})
+    if lost := [name for name in names if name in ("fresh", "lifted") and theirs[name] is None]:
+        found.append(f"it has no {' and no '.join(lost)}, without which it is not known which classes are new.")
+    return found + impossible

@@ -17,7 +17,7 @@ from firstsight.heads.kept.averaged import Averaged, Kin
 from firstsight.heads.kept.fresh import KEPT, TAUGHT, Looks, check_claims
 from firstsight.heads.kept.known import Counts, known
 from firstsight.heads.kept.moments import no_moments
-from firstsight.heads.kept.state import CLOCK, coded, decoded, known_well, state_errors, value_errors
+from firstsight.heads.kept.state import CLOCK, coded, decoded, known_well, settings_of, state_errors, value_errors
 from firstsight.heads.rules import check_prior, find_rule
 from firstsight.heads.steps.attachment import Pending
 from firstsight.heads.steps.exchange import Group, Sums
@@ -61,6 +61,7 @@ class Stored(Averaged):
         check_claims(price, cap)
         self._record, self._looks, self._pending, self._watch = record, Looks(), Pending(), Watch()
         self._settled, self._kin = None, Kin()
+        self._stepping = self._moves = False  # between the hooks of a step, and whether it moves the rows
         self._seen: list[Sums] | None = None  # under ``looking``
         self._group: Group = None  # of the last attachment
         super().__init__(in_features, num_classes, bias, **options)
@@ -174,27 +175,21 @@ class Stored(Averaged):
     def _check_filled(self) -> None:
         counts = self._kept("counts")
         kept = {name: self._kept(name) for name in self._names()}
-        parameters = dict(self.named_parameters(recurse=False))
-        loaded = {name for name, value in (kept | parameters).items() if getattr(value, _BY_TRANSFORMERS, False)}
+        own = kept | dict(self.named_parameters(recurse=False))
+        loaded = {name for name, value in own.items() if getattr(value, _BY_TRANSFORMERS, False)}
         if self._keeper is not self:  # a model's own linear layer, which got its buffers after it was loaded
             loaded = set()
-        if loaded and "weight" not in loaded:  # which it has reported as newly initialized, and left as memory
-            self.reset_parameters()
-            return
-        if loaded and self.bias is not None and "bias" not in loaded:
-            nn.init.zeros_(self.bias)
-        missing = sorted(kept.keys() - loaded) if loaded else []
+        missing = sorted(own.keys() - loaded) if loaded else []
         told = decoded(kept["settings"])
-        ours = {"rule": self.rule, "T": self.T, "gamma": self.gamma}
         if missing or told is None:
             raise InputError(
-                f"this head's {', '.join(missing) or 'state'} was never filled: its rows were loaded from a model that "
-                "keeps no counts, or it was moved off the meta device and not started. Say how well its classes are "
-                'known, head.set_counts("trained"), "new" or their occurrences; or load a state; or start it, '
-                "head.reset_parameters()."
+                f"this head's {', '.join(missing) or 'state'} was never filled: it was loaded from a model that has no "
+                "such thing, or of another size, or it was moved off the meta device and not started. Start it, "
+                "head.reset_parameters(); or, if its rows are there, say how well its classes are known, "
+                'head.set_counts("trained"), "new" or their occurrences; or load a state.'
             )
         errors = value_errors(kept)
-        if told != ours:
+        if told != (ours := settings_of(self.rule, self.T, self.gamma)):
             errors.append(f"its state was made with {told}, and it has {ours}.")
         if errors:
             raise InputError("this head's state cannot be its own: " + " ".join(errors))
@@ -213,7 +208,7 @@ class Stored(Averaged):
         """T and gamma may have been set since."""
         self._settle()
         settings = self._kept("settings")
-        if not settings.is_meta and decoded(settings) != {"rule": self.rule, "T": self.T, "gamma": self.gamma}:
+        if not settings.is_meta and decoded(settings) != settings_of(self.rule, self.T, self.gamma):
             settings[len(CLOCK) :] = coded(self.rule, self.T, self.gamma, settings.device)[len(CLOCK) :]
 
     def _load_from_state_dict(
@@ -237,6 +232,7 @@ class Stored(Averaged):
             self._prefix,
             moments=None if self._rule.needs == "nothing" else self._kept("moments").shape,
             num_classes=self.num_classes,
+            names=self._names(),
             rule=self.rule,
             T=self.T,
             gamma=self.gamma,
@@ -246,6 +242,8 @@ class Stored(Averaged):
         )
 
     def __getstate__(self) -> dict[str, Any]:
+        with suppress(InputError):
+            self._settle()  # while it can be told who has filled what
         own = {"_pending": Pending(), "_looks": Looks(), "_watch": Watch(), "_kin": Kin()}
         return {**super().__getstate__(), **own, "_seen": None, "_group": None}
 

@@ -4,11 +4,12 @@ Shapes: U classes that occur, V classes, D features.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from firstsight.heads.steps.exchange import Sums
+from firstsight.heads.steps.exchange import Sums, merge
 
 # How many rows of the gradient are looked at to tell whether it was zeroed.
 _PROBED = 1024
@@ -25,6 +26,13 @@ class Handle:
     def remove(self) -> None:
         """End the attachment."""
         self._remove()
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return Handle, (_nothing,)  # a copy of a head is attached to nothing, so that there is nothing to end
+
+
+def _nothing() -> None:
+    pass
 
 
 class Pending:
@@ -62,7 +70,8 @@ class Pending:
 
     def landed(self, weight: Tensor) -> None:
         """Take what this pass brought, and note how the gradient looks now that it is complete."""
-        self._entries += self._staged.pop(torch._C._current_graph_task_id(), [])
+        if staged := self._staged.pop(torch._C._current_graph_task_id(), []):
+            self._entries = [merge([*self._entries, *staged])]  # in one: they can hold [D, D] each
         if self._entries:
             self._was_alive = self._alive(weight)
 
@@ -94,7 +103,8 @@ class Pending:
         """Forget what is pending if its gradients have been zeroed."""
         if not self._entries:
             return
-        if weight.grad is None or bool(self._was_alive & ~self._alive(weight)):  # type: ignore[operator]
+        was_alive = self._was_alive is not None and bool(self._was_alive)
+        if weight.grad is None or (was_alive and not bool(self._alive(weight))):
             self._entries = []
             self.cleared += 1
 

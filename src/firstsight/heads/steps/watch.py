@@ -9,6 +9,7 @@ from collections import Counter
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from firstsight.errors import InputError
@@ -21,8 +22,11 @@ LIMIT = 10
 _STEPS, _ROWS, _PASSES = 64, 64, 3
 # Of the gradient that pulls one logit up, the share that has to be one class's to say which label the loss had.
 _ONE = 0.9
-# Of rows that were taken away and given back, as SAM does: the square of how far they may be off, relative.
-_ROUNDED = 1e-12
+# Of rows that were taken away and given back, as SAM does: how far they may be off, in units of the last place.
+_ROUNDED = 8
+_TURNED = 1e-4  # of one minus the cosine of rows before and after
+# Of so few classes a gradient says little of a label, where labels are smoothed; so many examples have to be seen.
+_FEW_CLASSES, _ENOUGH_LABELS = 6, 8
 
 _SAID = {
     "unattached": (
@@ -38,7 +42,8 @@ _SAID = {
     ),
     "unstepped": (
         "ten times the gradients of this head were cleared without a step of the optimizer that it is attached to, so "
-        "nothing was written. Does another optimizer step? Attach to that one; with SAM to its base_optimizer."
+        "nothing was written. Does another optimizer step? Attach to that one; with SAM to its base_optimizer. (Steps "
+        "that a GradScaler skips, because the loss overflows, look the same.)"
     ),
     "stepped": (
         "ten times this head's rows were moved by something else than the optimizer that it is attached to, and what "
@@ -49,9 +54,9 @@ _SAID = {
         "and taken over. Name the classes that it got since, new=, or add them by add_classes; or give their "
         "occurrences as counts; or choose a larger T (1 + occurrences are counted, over all epochs)."
     ),
-    "two classes": (
-        "the loss raises the logit of the other class for most labels that this head was given. Are they of this "
-        "batch, and 0 and 1 what they are in the loss?"
+    "few classes": (
+        "the loss raises the logit of another class for most labels that this head was given. Are they of this batch, "
+        "and in the order that the loss has? (Smoothed labels of a layer that is sure of them look the same.)"
     ),
     "uncalled": (
         "labels were handed over ten times and the output layer was not called: nothing was written. If the layer was "
@@ -67,15 +72,16 @@ _SAID = {
 class Watch:
     """Of one head since it was made, or last attached: one that was let go by ``handle.remove()`` is so on purpose."""
 
-    def __init__(self, of_attached: bool = False) -> None:
-        self.of_attached = of_attached
+    def __init__(self, of_attached: bool = False, trained: bool = False) -> None:
+        self.of_attached, self._trained = of_attached, trained
+        self._labels: Counter[str] = Counter()
         self._times: Counter[str] = Counter()
         self._said: set[str] = set()
         self._steps = self._passes = 0
         self._rows: tuple[Tensor, Tensor, Tensor] | None = None
 
     def count(self, what: str, happened: bool = True) -> None:
-        """Say it when it has happened often enough in a row."""
+        """Say it when it has happened often enough; in a row, where it is also told when it has not."""
         self._times[what] = self._times[what] + 1 if happened else 0
         if self._times[what] >= LIMIT:
             self.say(what)
@@ -87,10 +93,10 @@ class Watch:
             warnings.warn(text or _SAID[what], stacklevel=3)
 
     def before_step(
-        self, weight: Tensor, optimizer: torch.optim.Optimizer, given: "weakref.ref[Any]", cleared: int
+        self, weight: Tensor, optimizer: torch.optim.Optimizer, given: "weakref.ref[Any]", cleared: int, probes: bool
     ) -> None:
         """Ask, at the first step, whether the optimizer keeps what is written; later whether anything else does."""
-        if not self._steps and not weight.is_meta:
+        if not self._steps and probes and not weight.is_meta:
             wrapper = given()
             kept = survival(wrapper, weight) if isinstance(wrapper, torch.optim.Optimizer) else None
             kept = survival(optimizer, weight) if kept is None else kept
@@ -102,12 +108,14 @@ class Watch:
         (rows, before_UD, after_UD), self._rows = self._rows, None
         written_UD, since_UD = after_UD - before_UD, weight.detach()[rows] - after_UD
         size, moved = written_UD.square().sum(), since_UD.square().sum()
-        if cleared and bool(moved > _ROUNDED * after_UD.square().sum()):
+        rounded = (_ROUNDED * torch.finfo(weight.dtype).eps) ** 2
+        if cleared and bool(moved > rounded * after_UD.square().sum()):
             self.count("stepped")
         # What moves rows by far more than that is something else: a state that was loaded, rows that are scaled.
         elif bool(size > 0) and bool(moved > 0) and bool(moved < 16 * size):
             kept = 1 + float((written_UD * since_UD).sum() / size)
-            if kept < ENOUGH:
+            turned_U = 1 - F.cosine_similarity(after_UD, after_UD + since_UD, dim=1)
+            if kept < ENOUGH and bool((turned_U > _TURNED).any()):  # rows that are given another length keep theirs
                 self._undone("between two steps of the optimizer rows went back", kept)
 
     def _undone(self, what: str, kept: float) -> None:
@@ -120,7 +128,7 @@ class Watch:
 
     def is_early(self) -> bool:
         """Whether this is one of the steps in which it is said what is wrong from the start."""
-        return self._steps <= LIMIT
+        return self._steps <= LIMIT and not self._trained
 
     def sample(self, weight: Tensor, sums: Sums) -> None:
         """Note some of the rows that are about to be written."""
@@ -156,12 +164,15 @@ class Watch:
         up_N, pulled_N = grad_NV.min(1)
         one_N = -up_N > _ONE * -grad_NV.clamp(max=0).sum(1)  # else it has several labels, or smoothed ones
         wrong_N = one_N & (pulled_N != y_N) & (grad_NV.gather(1, y_N[:, None])[:, 0] > 0)
-        most_are_wrong = int(wrong_N.sum()) > 0.5 * len(y_N)
-        if most_are_wrong and grad_NV.shape[1] < 3:  # smoothed labels, and sure of them: that looks the same
-            self.say("two classes")
-        elif most_are_wrong:
+        self._labels += Counter(wrong=int(wrong_N.sum()), all=len(y_N))
+        wrong, seen = self._labels["wrong"], self._labels["all"]
+        if seen < _ENOUGH_LABELS or wrong <= 0.5 * seen:
+            return
+        if grad_NV.shape[1] < _FEW_CLASSES:
+            self.say("few classes")
+        else:
             raise InputError(
-                f"the loss learns other labels than those that the head was given: in {int(wrong_N.sum())} of "
-                f"{len(y_N)} examples it raises the logit of another class. They are shifted (the causal language "
+                f"the loss learns other labels than those that the head was given: in {wrong} of "
+                f"{seen} examples it raises the logit of another class. They are shifted (the causal language "
                 "models of transformers want shift=1), or of another batch, or in another order. Nothing was written."
             )
