@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from firstsight.errors import InputError
 from firstsight.functional.checks import IGNORE_INDEX, Classes, class_labels
 from firstsight.heads.capture import Capture, drop_dead
-from firstsight.heads.found import output_layer, shift_of
+from firstsight.heads.found import output_layer, shift_of, unwrapped
 from firstsight.heads.head import check_parameters
 from firstsight.heads.hebbian import HebbianSoftmax
 from firstsight.heads.kept.fresh import KEPT, NEW
@@ -78,19 +78,26 @@ class _AdoptedHead(HebbianSoftmax):
         return self._keeper._parameters.get("weight")
 
     def add_classes(self, n: int) -> None:
+        before = self.num_classes
         super().add_classes(n)
-        self._tell_sizes()
+        self._tell_sizes(before)
 
     def remove_classes(self, classes: Classes) -> None:
+        before = self.num_classes
         super().remove_classes(classes)
-        self._tell_sizes()
+        self._tell_sizes(before)
 
-    def _tell_sizes(self) -> None:
-        """The layer, and input embeddings that share its weight, say how many there are."""
+    def _tell_sizes(self, before: int) -> None:
+        """The layer says how many classes there are, and so do embeddings that share its weight, and the model."""
         self.__dict__["_linear"].out_features = self.num_classes
-        for module in self.__dict__["_model"].modules():
-            if isinstance(module, nn.Embedding) and module.weight is self.weight:
-                module.num_embeddings = self.num_classes
+        model = unwrapped(self.__dict__["_model"])
+        tied = [m for m in model.modules() if isinstance(m, nn.Embedding) and m.weight is self.weight]
+        for embedding in tied:
+            embedding.num_embeddings = self.num_classes
+        name = "vocab_size" if tied else "num_labels"  # an embedding of its own has not grown, and config is of both
+        for one in (model, getattr(model, "config", None)):
+            if getattr(one, name, None) == before:
+                setattr(one, name, self.num_classes)
 
 
 class Adoption:
@@ -100,8 +107,9 @@ class Adoption:
         head: the :class:`HebbianSoftmax` on the layer's own parameters, for ``write``, ``add_classes``, ``log_prob``.
     """
 
-    def __init__(self, head: HebbianSoftmax, capture: Capture, hooks: list[Any]) -> None:
+    def __init__(self, head: HebbianSoftmax, model: nn.Module, capture: Capture, hooks: list[Any]) -> None:
         self.head = head
+        self._model = model
         self._capture = capture
         self._hooks = hooks
 
@@ -111,6 +119,18 @@ class Adoption:
         Not needed for a model that is called with the keyword ``labels=``.
         """
         self._capture.hand_over(target)
+
+    def write(self, target: Tensor, *args: Any, **inputs: Any) -> None:
+        """One write now, without an optimizer: a model in service that meets examples, ``handle.write(y, **batch)``.
+
+        Args:
+            target: as :meth:`labels`; of classes that ``head.add_classes`` has made room for.
+            args, inputs: what the model is called with, in evaluation mode; without labels.
+
+        Raises:
+            InputError: (a ``ValueError``) as ``head.write``, or the model does not call its output layer once.
+        """
+        self.head.write(*self._capture.take(self._model, target, args, inputs))
 
     def remove(self) -> None:
         """End it. The buffers stay with the layer, and a later :func:`attach` without counts goes on from them."""
@@ -184,4 +204,4 @@ def attach(
         linear._buffers.update(before)
         raise
     capture = Capture(head, shift_of(model_or_linear) if shift is None else shift)
-    return Adoption(head, capture, handles + capture.hook(linear, model_or_linear))
+    return Adoption(head, model_or_linear, capture, handles + capture.hook(linear, model_or_linear))

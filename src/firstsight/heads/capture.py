@@ -33,6 +33,7 @@ class Capture:
         self.labels: Tensor | None = None
         self._of_keyword = False  # not handed over
         self._waiting: _Waiting | None = None
+        self._taken: list[tuple[Tensor, Tensor]] | None = None  # under ``take``
 
     def hook(self, linear: nn.Linear, model: nn.Module) -> list[Any]:
         """Hook the layer, and the model around it; returns the handles."""
@@ -51,6 +52,31 @@ class Capture:
         self.head._watch.count("uncalled", self.labels is not None)
         self.labels, self._of_keyword = labels.clone() if isinstance(labels, Tensor) else labels, False
 
+    @torch.no_grad()
+    def take(
+        self, model: nn.Module, target: Tensor, args: tuple[Any, ...], inputs: dict[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        """What goes into the output layer when the model reads inputs in evaluation mode, with the labels that fit."""
+        modes = [(module, module.training) for module in model.modules()]
+        self.hand_over(target)
+        taken: list[tuple[Tensor, Tensor]] = []
+        self._taken = taken
+        try:
+            model.eval()(*args, **inputs)
+        finally:
+            self.labels = self._waiting = self._taken = None
+            for module, training in modes:
+                module.training = training
+        if len(taken) != 1:
+            raise InputError(f"{type(model).__name__} called its output layer {len(taken)} times; expected once.")
+        return taken[0]
+
+    def _deliver(self, output: Tensor, hidden: Tensor, labels: Tensor) -> None:
+        if self._taken is None:
+            self.head.observe(output, hidden, labels)
+        else:
+            self._taken.append((hidden, labels))
+
     @_disable_dynamo
     def before_model(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Take the labels that the model is called with."""
@@ -65,17 +91,19 @@ class Capture:
         if labels is not None and self.head.attached:
             raise InputError(
                 f"{type(model).__name__} was given labels, and the output layer that firstsight.attach found was not "
-                "called. If the layer was replaced since (as resize_token_embeddings does), attach again."
+                "called. If the layer was replaced since (as resize_token_embeddings does): handle.remove(), build the "
+                'optimizer anew, and attach again with counts="trained" and new= the rows that it got.'
             )
         if waiting is not None:
-            self.head.observe(waiting.output, _chosen(waiting, output), waiting.labels)
+            self._deliver(waiting.output, _chosen(waiting, output), waiting.labels)
 
     @_disable_dynamo
-    def after_linear(self, linear: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+    def after_linear(self, linear: nn.Module, args: tuple[Any, ...], *rest: Any) -> None:
         """Observe what goes into the layer, with its labels."""
+        output, kwargs = rest[-1], rest[0] if len(rest) > 1 else {}  # converters copy hooks and forget their keywords
         labels, self.labels = self.labels, None
         learns = linear.training and self.head._learns(output)
-        if not (learns or self.head.is_looking):
+        if not (learns or self.head.is_looking or self._taken is not None):
             return
         if labels is None:
             raise InputError(
@@ -97,7 +125,7 @@ class Capture:
                 f"the output layer's input is {list(hidden.shape)} and the labels are {list(labels.shape)}; expected "
                 f"the same leading dimensions (shift={self.shift}: labels come unshifted)."
             )
-        self.head.observe(output, hidden, labels)
+        self._deliver(output, hidden, labels)
 
     def before_load(
         self, linear: nn.Module, state: dict[str, Any], prefix: str, told: dict[str, Any], *rest: Any

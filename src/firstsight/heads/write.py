@@ -3,7 +3,6 @@
 Shapes: V classes, D features, U classes that occur; [...] stands for any leading dimensions.
 """
 
-import warnings
 import weakref
 from functools import partial
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor
 from torch._compile import _disable_dynamo
 from torch.utils.hooks import unserializable_hook
 
-from firstsight.errors import InputError
+from firstsight.errors import InputError, warn
 from firstsight.functional.checks import as_labels, check_labels, check_rule
 from firstsight.functional.write import move_rows_
 from firstsight.heads.head import REPLACED
@@ -89,10 +88,9 @@ class HebbianWrite(Keeping):
         self._check_finite(hidden, target)
         seen_N = target[target != self.ignore_index]
         if len(seen_N) and self._leaves_alone(seen_N):
-            warnings.warn(
+            warn(
                 "nothing was written: all these classes were seen T times, or are of a trained layer that was taken "
-                'over with counts="trained"; their rows are left to the gradient.',
-                stacklevel=2,
+                'over with counts="trained"; their rows are left to the gradient.'
             )
         self._apply_sums(self._sums(hidden.detach(), target), self.T, training=False)
 

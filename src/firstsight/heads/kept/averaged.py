@@ -87,7 +87,8 @@ class Averaged(Head):
             raise InputError(
                 "this head's counts were averaged with its rows and cut to whole numbers, and the model that they were "
                 "averaged from is gone. Average with use_buffers=False (AveragedModel, WeightAveraging of Lightning), "
-                "which copies buffers; or say how well the classes are known, head.set_counts(...)."
+                "which copies buffers, or save the average while the model lives; or say how well classes are known, "
+                'head.set_counts("trained"), and show it data again before new ones come, head.looking().'
             )
         for name, value in known.items():
             self._kept(name).copy_(value)

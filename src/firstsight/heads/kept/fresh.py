@@ -3,13 +3,12 @@
 Shapes: V classes, D features, U classes that are written.
 """
 
-import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from firstsight.errors import InputError
+from firstsight.errors import InputError, warn
 from firstsight.functional.first_sight import Claims, Sight, first_sight, look
 from firstsight.functional.write import Move
 from firstsight.heads.kept.moments import Moments
@@ -72,12 +71,12 @@ class Looks:
         if self._sight is None or changed or self._sight.row_D.device != weight.device:
             self._sight, self._stamp, self._steps = _look(weight, bias, occurrences_V, moments), stamp, 0
         if self._sight is None:
-            warnings.warn(
+            warn(
                 "a new class is written as the rule 'centered' writes it, and a trained layer would hardly find it. "
                 "Show the layer what it was trained on under `with head.looking():`, then write the example again. "
-                "(It has seen less than 30 steps of training, nothing that differs or nothing finite, or what it saw "
-                "was rounded by a cast of the model.)",
-                stacklevel=2,
+                "(It has seen less than 30 steps of training, nothing that differs or nothing finite; what it saw was "
+                "rounded by a cast of the model; or it was told that its classes are new, and they are trained: "
+                'head.set_counts("trained") first.)'
             )
         return self._sight
 

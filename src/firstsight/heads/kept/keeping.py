@@ -4,14 +4,13 @@ Shapes: V classes, D features, U classes that occur.
 """
 
 import math
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from firstsight.errors import InputError
+from firstsight.errors import InputError, warn
 from firstsight.functional import class_sums
 from firstsight.functional.first_sight import Claims, Sight, first_sight
 from firstsight.heads.kept.fresh import NEW, READY, SHOWN, TAUGHT, TRAINED, check_claims, coming
@@ -97,10 +96,14 @@ class Keeping(Stored):
                 "looking() saw no example. Under it run data through loss, nll or an attached model, with labels."
             )
         if examples < 4 * self.in_features:
-            warnings.warn(
+            warn(
                 f"looking() saw {examples} examples of {self.in_features} features: too few to tell what new classes "
-                "would do. Some thousands are better.",
-                stacklevel=3,
+                "would do. Some thousands are better."
+            )
+        if self._rule.sighted and not self._has_stepped() and not bool((self._kept("fresh") != TRAINED).any()):
+            warn(
+                "this layer was shown data, and all its classes count as those of a layer that starts. If its rows are "
+                'trained, say so first: counts="trained" where it was taken over, or head.set_counts("trained").'
             )
         self._start_moments(sums)
 

@@ -92,6 +92,13 @@ def value_errors(kept: Mapping[str, Tensor]) -> list[str]:
     return found
 
 
+def other_settings(told: dict[str, Any], ours: dict[str, Any], mend: str) -> str:
+    """What to do about a state of another rule, or of another T or gamma."""
+    given, here = (", ".join(f"{name}={value!r}" for name, value in one.items()) for one in (told, ours))
+    other = mend if told["rule"] == ours["rule"] else "take its rows over, from_linear(old.to_linear(), old.counts - 1)"
+    return f"the state was made with {given}, and this head has {here}. Make it with the former; to go on, {other}."
+
+
 def state_errors(
     state_dict: Mapping[str, Any],
     prefix: str,
@@ -119,6 +126,13 @@ def state_errors(
     if rows is None:
         return impossible
     found, name = [], f"{prefix}counts"
+    if name not in state_dict and "fresh" in names:
+        found.append(
+            f'the state has no "{name}", as that of an nn.Linear or a Softmax has none. Load it into one, and take '
+            'that over: HebbianSoftmax.from_linear(linear, "trained"), and firstsight.attach(model, optimizer, '
+            'counts="trained") where the layer stays.'
+        )
+        return found
     if name not in state_dict:
         found.append(
             f'the state has no "{name}", as that of an nn.Linear or a Softmax has none. Say how well its rows are '
@@ -136,11 +150,7 @@ def state_errors(
     if f"{prefix}settings" in state_dict and told is None:
         found.append(f'"{prefix}settings" is damaged or was never filled; the state is not to be trusted.')
     elif told is not None and told != ours:
-        given, here = (", ".join(f"{name}={value!r}" for name, value in one.items()) for one in (told, ours))
-        found.append(
-            f"the state was made with {given}, and this head has {here}. Make the head with the former; or, to go on "
-            f'with its own, del state["{prefix}settings"] before you load it.'
-        )
+        found.append(other_settings(told, ours, f'del state["{prefix}settings"] before you load it'))
     elif getattr(state_dict.get(f"{prefix}moments"), "shape", None) != moments:
         found.append(
             "the state was made with another rule than that of this head, or of another width: make the head with the "

@@ -17,7 +17,16 @@ from firstsight.heads.kept.averaged import Averaged, Kin
 from firstsight.heads.kept.fresh import KEPT, TAUGHT, Looks, check_claims
 from firstsight.heads.kept.known import Counts, known
 from firstsight.heads.kept.moments import no_moments
-from firstsight.heads.kept.state import CLOCK, coded, decoded, known_well, settings_of, state_errors, value_errors
+from firstsight.heads.kept.state import (
+    CLOCK,
+    coded,
+    decoded,
+    known_well,
+    other_settings,
+    settings_of,
+    state_errors,
+    value_errors,
+)
 from firstsight.heads.rules import check_prior, find_rule
 from firstsight.heads.steps.attachment import Pending
 from firstsight.heads.steps.exchange import Group, Sums
@@ -145,7 +154,10 @@ class Stored(Averaged):
         Raises:
             InputError: (a ``ValueError``) they are not as there.
         """
-        self._keep_nothing(*known(self, counts, new))
+        classes, looked = known(self, counts, new), self._kept("counts") is self._settled
+        moments = self._kept("moments") if looked and self._rule.needs != "nothing" else None
+        self._keep_nothing(*classes)
+        self._keep("moments", moments)  # what it has been shown is no less true
         self._looks.forget()
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
@@ -180,7 +192,11 @@ class Stored(Averaged):
         if self._keeper is not self:  # a model's own linear layer, which got its buffers after it was loaded
             loaded = set()
         missing = sorted(own.keys() - loaded) if loaded else []
-        told = decoded(kept["settings"])
+        told, ours = decoded(kept["settings"]), settings_of(self.rule, self.T, self.gamma)
+        if told is not None and told != ours and "settings" not in missing:
+            raise InputError(
+                other_settings(told, ours, "set T and gamma of the head to those, load, and change them then")
+            )
         if missing or told is None:
             raise InputError(
                 f"this head's {', '.join(missing) or 'state'} was never filled: it was loaded from a model that has no "
@@ -188,10 +204,7 @@ class Stored(Averaged):
                 "head.reset_parameters(); or, if its rows are there, say how well its classes are known, "
                 'head.set_counts("trained"), "new" or their occurrences; or load a state.'
             )
-        errors = value_errors(kept)
-        if told != (ours := settings_of(self.rule, self.T, self.gamma)):
-            errors.append(f"its state was made with {told}, and it has {ours}.")
-        if errors:
+        if errors := value_errors(kept):
             raise InputError("this head's state cannot be its own: " + " ".join(errors))
         self._settled = counts
 
@@ -215,15 +228,17 @@ class Stored(Averaged):
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
     ) -> None:
         errors = self.before_load(state_dict, prefix, local_metadata.get("version", 1))
-        rest[-1].extend(errors)  # torch's list of messages
+        if errors:  # torch loads all the same what it can; this head stays as it was
+            rest[-1].extend(errors)  # torch's list of messages
+            return
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
-        if not errors and f"{prefix}counts" in state_dict:
+        if f"{prefix}counts" in state_dict:
             self._settled = self._kept("counts")
 
     def before_load(self, state_dict: dict[str, Any], prefix: str, version: int = 1) -> list[str]:
         """Why the state under ``prefix`` cannot be this layer's; the rows, it is taken, become others."""
         self._looks.forget()
-        self._watch.forget_rows()
+        self._watch.note_loaded()
         if f"{prefix}{self._prefix}counts" in state_dict:  # states of before there were any settings
             state_dict.setdefault(f"{prefix}{self._prefix}settings", self._kept("settings"))
         return state_errors(
@@ -250,4 +265,7 @@ class Stored(Averaged):
     def extra_repr(self) -> str:
         """The sizes and the rule, for ``print``."""
         claims = f", price={self.price}, cap={self.cap}" if self._rule.sighted else ""
+        with suppress(InputError):
+            self._settle()
+        claims += "" if self._kept("counts") is self._settled else ", counts unknown"
         return f"{super().extra_repr()}, T={self.T}, gamma={self.gamma}, rule={self.rule}{claims}"

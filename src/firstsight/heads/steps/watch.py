@@ -3,7 +3,6 @@
 Shapes: U classes that occur, V classes, D features; [...] stands for any leading dimensions.
 """
 
-import warnings
 import weakref
 from collections import Counter
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from firstsight.errors import InputError
+from firstsight.errors import InputError, warn
 from firstsight.heads.steps.exchange import Sums
 from firstsight.heads.steps.optimizers import ENOUGH, survival
 
@@ -52,7 +51,8 @@ _SAID = {
     "nothing new": (
         "ten steps wrote nothing: each class that they saw was seen T times before, or is of a layer that was trained "
         "and taken over. Name the classes that it got since, new=, or add them by add_classes; or give their "
-        "occurrences as counts; or choose a larger T (1 + occurrences are counted, over all epochs)."
+        "occurrences as counts; or choose a larger T (1 + occurrences are counted, over all epochs). Where no class is "
+        "new or rare there is nothing to write, and the layer is a plain one."
     ),
     "few classes": (
         "the loss raises the logit of another class for most labels that this head was given. Are they of this batch, "
@@ -90,7 +90,7 @@ class Watch:
         """Warn, once."""
         if what not in self._said:
             self._said.add(what)
-            warnings.warn(text or _SAID[what], stacklevel=3)
+            warn(text or _SAID[what])
 
     def before_step(
         self, weight: Tensor, optimizer: torch.optim.Optimizer, given: "weakref.ref[Any]", cleared: int, probes: bool
@@ -145,6 +145,10 @@ class Watch:
     def forget_rows(self) -> None:
         """Rows have moved, or are others."""
         self._rows = None
+
+    def note_loaded(self) -> None:
+        """Rows and counts are those of a state."""
+        self._rows, self._trained = None, True
 
     def asks_for_labels(self) -> bool:
         """Whether the labels are still to be compared with what the loss learns from."""
