@@ -159,3 +159,58 @@ def test_logits_that_a_loss_of_ones_own_takes():
     F.cross_entropy(model(**inputs).logits, labels, label_smoothing=0.1).backward()
     optimizer.step()
     assert handle.head.counts.sum() == LABELS + 8
+
+
+@pytest.mark.parametrize("name", ["bert sequence", "llama sequence", "bert tokens", "gpt2 causal"])
+def test_a_model_in_service_is_written_through_the_handle(name):
+    """What is written is what goes into the layer in evaluation mode: the paper's rule shows it."""
+    model = model_of(name)
+    optimizer = sgd(model)
+    handle = firstsight.attach(model, optimizer, counts="new", rule="paper")
+    inputs = batch_of(name, n=2)
+    labels = inputs.pop("labels")
+    model.train()
+    model.config.problem_type = None
+    handle.write(labels, **inputs)
+    assert model.training
+    assert not handle.head._pending
+    rows = rows_of(name, n=2)
+    assert torch.equal(handle.head.counts, counted(name, rows, handle.head.num_classes))
+    hidden = []
+    layer = handle.head._keeper
+    hook = layer.register_forward_pre_hook(lambda _, args: hidden.append(args[0]))
+    with torch.no_grad():
+        model.eval()(**inputs)
+    hook.remove()
+    if name == "bert sequence" and labels[0] != labels[1]:
+        torch.testing.assert_close(handle.head.weight[labels], hidden[0])
+
+
+def test_a_classifier_in_service_meets_a_new_class():
+    model = model_of("bert sequence")
+    optimizer = sgd(model)
+    handle = firstsight.attach(model, optimizer, counts="new")
+    inputs = batch_of("bert sequence")
+    model(**inputs).loss.backward()
+    optimizer.step()
+    handle.head.add_classes(1)
+    assert model.num_labels == model.config.num_labels == model.classifier.out_features == LABELS + 1
+    labels = torch.full((8,), LABELS)
+    handle.write(labels, input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
+    assert model(input_ids=inputs["input_ids"], labels=labels).loss.isfinite()
+    assert handle.head.counts[LABELS] == 9
+
+
+def test_an_attached_layer_is_quantised():
+    from torch.ao.quantization import quantize_dynamic
+
+    model = model_of("bert sequence").eval()
+    optimizer = sgd(model)
+    firstsight.attach(model, optimizer, counts="new")
+    inputs = batch_of("bert sequence")
+    inputs.pop("labels")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        small = quantize_dynamic(model, {torch.nn.Linear})
+        found = small(**inputs).logits
+    assert (found - model(**inputs).logits).abs().max() < 0.05
