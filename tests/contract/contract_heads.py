@@ -7,25 +7,24 @@ import torch
 from torch import nn
 
 from firstsight import HebbianSoftmax, Softmax
+from firstsight.heads.rules import RULES
 
 HEADS: dict[str, Callable[..., nn.Module]] = {"Softmax": Softmax, "HebbianSoftmax": HebbianSoftmax}
 
 
-class Centered(HebbianSoftmax):
-    """A rule that keeps more than counts."""
+def _ruled(rule: str) -> type[HebbianSoftmax]:
+    class Ruled(HebbianSoftmax):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, rule=rule, **options)
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, rule="centered", **options)
-
-
-class Paper(HebbianSoftmax):
-    """A rule that keeps counts alone."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, rule="paper", **options)
+    Ruled.__name__ = Ruled.__qualname__ = f"Ruled_{rule}"  # where pickle looks for it
+    globals()[Ruled.__name__] = Ruled
+    return Ruled
 
 
-MORE = {"HebbianSoftmax-centered": Centered, "HebbianSoftmax-paper": Paper}
+# Every rule of the write; the default is the head itself.
+RULED = {rule: HebbianSoftmax if rule == "sight" else _ruled(rule) for rule in RULES}
+MORE = {f"HebbianSoftmax-{rule}": RULED[rule] for rule in ("centered", "paper")}
 D, V = 5, 9
 
 

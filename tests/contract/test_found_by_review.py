@@ -227,3 +227,26 @@ def test_smoothed_labels_of_few_classes_that_the_layer_is_sure_of(hebbian, class
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 F.cross_entropy(logits, y[: len(part)], label_smoothing=0.1).backward()
+
+
+def test_a_warning_points_at_the_line_that_is_to_be_changed(hebbian):
+    head = hebbian(D, V, dtype=torch.float64)
+    optimizer = sgd(head)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for seed in range(LIMIT):
+            optimizer.zero_grad()
+            head.loss(*batch(seed=seed)).backward()
+            optimizer.step()
+    assert [one.filename for one in said] == [__file__]
+
+
+def test_labels_that_do_not_count_may_be_others():
+    model = nn.Sequential(nn.Linear(D, D), nn.Linear(D, V))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    handle = firstsight.attach(model[1], optimizer, counts="new", ignore_index=0)
+    h, y = batch(dtype=torch.float32)
+    handle.labels(y)
+    F.cross_entropy(model(h), y, ignore_index=0).backward()
+    optimizer.step()
+    assert handle.head.counts.sum() == V + int((y != 0).sum())
