@@ -3,15 +3,17 @@
 from firstsight import functional
 from firstsight._version import __version__
 from firstsight.errors import InputError
-from firstsight.heads import HebbianSoftmax, Softmax
+from firstsight.heads import HebbianSampledSoftmax, HebbianSoftmax, SampledSoftmax, Softmax
 from firstsight.heads.adopted import attach
 from firstsight.memory import MbPA, NeuralCache, score_stream
 
 __all__ = [
+    "HebbianSampledSoftmax",
     "HebbianSoftmax",
     "InputError",
     "MbPA",
     "NeuralCache",
+    "SampledSoftmax",
     "Softmax",
     "__version__",
     "attach",

@@ -6,10 +6,30 @@ from typing import Any
 import torch
 from torch import nn
 
-from firstsight import HebbianSoftmax, Softmax
+from firstsight import HebbianSampledSoftmax, HebbianSoftmax, SampledSoftmax, Softmax
 from firstsight.heads.rules import RULES
 
-HEADS: dict[str, Callable[..., nn.Module]] = {"Softmax": Softmax, "HebbianSoftmax": HebbianSoftmax}
+
+class OfAll(SampledSoftmax):
+    """A sample of all classes: the full softmax."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, samples=10**6, **options)
+
+
+class HebbianOfAll(HebbianSampledSoftmax):
+    """The same, with the write."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, samples=10**6, **options)
+
+
+HEADS: dict[str, Callable[..., nn.Module]] = {
+    "Softmax": Softmax,
+    "HebbianSoftmax": HebbianSoftmax,
+    "SampledSoftmax": OfAll,
+    "HebbianSampledSoftmax": HebbianOfAll,
+}
 
 
 def _ruled(rule: str) -> type[HebbianSoftmax]:

@@ -2,28 +2,35 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from firstsight.heads import HebbianSoftmax, Softmax
+from firstsight.heads import HebbianSampledSoftmax, HebbianSoftmax, SampledSoftmax, Softmax
 from firstsight.heads.rules import RuleName, find_rule
 from firstsight.lab.system.settings import Settings
 
 
 def _softmax(settings: "HeadSettings", width: int, num_classes: int, record: bool) -> Softmax:
+    if settings.samples:
+        return SampledSoftmax(width, num_classes, settings.bias, **_sampled(settings))
     return Softmax(width, num_classes, settings.bias)
 
 
 def _hebbian(settings: "HeadSettings", width: int, num_classes: int, record: bool) -> Softmax:
-    return HebbianSoftmax(
-        width,
-        num_classes,
-        settings.T,
-        settings.gamma,
-        settings.bias,
-        rule=settings.rule,
-        prior_count=settings.prior_count,
-        record=record,
-    )
+    write: dict[str, Any] = {
+        "T": settings.T,
+        "gamma": settings.gamma,
+        "bias": settings.bias,
+        "rule": settings.rule,
+        "prior_count": settings.prior_count,
+        "record": record,
+    }
+    if settings.samples:
+        return HebbianSampledSoftmax(width, num_classes, **write, **_sampled(settings))
+    return HebbianSoftmax(width, num_classes, **write)
+
+
+def _sampled(settings: "HeadSettings") -> dict[str, Any]:
+    return {"samples": settings.samples, "sampler": settings.sampler, "seed": getattr(settings, "seed", 0)}
 
 
 HEADS: dict[str, Callable[["HeadSettings", int, int, bool], Softmax]] = {"softmax": _softmax, "hebbian": _hebbian}
@@ -51,12 +58,19 @@ class HeadSettings(Settings):
     prior_count: float = 10.0
     """hebbian, rule shrinkage: how many examples the prior is worth"""
 
+    samples: int = 0
+    """train on the targets and so many sampled classes; 0: on all. What a run says of training is then of the sampled
+    loss, evaluations are over all classes"""
+    sampler: Literal["log_uniform", "uniform"] = "log_uniform"
+    """how the classes are sampled; log_uniform is for ids by falling frequency, as vocabularies have them"""
+
     def __post_init__(self) -> None:
         """Check every value: names the setting, what was given and what is expected."""
         super().__post_init__()
         self._require("T", self.T >= 1, "1 or more")
         self._require("gamma", 0 <= self.gamma <= 1, "in [0, 1]")
         self._require("prior_count", self.prior_count > 0, "above 0")
+        self._require("samples", self.samples >= 0, "0 for all classes, or how many")
         needs_bias = find_rule(self.rule).moves_bias
         self._require("rule", self.bias or not needs_bias, "bias to be true, for this rule moves it")
 

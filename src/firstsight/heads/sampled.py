@@ -1,0 +1,148 @@
+"""The sampled softmax: trained on a sample of the classes, read with all of them.
+
+Shapes: N tokens, V classes, S sampled classes, D features; [...] stands for any leading dimensions.
+"""
+
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from firstsight.errors import InputError
+from firstsight.functional.sampled import Sampler, class_shares, draw, inclusion, sampled_cross_entropy
+from firstsight.heads.softmax import Softmax
+from firstsight.heads.steps.exchange import Group
+from firstsight.heads.write import HebbianWrite
+
+
+class SampledSoftmax(Softmax):
+    r"""A softmax whose ``loss`` in training is over the targets and S sampled classes; all else is over all V.
+
+    The sample is one for all tokens of a step, of different classes, each there with a known probability that its
+    logit is corrected by: see ``functional.sampled``. It is drawn from (seed, step), so that all processes of a job and
+    a resumed run draw the same; ``step`` counts the steps of the attached optimizer, or, where there is none, the
+    losses. ``nll``, ``log_prob`` and everything in evaluation use all classes.
+
+    Args:
+        in_features, num_classes, bias: as ``Softmax``.
+        samples: S; from V on it is the full softmax. The paper's 8192 (A.5.2).
+        sampler: ``"log_uniform"``, for classes sorted by falling frequency, as vocabularies are here; ``"uniform"``;
+            or occurrences [V].
+        seed: of the draws.
+        options: as ``Softmax``.
+
+    Attributes:
+        step: int64 buffer, part of ``state_dict``.
+
+    Raises:
+        InputError: (a ``ValueError``) as ``Softmax``, samples below 1, or a sampler of no known kind. From ``loss``:
+            label smoothing, which is of all classes.
+    """
+
+    step: Tensor
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *args: Any,
+        samples: int = 8192,
+        sampler: Sampler = "log_uniform",
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
+        if samples < 1:
+            raise InputError(f"samples is {samples}; expected 1 or more classes.")
+        class_shares(sampler, num_classes)
+        super().__init__(in_features, num_classes, *args, **options)
+        self.samples, self.sampler, self.seed = samples, sampler, seed
+        self._table: tuple[Tensor, Tensor] | None = None
+        self._drawn: tuple[int, Tensor] | None = None
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64, device="cpu"))
+
+    def reset_parameters(self) -> None:
+        """Start afresh, the draws too."""
+        super().reset_parameters()
+        if "step" in self._buffers:
+            self.step = torch.zeros_like(self.step, device="cpu")
+
+    def inclusion(self) -> Tensor:
+        """The probability of each class to be in a sample, [V] float64."""
+        return self._tables()[0]
+
+    def sample(self) -> Tensor:
+        """The classes of this step's sample, [S] int64 in rising order."""
+        step, table = int(self.step), self._tables()
+        if self._drawn is None or self._drawn[0] != step:
+            self._drawn = step, draw(table[0], self.seed, step)
+        return self._drawn[1]
+
+    def _tables(self) -> tuple[Tensor, Tensor]:
+        if self._table is None or len(self._table[0]) != self.num_classes:
+            of_V = inclusion(class_shares(self.sampler, self.num_classes), min(self.samples, self.num_classes))
+            self._table, self._drawn = (of_V, of_V.log()), None
+        return self._table
+
+    def _cross_entropy(
+        self, hidden: Tensor, target: Tensor, reduction: str, nll_out: Tensor | None = None, **options: Any
+    ) -> Tensor:
+        learns = self.training and torch.is_grad_enabled() and reduction == "mean"
+        if not learns or self.samples >= self.num_classes:
+            return super()._cross_entropy(hidden, target, reduction, nll_out, **options)
+        if options.get("label_smoothing"):
+            raise InputError("label_smoothing is a term over all classes, of which a sampled softmax has not the sum.")
+        bias: Tensor | None = self.bias
+        if (prior_V := options.get("prior")) is not None:
+            bias = prior_V.to(self.weight) if bias is None else bias + prior_V.to(self.weight)
+        sample, log_V = self.sample().to(hidden.device), self._tables()[1].to(hidden.device)
+        loss, each = sampled_cross_entropy(
+            hidden,
+            self.weight,
+            target,
+            bias,
+            sample,
+            log_V,
+            ignore_index=self.ignore_index,
+            compute_dtype=self.compute_dtype,
+            class_weight=options.get("class_weight"),
+        )
+        if nll_out is not None:
+            nll_out.copy_(each)
+        if not self._attached:
+            self.step += 1
+        return loss
+
+    def _hooks(
+        self, optimizer: torch.optim.Optimizer, given: "weakref.ref[Any]", group: Group, after: int
+    ) -> list[Any]:
+        head = weakref.ref(self)
+
+        def count(*_: Any) -> None:
+            if (alive := head()) is not None:
+                alive.step += 1
+
+        return [*super()._hooks(optimizer, given, group, after), optimizer.register_step_post_hook(count)]
+
+    def add_classes(self, n: int) -> None:
+        """As :meth:`Softmax.add_classes`; where the sampler is occurrences, those of the new classes are 0."""
+        super().add_classes(n)
+        if isinstance(self.sampler, Tensor):
+            self.sampler = torch.cat([self.sampler, self.sampler.new_zeros(n)])
+
+    def _keep_classes(self, kept: Tensor, parameters: list[Any], optimizers: list[torch.optim.Optimizer]) -> None:
+        super()._keep_classes(kept, parameters, optimizers)
+        if isinstance(self.sampler, Tensor):
+            self.sampler = self.sampler[kept.to(self.sampler.device)]
+
+    def extra_repr(self) -> str:
+        """The sizes and the sampler, for ``print``."""
+        kind = "occurrences" if isinstance(self.sampler, Tensor) else self.sampler
+        return f"{super().extra_repr()}, samples={self.samples}, sampler={kind}"
+
+
+class HebbianSampledSoftmax(HebbianWrite, SampledSoftmax):
+    """A :class:`SampledSoftmax` that writes, as :class:`HebbianSoftmax` does: every class of the batch, sampled or not.
+
+    Arguments, attributes and errors of both.
+    """
