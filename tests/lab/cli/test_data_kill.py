@@ -40,7 +40,8 @@ def stop(folder: Path, number: signal.Signals, shards: int, seconds: float) -> t
         time.sleep(0.005)
     time.sleep(seconds)
     os.kill(process.pid, number)
-    return (process.wait(timeout=60), process.communicate()[1])
+    _, err = process.communicate(timeout=120)  # which reads on, where a full pipe would let nobody end
+    return process.returncode, err
 
 
 def assert_undisturbed(folder: Path, place: Path) -> None:
