@@ -5,7 +5,6 @@ Needs transformers, which the package itself does not.
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
@@ -63,6 +62,4 @@ class FirstSight(TrainerCallback):
             head.attach(optimizer)
 
     def _adopt(self, model: nn.Module) -> None:
-        self._model, settings = model, dict(self._settings)
-        optimizer: torch.optim.Optimizer | None = None
-        self._handle = firstsight.attach(model, optimizer, **settings)
+        self._model, self._handle = model, firstsight.attach(model, None, **self._settings)

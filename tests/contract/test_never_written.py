@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from contract_heads import D, V, attached, batch, drawn, same, sgd, steps_of
+from put_in import Sam
 from torch import nn
 
 from firstsight import HebbianSoftmax
@@ -31,38 +32,6 @@ def test_an_optimizer_whose_step_clears_the_gradients(hebbian):
         heads.append(head)
     assert same(*heads)
     assert heads[0].counts.sum() == V + 4 * 12
-
-
-class Sam(torch.optim.Optimizer):
-    """The usual one of two steps, with the optimizer that steps inside."""
-
-    def __init__(self, params, base, rho=0.05, **options):
-        super().__init__(params, {"rho": rho, **options})
-        self.base_optimizer = base(self.param_groups, **options)
-        self.param_groups = self.base_optimizer.param_groups
-
-    @torch.no_grad()
-    def first_step(self):
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                self.state[parameter]["old"] = parameter.detach().clone()
-                parameter.add_(parameter.grad, alpha=group["rho"])
-        self.zero_grad()
-
-    @torch.no_grad()
-    def second_step(self):
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                parameter.copy_(self.state[parameter]["old"])
-        self.base_optimizer.step()
-        self.zero_grad()
-
-    @torch.no_grad()
-    def step(self, closure=None):
-        closure = torch.enable_grad()(closure)
-        self.first_step()
-        closure()
-        self.second_step()
 
 
 def train_sam(head, sam, steps, closure=False):

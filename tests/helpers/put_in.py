@@ -131,3 +131,9 @@ class Sam(torch.optim.Optimizer):
             p.copy_(self.state[p]["was"])
         self.base_optimizer.step()
         self.zero_grad()
+
+    @torch.no_grad()
+    def step(self, closure):
+        self.first_step()
+        torch.enable_grad()(closure)()
+        self.second_step()

@@ -17,6 +17,29 @@ def flatten(hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return hidden.reshape(-1, hidden.shape[-1]), target.reshape(-1)
 
 
+def counted(hidden: Tensor, target: Tensor, num_classes: int, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Activations [N, D] and labels [N] of the tokens that count, and which of all they are, as bool.
+
+    Raises:
+        InputError: a label that counts is not in [0, V).
+    """
+    h_ND, y_N = flatten(hidden, target)
+    keep_N = y_N != ignore_index
+    h_ND, y_N = h_ND[keep_N], y_N[keep_N]
+    if len(y_N):
+        check_range(int(y_N.min()), int(y_N.max()), num_classes, ignore_index)
+    return h_ND, y_N, keep_N
+
+
+def product_dtype(hidden: Tensor, weight: Tensor, asked: torch.dtype | None) -> torch.dtype:
+    """Of the matrix products: what is asked for, else that of autocast, else the tensors' own."""
+    if asked is not None:
+        return asked
+    device = hidden.device.type
+    own = torch.promote_types(hidden.dtype, weight.dtype)
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else own
+
+
 def as_labels(target: Tensor) -> Tensor:
     """Labels of any integer dtype as int64; what is no integer stays, and is refused by ``check_shapes``."""
     if not isinstance(target, Tensor):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from firstsight.errors import InputError
-from firstsight.functional.checks import IGNORE_INDEX, as_labels, check_range, check_shapes, flatten
+from firstsight.functional.checks import IGNORE_INDEX, as_labels, check_shapes, counted, product_dtype
 from firstsight.functional.tiled import nll_per_token, nll_sum
 
 
@@ -71,17 +71,10 @@ def linear_cross_entropy(
     if nll_out is not None and nll_out.shape != target.shape:
         raise InputError(f"nll_out is {list(nll_out.shape)}; expected {list(target.shape)}, one value for each target.")
     _check_weighting(class_weight, label_smoothing, weight.shape[0])
-    device = hidden.device.type
-    if compute_dtype is None:
-        own = torch.promote_types(hidden.dtype, weight.dtype)
-        compute_dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else own
-    h_ND, y_N = flatten(hidden, target)
-    keep_N = y_N != ignore_index
-    h_ND, kept_N = h_ND[keep_N], y_N[keep_N]
-    if len(kept_N):
-        check_range(int(kept_N.min()), int(kept_N.max()), weight.shape[0], ignore_index)
+    compute_dtype = product_dtype(hidden, weight, compute_dtype)
+    h_ND, kept_N, keep_N = counted(hidden, target, weight.shape[0], ignore_index)
     weighting = _Weighting(weight, kept_N, class_weight, label_smoothing)
-    with torch.autocast(device, enabled=False):
+    with torch.autocast(hidden.device.type, enabled=False):
         of = nll_per_token if reduction == "none" else nll_sum
         loss, nll_N = of(h_ND, weight, bias, kept_N, compute_dtype, weighting.share_N, weighting.even_V)
     if nll_out is not None:

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from firstsight.errors import InputError
-from firstsight.functional.checks import IGNORE_INDEX, as_labels, check_range, check_shapes, flatten
+from firstsight.functional.checks import IGNORE_INDEX, as_labels, check_shapes, counted, product_dtype
+from firstsight.functional.cross_entropy import _check_weighting, _spread, _Weighting
 
 Sampler: TypeAlias = Literal["log_uniform", "uniform"] | Tensor
 
@@ -124,24 +125,16 @@ def sampled_cross_entropy(
     """
     target = as_labels(target)
     check_shapes(hidden, weight, target)
-    device = hidden.device.type
-    if compute_dtype is None:
-        own = torch.promote_types(hidden.dtype, weight.dtype)
-        compute_dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else own
-    h_ND, y_N = flatten(hidden, target)
-    keep_N = y_N != ignore_index
-    h_ND, kept_N = h_ND[keep_N], y_N[keep_N]
-    if len(kept_N):
-        check_range(int(kept_N.min()), int(kept_N.max()), weight.shape[0], ignore_index)
-    with torch.autocast(device, enabled=False):
+    _check_weighting(class_weight, 0.0, weight.shape[0])
+    compute_dtype = product_dtype(hidden, weight, compute_dtype)
+    h_ND, kept_N, keep_N = counted(hidden, target, weight.shape[0], ignore_index)
+    weighting = _Weighting(weight, kept_N, class_weight, 0.0)
+    with torch.autocast(hidden.device.type, enabled=False):
         sum_dtype = torch.promote_types(compute_dtype, torch.float32)
         offset_V = -log_inclusion.to(sum_dtype) if bias is None else bias.to(sum_dtype) - log_inclusion.to(sum_dtype)
         z_NS = (h_ND.to(compute_dtype) @ weight[sample].to(compute_dtype).t()).to(sum_dtype) + offset_V[sample]
         z_NS = z_NS.masked_fill(sample == kept_N[:, None], -torch.inf)
         z_N = (h_ND.to(sum_dtype) * weight[kept_N].to(sum_dtype)).sum(1) + offset_V[kept_N]
         loss_N = torch.logaddexp(z_NS.logsumexp(1), z_N) - z_N
-        share_N = torch.ones_like(loss_N) if class_weight is None else class_weight.detach().to(sum_dtype)[kept_N]
-        divisor = share_N.sum()
-        mean = (loss_N * share_N).sum() / torch.where(divisor > 0, divisor, 1.0)
-    each = loss_N.detach().new_zeros(keep_N.shape).masked_scatter(keep_N, loss_N.detach())
-    return mean, each.view(target.shape)
+        total = (loss_N if weighting.share_N is None else loss_N * weighting.share_N).sum()
+    return total / weighting.divisor(), _spread(loss_N.detach(), keep_N, target)

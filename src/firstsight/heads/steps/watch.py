@@ -134,7 +134,8 @@ class Watch:
         """Note some of the rows that are about to be written."""
         if self._steps <= _STEPS:
             rows = sums[0][sums[0] >= 0][:_ROWS]
-            self._rows = rows, weight.detach()[rows], weight.detach()[rows]
+            before_UD = weight.detach()[rows]
+            self._rows = rows, before_UD, before_UD
 
     def sampled(self, weight: Tensor) -> None:
         """And what they are now."""
