@@ -39,6 +39,14 @@ def test_what_is_not_finite_is_never_written(hebbian, bad):
     assert same(head, reference)
 
 
+def test_activations_that_cannot_be_added_up_are_refused_in_service(hebbian):
+    head = hebbian(D, V, dtype=torch.float64)
+    before = copy.deepcopy(head.state_dict())
+    with pytest.raises(InputError, match="some too large to add up"):
+        head.write(torch.full((2, D), 1e308, dtype=torch.float64), torch.tensor([3, 3]))
+    assert all(torch.equal(value, before[name]) for name, value in head.state_dict().items())
+
+
 def test_sums_that_overflow_are_left_out(hebbian):
     head, optimizer = attached(hebbian)
     h, y = batch()

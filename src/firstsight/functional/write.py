@@ -105,7 +105,7 @@ def hebbian_update_(
     means = class_means(hidden.to(dtype), target, ignore_index=ignore_index)
     if len(means[0]):
         check_range(int(means[0][0]), int(means[0][-1]), weight.shape[0], ignore_index)
-    _check_finite(hidden, target, means[1], ignore_index)
+    check_finite(hidden, target, means[1], ignore_index)
 
     def move(_: Tensor, rows_UD: Tensor, means_UD: Tensor, before_U: Tensor, __: Tensor) -> tuple[Tensor, None]:
         rate_U = hebbian_rate(before_U, T=T, gamma=gamma, dtype=dtype)
@@ -114,9 +114,9 @@ def hebbian_update_(
     move_rows_(weight, None, counts, means, move, T=T)
 
 
-def _check_finite(hidden: Tensor, target: Tensor, means_UD: Tensor, ignore_index: int) -> None:
-    """Raise InputError if an activation that counts is NaN or infinite, which its class's mean then is too."""
-    if bool(means_UD.isfinite().all()):
+def check_finite(hidden: Tensor, target: Tensor, sums_UD: Tensor, ignore_index: int) -> None:
+    """Raise InputError if an activation that counts is NaN or infinite, which its class's sum or mean then is too."""
+    if bool(sums_UD.isfinite().all()):
         return
     bad = ~hidden.isfinite().all(-1) & (target != ignore_index)
     which = f"{int(bad.sum()):,} with NaN or infinity" if bool(bad.any()) else "some too large to add up"

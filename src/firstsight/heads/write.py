@@ -14,7 +14,7 @@ from torch.utils.hooks import unserializable_hook
 
 from firstsight.errors import InputError, warn
 from firstsight.functional.checks import as_labels, check_labels, check_rule
-from firstsight.functional.write import move_rows_
+from firstsight.functional.write import check_finite, move_rows_
 from firstsight.heads.head import REPLACED
 from firstsight.heads.kept.fresh import NEW, TAUGHT, TRAINED, note_written_, sighted
 from firstsight.heads.kept.keeping import Keeping
@@ -85,14 +85,15 @@ class HebbianWrite(Keeping):
         self._settle()
         target = as_labels(target)
         check_labels(hidden, self.weight, target, self.ignore_index)
-        self._check_finite(hidden, target)
+        sums = self._sums(hidden.detach(), target)
+        check_finite(hidden, target, sums[1], self.ignore_index)
         seen_N = target[target != self.ignore_index]
         if len(seen_N) and self._leaves_alone(seen_N):
             warn(
                 "nothing was written: all these classes were seen T times, or are of a trained layer that was taken "
                 'over with counts="trained"; their rows are left to the gradient.'
             )
-        self._apply_sums(self._sums(hidden.detach(), target), self.T, training=False)
+        self._apply_sums(sums, self.T, training=False)
 
     def observe(self, output: Tensor, hidden: Tensor, target: Tensor) -> None:
         """For a loss computed elsewhere: if backward reaches ``output``, the next step writes (hidden, target).
@@ -116,8 +117,9 @@ class HebbianWrite(Keeping):
         target = as_labels(target)
         check_labels(hidden, self.weight, target, self.ignore_index)
         if self._seen is not None:
-            self._check_finite(hidden, target)
-            self._seen = [merge([*self._seen, self._sums(hidden.detach(), target)])]
+            sums = self._sums(hidden.detach(), target)
+            check_finite(hidden, target, sums[1], self.ignore_index)
+            self._seen = [merge([*self._seen, sums])]
             return
         sums = self._finite_sums(hidden.detach(), target)
         labels = None

@@ -107,10 +107,6 @@ class Keeping(Stored):
             )
         self._start_moments(sums)
 
-    def _check_finite(self, hidden: Tensor, target: Tensor) -> None:
-        if not bool(hidden[target != self.ignore_index].isfinite().all()):
-            raise InputError("hidden holds NaN or infinity; what is written into rows has to be finite.")
-
     def _nothing(self) -> Sums:
         return self._sums(self.weight.detach()[:0], self._kept("counts")[:0])
 
