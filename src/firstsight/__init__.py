@@ -3,11 +3,20 @@
 from firstsight import functional
 from firstsight._version import __version__
 from firstsight.errors import InputError
-from firstsight.heads import HebbianSampledSoftmax, HebbianSoftmax, SampledSoftmax, Softmax
+from firstsight.heads import (
+    AdaptiveSoftmax,
+    HebbianAdaptiveSoftmax,
+    HebbianSampledSoftmax,
+    HebbianSoftmax,
+    SampledSoftmax,
+    Softmax,
+)
 from firstsight.heads.adopted import attach
 from firstsight.memory import MbPA, NeuralCache, score_stream
 
 __all__ = [
+    "AdaptiveSoftmax",
+    "HebbianAdaptiveSoftmax",
     "HebbianSampledSoftmax",
     "HebbianSoftmax",
     "InputError",

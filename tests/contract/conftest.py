@@ -2,13 +2,19 @@
 
 import pytest
 import torch
-from contract_heads import HEADS, MORE, RULED
+from contract_heads import FLAT, HEADS, MORE, RULED
 
 
 @pytest.fixture(params=HEADS | MORE)
 def make(request):
     """A head class."""
     return (HEADS | MORE)[request.param]
+
+
+@pytest.fixture(params=FLAT)
+def flat(request):
+    """A head class whose rows are one matrix."""
+    return FLAT[request.param]
 
 
 @pytest.fixture(autouse=True)

@@ -4,9 +4,17 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from firstsight import HebbianSampledSoftmax, HebbianSoftmax, SampledSoftmax, Softmax
+from firstsight import (
+    AdaptiveSoftmax,
+    HebbianAdaptiveSoftmax,
+    HebbianSampledSoftmax,
+    HebbianSoftmax,
+    SampledSoftmax,
+    Softmax,
+)
 from firstsight.heads.rules import RULES
 
 
@@ -29,6 +37,8 @@ HEADS: dict[str, Callable[..., nn.Module]] = {
     "HebbianSoftmax": HebbianSoftmax,
     "SampledSoftmax": OfAll,
     "HebbianSampledSoftmax": HebbianOfAll,
+    "AdaptiveSoftmax": AdaptiveSoftmax,
+    "HebbianAdaptiveSoftmax": HebbianAdaptiveSoftmax,
 }
 
 
@@ -45,6 +55,7 @@ def _ruled(rule: str) -> type[HebbianSoftmax]:
 # Every rule of the write; the default is the head itself.
 RULED = {rule: HebbianSoftmax if rule == "sight" else _ruled(rule) for rule in RULES}
 MORE = {f"HebbianSoftmax-{rule}": RULED[rule] for rule in ("centered", "paper")}
+FLAT = {name: make for name, make in (HEADS | MORE).items() if issubclass(make, Softmax)}  # one [V, D] of rows
 D, V = 5, 9
 
 
@@ -56,9 +67,30 @@ def batch(shape: Any = (12,), v: int = V, dtype: torch.dtype = torch.float64, se
 
 def drawn(head: nn.Module) -> nn.Module:
     """The same head with a bias that is not 0."""
-    if head.bias is not None:
-        nn.init.normal_(head.bias)
+    for name, parameter in head.named_parameters():
+        if name.endswith("bias"):
+            nn.init.normal_(parameter)
     return head
+
+
+def rows(head: nn.Module) -> torch.Tensor:
+    """The rows of its classes, of one that has clusters those of the first."""
+    return next(head.parameters())
+
+
+def plain_logits(head: nn.Module, h: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+    """Logits [..., V] of activations and the head's parameters, by torch alone; of clusters log p, as the head's."""
+    if issubclass(type(head), Softmax):
+        return F.linear(h, *parameters)
+    named = dict(zip([name for name, _ in head.named_parameters()], parameters, strict=True))
+    first = F.linear(h, named["first.weight"], named.get("first.bias")).log_softmax(-1)
+    K = len(head.tails)
+    parts = [first[..., : first.shape[-1] - K]]
+    for k in range(K):
+        h_k = h @ named[f"tails.{k}.projection"].t()
+        own = F.linear(h_k, named[f"tails.{k}.softmax.weight"], named.get(f"tails.{k}.softmax.bias"))
+        parts.append(own.log_softmax(-1) + first[..., first.shape[-1] - K + k, None])
+    return torch.cat(parts, -1)
 
 
 def step(head: nn.Module, optimizer: torch.optim.Optimizer, seed: int = 0, dtype: torch.dtype = torch.float64):

@@ -101,8 +101,8 @@ def test_off_the_meta_device_there_is_nothing_in_it(hebbian):
 
 
 @pytest.mark.parametrize("how", ["weight_norm", "old weight_norm", "spectral_norm", "prune"])
-def test_a_weight_that_is_computed_is_refused(make, how):
-    head = make(D, V)
+def test_a_weight_that_is_computed_is_refused(flat, how):
+    head = flat(D, V)
     optimizer = sgd(head)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

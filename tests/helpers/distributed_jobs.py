@@ -5,11 +5,15 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from firstsight import HebbianSoftmax
+from firstsight import HebbianAdaptiveSoftmax, HebbianSampledSoftmax, HebbianSoftmax
 from firstsight.heads.kept.fresh import SHOWN
 
 STEPS, D, V = 20, 5, 11
 RULE = {"T": 6, "gamma": 0.1}
+OTHERS = {  # what may stand in place of a rule of the full softmax
+    "adaptive": lambda *sizes, **options: HebbianAdaptiveSoftmax(*sizes, cutoffs=(3, 7), div_value=2, **options),
+    "sampled": lambda *sizes, **options: HebbianSampledSoftmax(*sizes, samples=6, sampler="uniform", **options),
+}
 
 
 class Model(nn.Module):
@@ -17,10 +21,14 @@ class Model(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.body = nn.Linear(4, D, dtype=torch.float64)
-        self.head = HebbianSoftmax(D, num_classes, dtype=torch.float64, rule=rule, **RULE)
+        make, rule = (OTHERS[rule], "paper") if rule in OTHERS else (HebbianSoftmax, rule)
+        self.head = make(D, num_classes, dtype=torch.float64, rule=rule, **RULE)
 
     def forward(self, x, y):
-        return self.head.nll(torch.tanh(self.body(x)), y).sum()
+        h = torch.tanh(self.body(x))
+        if isinstance(self.head, HebbianSampledSoftmax):  # whose loss alone is of a sample
+            return self.head.loss(h, y) * len(y)
+        return self.head.nll(h, y).sum()
 
 
 def share(step, rank, micro=0):
@@ -94,6 +102,16 @@ def ddp_shrinkage(rank, ranks):
 def ddp_sight(rank, ranks):
     """Rows and activations together, and classes that came to a trained head, whose rows every rank finds by itself."""
     return ddp(rank, ranks, micros=2, rule="sight")
+
+
+def ddp_adaptive(rank, ranks):
+    """Clusters that a rank may have no token of."""
+    return ddp(rank, ranks, micros=2, rule="adaptive")
+
+
+def ddp_sampled(rank, ranks):
+    """All ranks draw the same classes."""
+    return ddp(rank, ranks, rule="sampled")
 
 
 def ddp_newcomers(rank, ranks):
@@ -257,6 +275,8 @@ EVERYWHERE = (
     ddp_accumulating,
     ddp_shrinkage,
     ddp_sight,
+    ddp_adaptive,
+    ddp_sampled,
     ddp_newcomers,
     last_rank_is_silent,
     overflow_on_one_rank,

@@ -105,3 +105,12 @@ def check_range(lowest: int, highest: int, num_classes: int, ignore_index: int) 
             f"target holds the label {lowest if lowest < 0 else highest}; expected 0 to {num_classes - 1} "
             f"(num_classes = {num_classes}), or {ignore_index} for what does not count."
         )
+
+
+def check_class_weight(class_weight: Tensor, num_classes: int) -> None:
+    """Raise InputError unless there is a number of 0 or more for each of the classes."""
+    if class_weight.shape != (num_classes,) or not class_weight.is_floating_point() or bool((class_weight < 0).any()):
+        raise InputError(
+            f"the class weights are {list(class_weight.shape)} of {class_weight.dtype}; expected [{num_classes}] "
+            "numbers, each 0 or more, one for each row of weight."
+        )

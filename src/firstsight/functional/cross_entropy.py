@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from firstsight.errors import InputError
-from firstsight.functional.checks import IGNORE_INDEX, as_labels, check_shapes, counted, product_dtype
+from firstsight.functional.checks import (
+    IGNORE_INDEX,
+    as_labels,
+    check_class_weight,
+    check_shapes,
+    counted,
+    product_dtype,
+)
 from firstsight.functional.tiled import nll_per_token, nll_sum
 
 
@@ -110,13 +117,8 @@ class _Weighting:
 def _check_weighting(class_weight: Tensor | None, label_smoothing: float, num_classes: int) -> None:
     if not 0 <= label_smoothing <= 1:
         raise InputError(f"label_smoothing is {label_smoothing}; expected a share in [0, 1], like 0.1.")
-    if class_weight is None:
-        return
-    if class_weight.shape != (num_classes,) or not class_weight.is_floating_point() or bool((class_weight < 0).any()):
-        raise InputError(
-            f"the class weights are {list(class_weight.shape)} of {class_weight.dtype}; expected [{num_classes}] "
-            "numbers, each 0 or more, one for each row of weight."
-        )
+    if class_weight is not None:
+        check_class_weight(class_weight, num_classes)
 
 
 def _spread(nll_N: Tensor, keep_N: Tensor, target: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from abc import abstractmethod
 from typing import Any, NamedTuple, Self, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from firstsight.errors import InputError
@@ -98,6 +99,10 @@ class Head(nn.Module):
     def _own_counts(self) -> Tensor | None:
         """How often each class has occurred, [V], where the head counts."""
         return None
+
+    def embedding(self, tokens: Tensor) -> Tensor:
+        """The rows [..., D] of classes [...]: an input embedding that is tied to the layer."""
+        return F.embedding(tokens, self.weight)
 
     @property
     def in_features(self) -> int:

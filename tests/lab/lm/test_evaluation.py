@@ -22,12 +22,12 @@ TEXT = np.random.default_rng(0).integers(0, V, 101, dtype=np.uint32)
 COUNTS = np.array([10_001, 10_000, 9_999, 1_000, 999, 100, 99, 1, 0, 0, 5, 50_000, 500])
 
 
-class PlainHead(nn.Module):
+class PlainHead(Softmax):
     """The reference head: a softmax, whole."""
 
     def __init__(self, in_features: int, num_classes: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(num_classes, in_features).uniform_(-2, 2))
+        super().__init__(in_features, num_classes, bias=False)
+        nn.init.uniform_(self.weight, -2, 2)
         self.largest = 0
 
     def nll(self, h: Tensor, y: Tensor) -> Tensor:

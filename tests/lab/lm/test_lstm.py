@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
 from firstsight.errors import InputError
+from firstsight.heads import Softmax
 from firstsight.lab.lm.config import Config
 from firstsight.lab.lm.lstm import LanguageModel, head_width, num_parameters
 
@@ -21,12 +22,12 @@ SHAPES = [
 ]
 
 
-class PlainHead(nn.Module):
+class PlainHead(Softmax):
     """Just enough of a head."""
 
     def __init__(self, in_features: int, num_classes: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(num_classes, in_features).uniform_(-0.5, 0.5))
+        super().__init__(in_features, num_classes, bias=False)
+        nn.init.uniform_(self.weight, -0.5, 0.5)
 
 
 def small(**changes: object) -> LanguageModel:
@@ -48,7 +49,7 @@ def reference(model: LanguageModel, tokens_BS: Tensor) -> tuple[Tensor, Tensor, 
         H = model.lstm[0].hidden_size
         h, c, row = [torch.zeros(H).double() for _ in model.lstm], [torch.zeros(H).double() for _ in model.lstm], []
         for token in tokens:
-            y = model.embedding_weight[token]
+            y = (model.head.weight if model.embedding is None else model.embedding)[token]
             y = y if model.projection is None else model.projection @ y
             for n, layer in enumerate(model.lstm):
                 from_x, from_h = layer.weight_ih_l0 @ y, layer.weight_hh_l0 @ h[n]
@@ -142,7 +143,7 @@ def test_start_values(norm: bool) -> None:
         if not norm:
             assert not layer.bias_hh_l0.any()
             assert not layer.bias_hh_l0.requires_grad
-    assert 0.2 < model.embedding_weight.abs().max() <= 0.25
+    assert 0.2 < model.embedding.abs().max() <= 0.25
     torch.testing.assert_close(model.projection.t() @ model.projection, torch.eye(16) * 24 / 4, rtol=0, atol=1e-5)
     assert model.projection.square().mean().sqrt().item() == pytest.approx(0.5)
 
@@ -169,8 +170,8 @@ def test_dropout_acts_in_training_only() -> None:
 def test_a_copy_stays_tied(through: object) -> None:
     model = small()
     twin = through(model)  # type: ignore[operator]
-    assert twin.embedding_weight is twin.head.weight
-    assert twin.embedding_weight is not model.head.weight
+    assert twin.embedding is None
+    assert twin.head.weight is not model.head.weight
     assert num_parameters(twin) == num_parameters(model)
     tokens_BS = torch.randint(V, (2, 3))
     assert torch.equal(twin(tokens_BS)[0], model(tokens_BS)[0])

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from firstsight.errors import InputError, warn
@@ -125,6 +126,11 @@ class Keeping(Stored):
     def _check_not_looking(self) -> None:
         if self.is_looking:
             raise InputError("the layer is under looking(); add or remove classes before or after it.")
+
+    def embedding(self, tokens: Tensor) -> Tensor:
+        """As :meth:`Softmax.embedding`; with ``record`` without what was written into the rows."""
+        rows = super().embedding(tokens)
+        return rows - F.embedding(tokens, self._kept("written")) if self._record else rows
 
     def _own_counts(self) -> Tensor:
         return self._kept("counts") - 1

@@ -73,9 +73,9 @@ def evaluate(
         InputError: ``counts`` is not as long as the vocabulary, or the text cannot be read: see ``Text``.
     """
     start = time.perf_counter()
-    if len(counts) != len(model.embedding_weight):
+    if len(counts) != model.num_types:
         raise InputError(
-            f"counts has {len(counts):,} entries but the model knows {len(model.embedding_weight):,} types. "
+            f"counts has {len(counts):,} entries but the model knows {model.num_types:,} types. "
             "Give the counts of the vocabulary that the model was trained with."
         )
     nll_N = token_nll(model, tokens, eos_id=eos_id, streams=streams, progress=progress)

@@ -42,7 +42,8 @@ class LanguageModel(nn.Module):
         x = \mathrm{dropout}(E[w]) P^\top, \qquad y, (h, c) = \mathrm{LSTM}(x, (h, c)), \qquad \mathrm{hidden} = y P
 
     with the embedding :math:`E` [V, embedding] and one projection :math:`P` [H, D] for both ways; without it, P
-    is left out. A tied model has no embedding of its own: E *is* ``head.weight``, so a Hebbian write reaches it too.
+    is left out. A tied model has no embedding of its own: E *is* ``head.weight``, so a Hebbian write reaches it too. Of
+    an adaptive softmax it is what the rows are in the activations' space, ``AdaptiveSoftmax.embedding``.
 
     The settings are those of the paper's sweep (appendix A.1); the projection and the count of the parameters come
     from secondary sources. Our decisions:
@@ -69,9 +70,9 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.head = head
         width, expected = config.embedding, (vocab_size, head_width(config))
-        if tuple(self.head.weight.shape) != expected:
+        if (found := (self.head.num_classes, self.head.in_features)) != expected:
             raise InputError(
-                f"the head's weight is {list(self.head.weight.shape)}, but the model needs [vocabulary, width] = "
+                f"the head's weight is {list(found)}, but the model needs [vocabulary, width] = "
                 f"{list(expected)}. Make the head with in_features={expected[1]}, num_classes={expected[0]}."
             )
         self.embedding = None if config.tied else nn.Parameter(torch.empty(vocab_size, width))
@@ -86,9 +87,9 @@ class LanguageModel(nn.Module):
             nn.init.orthogonal_(self.projection, gain=math.sqrt(max(config.hidden, width)) / 2)
 
     @property
-    def embedding_weight(self) -> Tensor:
-        """E [V, embedding]; of a tied model the very ``head.weight``."""
-        return self.head.weight if self.embedding is None else self.embedding
+    def num_types(self) -> int:
+        """V."""
+        return int(self.head.num_classes)
 
     def forward(self, tokens_BS: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Read tokens and give the head's inputs.
@@ -101,13 +102,11 @@ class LanguageModel(nn.Module):
             hidden [B, S, ``head_width(config)``], and the state after the last step, (h, c), each [L, B, H].
             The state is part of the graph: detach it where no gradient should flow into earlier sequences.
         """
-        y_BSH = F.embedding(tokens_BS, self.embedding_weight)
-        if self.embedding is None and (written_VD := getattr(self.head, "written", None)) is not None:
-            y_BSH = y_BSH - F.embedding(tokens_BS, written_VD)
-        y_BSH = self.dropout(y_BSH)
+        E = self.embedding
+        y_BSH = self.dropout(self.head.embedding(tokens_BS) if E is None else F.embedding(tokens_BS, E))
         if self.projection is not None:
             y_BSH = y_BSH @ self.projection.t()
-        h, c, dtype = [], [], self.embedding_weight.dtype
+        h, c, dtype = [], [], next(self.parameters()).dtype
         if state is not None:  # which lightning-fabric casts on its way in, as it does inputs
             state = state[0].to(dtype), state[1].to(dtype)
         for i, layer in enumerate(self.lstm):

@@ -113,7 +113,7 @@ class Text:
 
     def __post_init__(self) -> None:
         """Check that the model can read it so."""
-        check_tokens(self.tokens, len(self.model.embedding_weight), self.streams, self.size)
+        check_tokens(self.tokens, self.model.num_types, self.streams, self.size)
 
     def edges(self) -> np.ndarray:
         """[B + 1]: where each stream begins, and the end."""
@@ -134,7 +134,7 @@ class Text:
 
     def _segments(self, last: int) -> Iterator[Segment]:
         size = self.size or max(1, BLOCK // self.streams)
-        edges, device = self.edges(), self.model.embedding_weight.device
+        edges, device = self.edges(), next(self.model.parameters()).device
         starts_B1, ends_B1 = edges[:-1, None], edges[1:, None]
         borders = sorted({0, last, *(int(start) for start in self.starts if 0 < start < last)})
         state: State | None = None

@@ -4,18 +4,30 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from firstsight.heads import HebbianSampledSoftmax, HebbianSoftmax, SampledSoftmax, Softmax
+from firstsight.errors import InputError
+from firstsight.heads import (
+    AdaptiveSoftmax,
+    HebbianAdaptiveSoftmax,
+    HebbianSampledSoftmax,
+    HebbianSoftmax,
+    SampledSoftmax,
+    Softmax,
+)
 from firstsight.heads.rules import RuleName, find_rule
 from firstsight.lab.system.settings import Settings
 
+Layer: TypeAlias = Softmax | AdaptiveSoftmax
 
-def _softmax(settings: "HeadSettings", width: int, num_classes: int, record: bool) -> Softmax:
+
+def _softmax(settings: "HeadSettings", width: int, num_classes: int, record: bool) -> Layer:
+    if settings.cutoffs:
+        return AdaptiveSoftmax(width, num_classes, settings.bias, cutoffs=settings.edges())
     if settings.samples:
         return SampledSoftmax(width, num_classes, settings.bias, **_sampled(settings))
     return Softmax(width, num_classes, settings.bias)
 
 
-def _hebbian(settings: "HeadSettings", width: int, num_classes: int, record: bool) -> Softmax:
+def _hebbian(settings: "HeadSettings", width: int, num_classes: int, record: bool) -> Layer:
     write: dict[str, Any] = {
         "T": settings.T,
         "gamma": settings.gamma,
@@ -24,6 +36,8 @@ def _hebbian(settings: "HeadSettings", width: int, num_classes: int, record: boo
         "prior_count": settings.prior_count,
         "record": record,
     }
+    if settings.cutoffs:
+        return HebbianAdaptiveSoftmax(width, num_classes, **write, cutoffs=settings.edges())
     if settings.samples:
         return HebbianSampledSoftmax(width, num_classes, **write, **_sampled(settings))
     return HebbianSoftmax(width, num_classes, **write)
@@ -33,7 +47,7 @@ def _sampled(settings: "HeadSettings") -> dict[str, Any]:
     return {"samples": settings.samples, "sampler": settings.sampler, "seed": getattr(settings, "seed", 0)}
 
 
-HEADS: dict[str, Callable[["HeadSettings", int, int, bool], Softmax]] = {"softmax": _softmax, "hebbian": _hebbian}
+HEADS: dict[str, Callable[["HeadSettings", int, int, bool], Layer]] = {"softmax": _softmax, "hebbian": _hebbian}
 
 if TYPE_CHECKING:
     HeadName: TypeAlias = str
@@ -63,6 +77,9 @@ class HeadSettings(Settings):
     loss, evaluations are over all classes"""
     sampler: Literal["log_uniform", "uniform"] = "log_uniform"
     """how the classes are sampled; log_uniform is for ids by falling frequency, as vocabularies have them"""
+    cutoffs: str = ""
+    """adaptive softmax: the first class of each narrower cluster, such as 2000,10000; auto: a fifteenth and a fifth of
+    the classes; empty: the full softmax"""
 
     def __post_init__(self) -> None:
         """Check every value: names the setting, what was given and what is expected."""
@@ -71,11 +88,26 @@ class HeadSettings(Settings):
         self._require("gamma", 0 <= self.gamma <= 1, "in [0, 1]")
         self._require("prior_count", self.prior_count > 0, "above 0")
         self._require("samples", self.samples >= 0, "0 for all classes, or how many")
+        self._require(
+            "cutoffs", not (self.cutoffs and self.samples), "none beside samples, which are of the full softmax"
+        )
+        self.edges()
         needs_bias = find_rule(self.rule).moves_bias
         self._require("rule", self.bias or not needs_bias, "bias to be true, for this rule moves it")
 
+    def edges(self) -> list[int] | None:
+        """Where the clusters of an adaptive softmax begin; None: where it has them by itself."""
+        if self.cutoffs in ("", "auto"):
+            return None
+        try:
+            return [int(edge) for edge in self.cutoffs.split(",")]
+        except ValueError:
+            raise InputError(
+                f"cutoffs is {self.cutoffs!r}; expected auto, or whole numbers that rise, with commas: 2000,10000."
+            ) from None
 
-def make_head(settings: HeadSettings, width: int, num_classes: int, *, record: bool = False) -> Softmax:
+
+def make_head(settings: HeadSettings, width: int, num_classes: int, *, record: bool = False) -> Layer:
     """The output layer of these settings, freshly started; torch's random state decides its weights.
 
     Heads of all kinds take the same numbers from the generator, so that those of one seed start alike.
