@@ -170,7 +170,7 @@ class AdaptiveSoftmax(Clusters):
         for tail, start, end in self._tails():
             own = (tokens >= start) & (tokens < end)
             rows = tail.softmax.embedding(tokens[own] - start) @ tail.projection
-            x = torch.where(own[..., None], torch.zeros_like(x).masked_scatter(own[..., None], rows), x)
+            x = torch.where(own[..., None], torch.zeros_like(x).masked_scatter(own[..., None], rows.to(x.dtype)), x)
         return x
 
 

@@ -28,7 +28,10 @@ class Rows:
     def __init__(self, head: Any, hidden: Tensor) -> None:
         weight, bias = getattr(head, "weight", None), getattr(head, "bias", None)
         if not isinstance(weight, Tensor) or weight.ndim != 2:
-            raise InputError(f"{type(head).__name__} has no weight [num_classes, features]; give an output layer.")
+            raise InputError(
+                f"{type(head).__name__} has no weight [num_classes, features]; give an output layer whose rows are one "
+                "matrix, which those of an adaptive softmax are not."
+            )
         if weight.shape[1] != hidden.shape[-1] or weight.device != hidden.device:
             raise InputError(
                 f"hidden is {hidden.shape[-1]} wide on {hidden.device}, but the layer's weight is "

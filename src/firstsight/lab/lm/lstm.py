@@ -91,6 +91,20 @@ class LanguageModel(nn.Module):
         """V."""
         return int(self.head.num_classes)
 
+    @property
+    def rows(self) -> Tensor:
+        """``head.weight`` [V, D].
+
+        Raises:
+            InputError: the head is an adaptive softmax, whose rows are of several widths.
+        """
+        if not isinstance(weight := getattr(self.head, "weight", None), Tensor):
+            raise InputError(
+                f"this needs the rows of one matrix, and those of a {type(self.head).__name__} are of several widths. "
+                "Use a run that was trained without --cutoffs."
+            )
+        return weight
+
     def forward(self, tokens_BS: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Read tokens and give the head's inputs.
 

@@ -144,7 +144,7 @@ def tune(
     with reading(model):
         segments = list(text)
     for done, writing in enumerate(grid, start=1):
-        rows = WrittenRows(head.weight, head.bias, counts, writing, moments)
+        rows = WrittenRows(model.rows, head.bias, counts, writing, moments)
         nll_N = read(text, {"adapted": Written(rows)}, segments=segments)["adapted"]
         table.append({**dataclasses.asdict(writing), **found(nll_N)})
         if progress is not None:

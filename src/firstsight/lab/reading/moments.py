@@ -13,7 +13,7 @@ from firstsight.lab.lm.reader import Text, reading
 
 def measure_moments(model: LanguageModel, tokens: np.ndarray, *, eos_id: int) -> Moments:
     """Moments of the activations over a text, and of the rows of their targets, as the rules of the write use them."""
-    weight = model.head.weight
+    weight = model.rows
     D = weight.shape[1]
     moments = torch.zeros(1 + 2 * D, 1 + D, dtype=torch.float64, device=weight.device)  # see Moments
     text = Text(model, tokens, eos_id)

@@ -71,8 +71,8 @@ def newborn(model: LanguageModel, counts: np.ndarray, offset: float = 0.0) -> Ne
         raise InputError(f"offset is {offset}; expected a finite number of nats.")
     seen = np.flatnonzero(counts)
     rarest = seen[np.argsort(counts[seen], kind="stable")][: max(1, round(len(seen) * RAREST))]
-    chosen = torch.from_numpy(rarest).to(model.head.weight.device)
-    rows = model.head.weight.detach()[chosen]
+    chosen = torch.from_numpy(rarest).to(model.rows.device)
+    rows = model.rows.detach()[chosen]
     base, norm = rows.mean(0), float((rows - rows.mean(0)).norm(dim=1).median())
     bias = 0.0 if model.head.bias is None else float(model.head.bias.detach()[chosen].mean())
     return Newborn(base, norm, bias + offset)
@@ -114,7 +114,7 @@ def open_nll(
         segments: those of ``closed(ids)``, in blocks as ``writing`` has them, if they were formed before.
         model, counts, eos_id, moments, progress: as :func:`firstsight.lab.reading.writing.adapted_nll`.
     """
-    V = len(model.head.weight)
+    V = len(model.rows)
     inputs = closed(ids, V, unk_id)
     first_N = first_sights(ids)
     early_N = (ids >= V) & (first_N // writing.block == np.arange(len(ids)) // writing.block)
@@ -195,7 +195,7 @@ def open_results(
     known: dict[str, Any] = {"counts": vocabulary.counts, "unk_id": vocabulary.unk_id, "eos_id": eos_id}
     known |= {"moments": moments, "segments": segments}
     unk_N = token_nll(model, inputs, eos_id=eos_id)
-    rows = WrittenRows(model.head.weight, model.head.bias, vocabulary.counts, writing, moments)
+    rows = WrittenRows(model.rows, model.head.bias, vocabulary.counts, writing, moments)
     written_N = read(text, {"written": Written(rows)}, segments=segments)["written"]
     nll = {
         "closed": closed_nll(unk_N, ids, V),
@@ -234,7 +234,7 @@ def _open_rows(
     model: LanguageModel, counts: np.ndarray, classes: int, writing: Writing, start: Newborn, moments: Moments | None
 ) -> WrittenRows:
     """The rows of the model, and behind them those that wait for new words."""
-    V, weight = len(model.head.weight), model.head.weight.detach()
+    V, weight = len(model.rows), model.rows.detach()
     K = max(0, classes - V)
     generator = torch.Generator("cpu").manual_seed(start.seed)
     random_KD = torch.randn(K, weight.shape[1], generator=generator, dtype=torch.float64, device="cpu")

@@ -272,5 +272,5 @@ def adapted_nll(
         [N] float32, in nats.
     """
     text = block_text(model, tokens, writing, eos_id=eos_id, starts=starts)
-    rows = WrittenRows(model.head.weight, model.head.bias, counts, writing, moments)
+    rows = WrittenRows(model.rows, model.head.bias, counts, writing, moments)
     return read(text, {"adapted": Written(rows)}, progress=progress)["adapted"]
