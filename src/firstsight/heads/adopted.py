@@ -37,6 +37,7 @@ class _AdoptedHead(HebbianSoftmax):
         new: Classes,
         *,
         rule: str | None,
+        objective: str | None,
         T: float | None,
         gamma: float | None,
         **settings: Any,
@@ -51,6 +52,7 @@ class _AdoptedHead(HebbianSoftmax):
         told = None if settings_before is None else decoded(settings_before)
         if told is not None and rule in (None, told["rule"]):
             rule, T, gamma = told["rule"], told["T"] if T is None else T, told["gamma"] if gamma is None else gamma
+            objective = told["objective"] if objective is None else objective
         counts_V, fresh_V = known(linear, counts if goes_on is None else goes_on - 1, new)
         before = {name: linear._buffers.pop(self._prefix + name, None) for name in ("moments", *KEPT)}
         if goes_on is not None and (was_V := before["fresh"]) is not None and was_V.shape == fresh_V.shape:
@@ -58,7 +60,8 @@ class _AdoptedHead(HebbianSoftmax):
         # not submodules: parameters and buffers stay the model's alone
         self.__dict__["_linear"], self.__dict__["_model"] = linear, model
         sizes, has_bias = (linear.in_features, linear.out_features), linear.bias is not None
-        super().__init__(*sizes, T, gamma, has_bias, rule=rule or "sight", device="meta", **settings)
+        settings |= {"rule": rule or "sight", "objective": objective or "l2"}
+        super().__init__(*sizes, T, gamma, has_bias, device="meta", **settings)
         self._take_over(linear)
         self._keep_nothing(counts_V, fresh_V)
         if settings_before is not None:
@@ -150,6 +153,7 @@ def attach(
     T: float | None = None,
     gamma: float | None = None,
     rule: str | None = None,
+    objective: str | None = None,
     prior_count: float = 10.0,
     price: float = 1.0,
     cap: float | None = None,
@@ -179,6 +183,7 @@ def attach(
         rule: as :class:`HebbianSoftmax`; None: "sight", or that which the layer was attached with before. Rules that
             need running moments keep them in a buffer ``firstsight_moments``, and "sight" which classes are new in
             ``firstsight_fresh``.
+        objective: as :class:`HebbianSoftmax`; None: "l2", or that which the layer was attached with before.
         T, gamma, prior_count, price, cap: as :class:`HebbianSoftmax`.
 
     Returns:
@@ -193,7 +198,7 @@ def attach(
         raise InputError(f"shift is {shift}; expected 0 or more: logits at position t predict label t + shift.")
     linear = output_layer(model_or_linear)
     drop_dead(linear, model_or_linear)
-    settings: dict[str, Any] = {"T": T, "gamma": gamma, "rule": rule}
+    settings: dict[str, Any] = {"T": T, "gamma": gamma, "rule": rule, "objective": objective}
     settings |= {"prior_count": prior_count, "price": price, "cap": cap, "ignore_index": ignore_index}
     before = dict(linear._buffers)
     try:

@@ -35,6 +35,10 @@ class HebbianSoftmax(HebbianWrite, Softmax):
             public re-implementation (the paper has 10 for Omniglot).
         gamma: smallest rate of the write, in [0, 1]. None: 0.02, and 0.01 for the paper's rule (0.1 for Omniglot).
         rule: one of ``firstsight.heads.rules.RULES``.
+        objective: which loss of the row a write is one gradient step on, equation (7) of the paper: ``"l2"``, which
+            makes the rules what they are; ``"softmax"``, the example's own cross entropy; ``"inner_product"``. See
+            ``firstsight.heads.objectives``, and ``functional.inner_step_`` for the equations. For softmax the layer
+            keeps a step's examples until it is taken, and computes their probabilities anew with the rows after it.
         prior_count: kappa of the rule "shrinkage": how many examples its prior is worth.
         price: of the rule "sight": what an activation that trained classes lose to a new one costs, in those that it
             wins. More of it makes new classes claim less.
@@ -49,7 +53,8 @@ class HebbianSoftmax(HebbianWrite, Softmax):
         weight: [V, D] parameter. Where it is tied to an input embedding, the write reaches that too.
         bias: [V] parameter or None; only trained, but by rules that are calibrated and, at a first sight, by "sight".
         counts: [V] int64 buffer, part of ``state_dict``: 1 + occurrences in training.
-        settings: buffer, part of ``state_dict``: rule, T and gamma, which a head of others refuses, and a clock.
+        settings: buffer, part of ``state_dict``: rule, objective, T and gamma, which a head of others refuses, and a
+            clock.
         moments: buffer of rules that use the activations' mean, [1 + D], or covariance, [1 + D, 1 + D], or that with
             the rows too, [1 + 2D, 1 + D]: see ``Moments``.
         fresh: [V] uint8 buffer of the rule "sight": 0 a class of a layer that learns, 1 one that came to a trained
@@ -58,6 +63,7 @@ class HebbianSoftmax(HebbianWrite, Softmax):
         written: [V, D] buffer, with ``record``.
 
     Raises:
-        InputError: (a ``ValueError``) a size below 1, T <= 0, gamma outside [0, 1], a rule of no known name, a
-            prior_count or price <= 0, a cap outside (0, 1], or no bias for a rule that moves it.
+        InputError: (a ``ValueError``) a size below 1, T <= 0, gamma outside [0, 1], a rule or an objective of no
+            known name, an objective that the rule does not have, a prior_count or price <= 0, a cap outside (0, 1], or
+            no bias for a rule that moves it.
     """

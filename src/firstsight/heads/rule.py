@@ -6,7 +6,9 @@ its activations in the batch, n their number, c its count before the batch, :mat
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,6 +16,9 @@ from torch import Tensor
 from firstsight.functional import hebbian_rate
 from firstsight.functional.write import Move
 from firstsight.heads.kept.moments import ROUNDING, Moments, Needs
+
+# Classes [U] -> the mean of their activations [U, D], each weighted by its surprise 1 - p, and the mean surprise [U].
+Gated: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -89,14 +94,20 @@ class Rule:
             x_ND = torch.linalg.solve(moments.covariance().to(x_ND), x_ND.t()).t()
         return x_ND
 
-    def moving(self, *, gamma: float, prior_count: float, moments: Moments | None) -> Move:
-        """The whole write of a step, for ``functional.write.move_rows_``; arguments as of its parts."""
+    def moving(self, *, gamma: float, prior_count: float, moments: Moments | None, gated: Gated | None = None) -> Move:
+        """The whole write of a step, for ``functional.write.move_rows_``; arguments as of its parts.
+
+        ``gated``: of the objective softmax, what to write in place of the means, and for how much that counts.
+        """
 
         def moved(
             classes_U: Tensor, rows_UD: Tensor, means_UD: Tensor, before_U: Tensor, occurrences_U: Tensor
         ) -> tuple[Tensor, Tensor | None]:
             settings = {"gamma": gamma, "prior_count": prior_count}
             rate_U = self.rate(before_U, occurrences_U, **settings, dtype=means_UD.dtype)
+            if gated is not None:
+                means_UD, share_U = gated(classes_U)
+                rate_U = rate_U * share_U
             return self.move(rows_UD, self.prepare(means_UD, moments), rate_U, moments)
 
         return moved

@@ -144,5 +144,15 @@ class SampledSoftmax(Softmax):
 class HebbianSampledSoftmax(HebbianWrite, SampledSoftmax):
     """A :class:`SampledSoftmax` that writes, as :class:`HebbianSoftmax` does: every class of the batch, sampled or not.
 
-    Arguments, attributes and errors of both.
+    Arguments, attributes and errors of both, and InputError for ``objective="softmax"``: it needs the probability of
+    each example among all V classes after each step, a forward pass of the full softmax, which a sample is there to
+    avoid; and among the sampled ones alone it would be another objective.
     """
+
+    def __init__(self, *args: Any, objective: str = "l2", **options: Any) -> None:
+        if objective == "softmax":
+            raise InputError(
+                "objective is 'softmax', whose step needs each example's probability among all classes, and this head "
+                "samples them so as not to compute that. Take HebbianSoftmax, or the objective l2 or inner_product."
+            )
+        super().__init__(*args, objective=objective, **options)

@@ -18,7 +18,8 @@ from firstsight.functional.write import check_finite, move_rows_
 from firstsight.heads.head import REPLACED
 from firstsight.heads.kept.fresh import NEW, TAUGHT, TRAINED, note_written_, sighted
 from firstsight.heads.kept.keeping import Keeping
-from firstsight.heads.steps.attachment import Handle
+from firstsight.heads.objectives import without_surprise
+from firstsight.heads.steps.attachment import Handle, Seen
 from firstsight.heads.steps.exchange import Group, Sums, exchange, is_shared, merge
 from firstsight.heads.steps.optimizers import holds
 from firstsight.heads.steps.watch import LIMIT, Watch
@@ -38,7 +39,8 @@ class HebbianWrite(Keeping):
 
         In a job of several processes (``torch.distributed`` is initialised) the write uses the class sums of all
         ranks and is the same, bit for bit, on each. It is a collective: every rank must step as often as the others,
-        though it need not have seen anything. Sent is, a rank, as many rows of D as the rank with most classes has.
+        though it need not have seen anything. Sent is, a rank, as many rows of D as the rank with most classes has; of
+        2 D + 1 where the objective is softmax, for which each rank looks at its own examples after the step.
 
         Args:
             optimizer: the one that holds ``weight``. ``add_classes`` grows its state too.
@@ -93,7 +95,8 @@ class HebbianWrite(Keeping):
                 "nothing was written: all these classes were seen T times, or are of a trained layer that was taken "
                 'over with counts="trained"; their rows are left to the gradient.'
             )
-        self._apply_sums(sums, self.T, training=False)
+        seen = Seen(sums, self._examples(hidden.detach(), target))
+        self._apply_sums(self._of_step([seen], self.T, training=False), self.T, training=False)
 
     def observe(self, output: Tensor, hidden: Tensor, target: Tensor) -> None:
         """For a loss computed elsewhere: if backward reaches ``output``, the next step writes (hidden, target).
@@ -121,12 +124,12 @@ class HebbianWrite(Keeping):
             check_finite(hidden, target, sums[1], self.ignore_index)
             self._seen = [merge([*self._seen, sums])]
             return
-        sums = self._finite_sums(hidden.detach(), target)
+        seen = self._finite(hidden.detach(), target)
         labels = None
         if output.shape == (*target.shape, self.num_classes) and self._watch.asks_for_labels():
             labels = target.clone()
         # Remembered when the backward pass gets here, so that a loss that is only looked at leaves no trace.
-        output.register_hook(lambda grad: self._remember(sums, grad, labels))  # type: ignore[no-untyped-call]
+        output.register_hook(lambda grad: self._remember(seen, grad, labels))  # type: ignore[no-untyped-call]
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] of activations [..., D]."""
@@ -165,25 +168,27 @@ class HebbianWrite(Keeping):
         self.observe(result, hidden, target)
         return result
 
-    def _remember(self, sums: Sums, grad: Tensor, labels: Tensor | None) -> None:
+    def _remember(self, seen: Seen, grad: Tensor, labels: Tensor | None) -> None:
         if not self._attached:
             return
         batched = torch._C._functorch.is_batchedtensor(grad)  # by is_grads_batched: there is no one gradient to ask
         if labels is not None and self._watch.asks_for_labels() and not batched:
             self._watch.compare_labels(grad, labels, self.ignore_index)
-        self._pending.remember(self.weight, sums)
+        self._pending.remember(self.weight, seen)
         if self._pending.cleared >= LIMIT and not self._stepping:  # as a closure does in a step, time and again
             self._watch.say("unstepped")
 
-    def _finite_sums(self, hidden: Tensor, target: Tensor) -> Sums:
-        """The sums of what is finite, and warn of the rest."""
+    def _finite(self, hidden: Tensor, target: Tensor) -> Seen:
+        """What is finite of it, and warn of the rest."""
         sums = self._sums(hidden, target)
-        if bool(sums[1].isfinite().all()):
-            return sums
-        self._watch.say("not finite")
-        finite = hidden.isfinite().all(-1)
-        sums = self._sums(hidden.where(finite[..., None], 0), target.where(finite, self.ignore_index))
-        return sums if bool(sums[1].isfinite().all()) else self._nothing()  # too large to be added up
+        if not bool(sums[1].isfinite().all()):
+            self._watch.say("not finite")
+            finite = hidden.isfinite().all(-1)
+            hidden, target = hidden.where(finite[..., None], 0), target.where(finite, self.ignore_index)
+            sums = self._sums(hidden, target)
+            if not bool(sums[1].isfinite().all()):  # too large to be added up
+                return Seen(self._nothing())
+        return Seen(sums, self._examples(hidden, target))
 
     def _hooks(
         self, optimizer: torch.optim.Optimizer, given: "weakref.ref[Any]", group: Group, after: int
@@ -230,9 +235,9 @@ class HebbianWrite(Keeping):
         if self._moves and not pending:
             self._watch.count("unseen")
         if is_shared(group):
-            sums = exchange(merge(pending or [self._nothing()]), skipped, group)
+            sums = exchange(self._of_step([] if skipped else pending, T, training=True), skipped, group)
         elif pending and not skipped:
-            sums = merge(pending)
+            sums = self._of_step(pending, T, training=True)
         else:
             return
         self._looks.stepped()
@@ -246,12 +251,13 @@ class HebbianWrite(Keeping):
     @torch.no_grad()
     def _apply_sums(self, sums: Sums, T: float, *, training: bool) -> None:
         """The write of a step's class sums: every write, of whatever rule, comes through here."""
+        sums, gated = without_surprise(sums, self.in_features) if self.objective == "softmax" else (sums, None)
         with torch.autocast(self.weight.device.type, enabled=False):
             written_U, sight = self._look(sums[0], T, training) if self._rule.sighted else (sums[0], None)
             unchanged = self._looks.keep(self.weight, self.bias)
             (classes_U, sums_UD, occurrences_U), moments = self._take_in(sums, training)
             before_UD = self.weight[classes_U] if self._record else None
-            move = self._rule.moving(gamma=self.gamma, prior_count=self.prior_count, moments=moments)
+            move = self._rule.moving(gamma=self.gamma, prior_count=self.prior_count, moments=moments, gated=gated)
             if self._rule.sighted:
                 kept = self._kept("fresh"), self._biases(), self._claims()
                 move = sighted(move, sight, *kept, lifted=self.bias is None, training=training)

@@ -14,9 +14,12 @@ from torch import Tensor, nn
 from firstsight.errors import InputError, warn
 from firstsight.functional import class_sums
 from firstsight.functional.first_sight import Claims, Sight, first_sight
+from firstsight.functional.inner_step import check_surprise, surprise
 from firstsight.heads.kept.fresh import NEW, READY, SHOWN, TAUGHT, TRAINED, check_claims, coming
 from firstsight.heads.kept.moments import Moments, no_moments, with_second_moment
 from firstsight.heads.kept.stored import Stored
+from firstsight.heads.objectives import with_surprise
+from firstsight.heads.steps.attachment import Seen, together
 from firstsight.heads.steps.exchange import Group, Sums, exchange, is_shared
 
 
@@ -117,6 +120,39 @@ class Keeping(Stored):
         if self._rule.needs in ("nothing", "mean"):
             return sums
         return with_second_moment(sums, hidden[target != self.ignore_index])
+
+    def _examples(self, hidden: Tensor, target: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
+        """Copies of those that the write has yet to look at one by one, after the optimizer's step; else none."""
+        if self.objective != "softmax":
+            return ()
+        keep = target != self.ignore_index
+        return ((hidden[keep].to(torch.promote_types(self.weight.dtype, torch.float32)), target[keep]),)
+
+    @torch.no_grad()
+    def _of_step(self, parts: list[Seen], T: float, *, training: bool) -> Sums:
+        """The sums of all that was seen since the last step; of the objective softmax ``with_surprise``.
+
+        The rows are those that the optimizer has just made. Only examples whose class is still written are looked at.
+        """
+        seen = together([Seen(self._nothing()), *parts]) if len(parts) != 1 else parts[0]
+        if self.objective != "softmax":
+            return seen.sums
+        nothing = self._examples(self.weight[:0], self._kept("counts")[:0])
+        h_ND, y_N = (torch.cat(part) for part in zip(*nothing, *seen.examples, strict=True))
+        g_N, written_N = h_ND.new_zeros(len(y_N)), self._kept("counts")[y_N] < T
+        with torch.autocast(h_ND.device.type, enabled=False):
+            nll_N = super()._cross_entropy(h_ND[written_N], y_N[written_N], "none")  # type: ignore[safe-super]
+        g_N[written_N] = surprise(nll_N).to(g_N.dtype)
+        sums = with_surprise(seen.sums, h_ND, y_N, g_N)
+        if not training:
+            check_surprise(sums[1])
+        elif not bool(sums[1].isfinite().all()):
+            self._watch.say("not finite")
+            h_ND, y_N, g_N = (part[g_N.isfinite()] for part in (h_ND, y_N, g_N))
+            sums = with_surprise(self._sums(h_ND, y_N), h_ND, y_N, g_N)
+            if not bool(sums[1].isfinite().all()):  # too large to be added up
+                sums = with_surprise(self._nothing(), h_ND[:0], y_N[:0], g_N[:0])
+        return sums
 
     @property
     def is_looking(self) -> bool:

@@ -18,17 +18,22 @@ from firstsight.heads.kept.fresh import COUNTED
 # in every dtype that a model is cast to. Where models are averaged bytes stay what they are, and the mean of bits that
 # differ is neither 0 nor 1. The clock's round is a prime, so that no usual stride of averaging stands still in it.
 _LENGTH, _ROUND, CLOCK = 128, 65_521, tuple(2**bit for bit in range(16))
+_FIRST = {"objective": "l2"}  # what a state means that does not say it
 _FAR = 2**62  # of a T that is no count: more than a class is ever seen
 
 
-def settings_of(rule: str, T: float, gamma: float) -> dict[str, Any]:
-    """What a state says of a rule, as plain numbers."""
-    return {"rule": rule, "T": int(T) if float(T).is_integer() else float(T), "gamma": float(gamma)}
+def settings_of(rule: str, T: float, gamma: float, objective: str) -> dict[str, Any]:
+    """What a state says of a rule, as plain numbers and names."""
+    T = int(T) if float(T).is_integer() else float(T)
+    return {"rule": rule, "T": T, "gamma": float(gamma), "objective": objective}
 
 
-def coded(rule: str, T: float, gamma: float, device: torch.device | str | None = None) -> Tensor:
-    """Rule, T and gamma as one tensor, which safetensors and ``save_pretrained`` keep like any buffer."""
-    code = json.dumps(settings_of(rule, T, gamma)).encode()
+def coded(settings: Mapping[str, Any], device: torch.device | str | None = None) -> Tensor:
+    """``settings_of`` a rule as one tensor, which safetensors and ``save_pretrained`` keep like any buffer.
+
+    An objective of "l2" is not named, so that states are what they were before there were others.
+    """
+    code = json.dumps({name: value for name, value in settings.items() if value != _FIRST.get(name)}).encode()
     return torch.tensor([0.0] * len(CLOCK) + [*code.ljust(_LENGTH - len(CLOCK))], dtype=torch.float32, device=device)
 
 
@@ -47,8 +52,8 @@ def is_averaged(settings: Tensor) -> bool:
 def decoded(settings: Tensor) -> dict[str, Any] | None:
     """What ``coded`` was given; None if the tensor is none of its, as memory that nobody has written to."""
     try:
-        told = json.loads(bytes(round(value) for value in settings[len(CLOCK) :].tolist()))
-        return {name: told[name] for name in ("rule", "T", "gamma")}
+        told = _FIRST | json.loads(bytes(round(value) for value in settings[len(CLOCK) :].tolist()))
+        return {name: told[name] for name in ("rule", "T", "gamma", "objective")}
     except (ValueError, TypeError, KeyError, OverflowError):
         return None
 
@@ -92,10 +97,11 @@ def value_errors(kept: Mapping[str, Tensor]) -> list[str]:
     return found
 
 
-def other_settings(told: dict[str, Any], ours: dict[str, Any], mend: str) -> str:
-    """What to do about a state of another rule, or of another T or gamma."""
+def other_settings(told: Mapping[str, Any], ours: Mapping[str, Any], mend: str) -> str:
+    """What to do about a state of another rule or objective, or of another T or gamma."""
     given, here = (", ".join(f"{name}={value!r}" for name, value in one.items()) for one in (told, ours))
-    other = mend if told["rule"] == ours["rule"] else "take its rows over, from_linear(old.to_linear(), old.counts - 1)"
+    same = all(told[name] == ours[name] for name in ("rule", "objective"))
+    other = mend if same else "take its rows over, from_linear(old.to_linear(), old.counts - 1)"
     return f"the state was made with {given}, and this head has {here}. Make it with the former; to go on, {other}."
 
 
@@ -106,15 +112,13 @@ def state_errors(
     *,
     num_classes: int,
     names: Sequence[str],
-    rule: str,
-    T: float,
-    gamma: float,
+    ours: Mapping[str, Any],
     record: bool,
     moments: torch.Size | None,
     version: int,
     newest: int,
 ) -> list[str]:
-    """Why a head of these settings cannot take over the entries that begin with ``prefix``; empty if it can.
+    """Why a head of the settings ``ours`` cannot take over the entries that begin with ``prefix``; empty if it can.
 
     Also where strict=False: trained rows with counts of 1 would be overwritten one by one, unseen. ``of_kept`` is a
     second prefix, of what the head keeps.
@@ -136,7 +140,7 @@ def state_errors(
     if name not in state_dict:
         found.append(
             f'the state has no "{name}", as that of an nn.Linear or a Softmax has none. Say how well its rows are '
-            f'known before you load it: state["{name}"] = torch.full(({num_classes},), {known_well(T)}) '
+            f'known before you load it: state["{name}"] = torch.full(({num_classes},), {known_well(ours["T"])}) '
             f"leaves them to the gradient, the occurrences in training + 1 is what the rule would have counted, "
             f"and ones let the next sight of a class overwrite its row."
         )
@@ -146,7 +150,6 @@ def state_errors(
         grow = f", or call add_classes({more}) before you load it" if more > 0 else ""
         found.append(f"the state is of {len(rows)} classes, the head of {num_classes}. Make it of {len(rows)}{grow}.")
     told = decoded(state_dict[f"{prefix}settings"]) if f"{prefix}settings" in state_dict else None
-    ours = settings_of(rule, T, gamma)
     if f"{prefix}settings" in state_dict and told is None:
         found.append(f'"{prefix}settings" is damaged or was never filled; the state is not to be trusted.')
     elif told is not None and told != ours:

@@ -27,6 +27,7 @@ from firstsight.heads.kept.state import (
     state_errors,
     value_errors,
 )
+from firstsight.heads.objectives import stepping
 from firstsight.heads.rules import check_prior, find_rule
 from firstsight.heads.steps.attachment import Pending
 from firstsight.heads.steps.exchange import Group, Sums
@@ -55,13 +56,15 @@ class Stored(Averaged):
         bias: bool = True,
         *,
         rule: str = "sight",
+        objective: str = "l2",
         prior_count: float = 10.0,
         price: float = 1.0,
         cap: float | None = None,
         record: bool = False,
         **options: Any,
     ) -> None:
-        self.rule, self._rule = rule, find_rule(rule)
+        self.rule, self.objective = rule, objective
+        self._rule = stepping(find_rule(rule), rule, objective)
         self.T = self._rule.T if T is None else T
         self.gamma = self._rule.gamma if gamma is None else gamma
         self.prior_count, self.price, self.cap = prior_count, price, cap
@@ -108,7 +111,7 @@ class Stored(Averaged):
                 never has is new.
             new: classes that a trained layer got since, such as the tokens after ``resize_token_embeddings``.
             T, gamma: as the class.
-            options: ``rule``, ``price``, ``cap`` and ``prior_count``, as the class.
+            options: ``rule``, ``objective``, ``price``, ``cap`` and ``prior_count``, as the class.
 
         A layer that is trained has yet to be shown what it was trained on, before new classes come:
         ``with head.looking(): ...``.
@@ -133,7 +136,7 @@ class Stored(Averaged):
         """Start what is kept beside the rows, with these counts, and classes that are what ``fresh`` says."""
         if fresh is not None and not self._rule.sighted:  # what is left to the gradient has a count of T then
             counts = counts.masked_fill(fresh == TAUGHT, known_well(self.T))
-        self._keep("settings", coded(self.rule, self.T, self.gamma, self.weight.device))
+        self._keep("settings", coded(self._told(), self.weight.device))
         self._keep("counts", counts)
         self._keep("moments", no_moments(self.weight, self._rule.needs))
         self._keep("written", torch.zeros_like(self.weight.detach()) if self._record else None)
@@ -192,7 +195,7 @@ class Stored(Averaged):
         if self._keeper is not self:  # a model's own linear layer, which got its buffers after it was loaded
             loaded = set()
         missing = sorted(own.keys() - loaded) if loaded else []
-        told, ours = decoded(kept["settings"]), settings_of(self.rule, self.T, self.gamma)
+        told, ours = decoded(kept["settings"]), self._told()
         if told is not None and told != ours and "settings" not in missing:
             raise InputError(
                 other_settings(told, ours, "set T and gamma of the head to those, load, and change them then")
@@ -217,12 +220,16 @@ class Stored(Averaged):
         self.refresh_settings()
         super()._save_to_state_dict(destination, prefix, keep_vars)
 
+    def _told(self) -> dict[str, Any]:
+        """What a state says of the write."""
+        return settings_of(self.rule, self.T, self.gamma, self.objective)
+
     def refresh_settings(self) -> None:
         """T and gamma may have been set since."""
         self._settle()
         settings = self._kept("settings")
-        if not settings.is_meta and decoded(settings) != settings_of(self.rule, self.T, self.gamma):
-            settings[len(CLOCK) :] = coded(self.rule, self.T, self.gamma, settings.device)[len(CLOCK) :]
+        if not settings.is_meta and decoded(settings) != self._told():
+            settings[len(CLOCK) :] = coded(self._told(), settings.device)[len(CLOCK) :]
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
@@ -248,9 +255,7 @@ class Stored(Averaged):
             moments=None if self._rule.needs == "nothing" else self._kept("moments").shape,
             num_classes=self.num_classes,
             names=self._names(),
-            rule=self.rule,
-            T=self.T,
-            gamma=self.gamma,
+            ours=self._told(),
             record=self._record,
             version=version,
             newest=self._version,
@@ -264,7 +269,8 @@ class Stored(Averaged):
 
     def extra_repr(self) -> str:
         """The sizes and the rule, for ``print``."""
-        claims = f", price={self.price}, cap={self.cap}" if self._rule.sighted else ""
+        claims = "" if self.objective == "l2" else f", objective={self.objective}"
+        claims += f", price={self.price}, cap={self.cap}" if self._rule.sighted else ""
         with suppress(InputError):
             self._settle()
         claims += "" if self._kept("counts") is self._settled else ", counts unknown"

@@ -1,10 +1,10 @@
 """What ties a head to its optimizers: the handle, and what the backward passes since the last step have brought.
 
-Shapes: U classes that occur, V classes, D features.
+Shapes: N examples, U classes that occur, V classes, D features.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,6 +35,21 @@ def _nothing() -> None:
     pass
 
 
+class Seen(NamedTuple):
+    """What a loss has seen: its class sums, and the examples themselves if the write has yet to look at each of them.
+
+    Of these, parts of activations [N, D] and labels [N], of the write's own: nobody else changes them.
+    """
+
+    sums: Sums
+    examples: tuple[tuple[Tensor, Tensor], ...] = ()
+
+
+def together(parts: list[Seen]) -> Seen:
+    """What several losses have seen, as one."""
+    return Seen(merge([part.sums for part in parts]), tuple(one for part in parts for one in part.examples))
+
+
 class Pending:
     """The class sums that went backward since the last step, as long as their gradients are there to be stepped.
 
@@ -46,8 +61,8 @@ class Pending:
     """
 
     def __init__(self) -> None:
-        self._entries: list[Sums] = []
-        self._staged: dict[int, list[Sums]] = {}  # by backward pass: they can be nested, as by checkpointing
+        self._entries: list[Seen] = []
+        self._staged: dict[int, list[Seen]] = {}  # by backward pass: they can be nested, as by checkpointing
         self._pass = -1
         self._was_alive: Tensor | None = None
         self.cleared = 0  # how often in a row gradients were zeroed and no step had used them
@@ -61,21 +76,21 @@ class Pending:
             self.forget_zeroed(weight)
             self._pass = this_pass
 
-    def remember(self, weight: Tensor, sums: Sums) -> None:
+    def remember(self, weight: Tensor, seen: Seen) -> None:
         """Add what one loss saw; several losses of one backward pass belong together."""
         self.begin(weight)
-        self._staged.setdefault(self._pass, []).append(sums)
+        self._staged.setdefault(self._pass, []).append(seen)
         if len(self._staged) > _PASSES:  # of passes that never reached the weight
             del self._staged[min(self._staged)]
 
     def landed(self, weight: Tensor) -> None:
         """Take what this pass brought, and note how the gradient looks now that it is complete."""
         if staged := self._staged.pop(torch._C._current_graph_task_id(), []):
-            self._entries = [merge([*self._entries, *staged])]  # in one: they can hold [D, D] each
+            self._entries = [together([*self._entries, *staged])]  # in one: they can hold [D, D] each
         if self._entries:
             self._was_alive = self._alive(weight)
 
-    def take(self) -> list[Sums]:
+    def take(self) -> list[Seen]:
         """Hand over what the step that was just taken has used, and begin anew."""
         entries, self._entries, self._staged = self._entries, [], {}
         if entries:
@@ -87,13 +102,14 @@ class Pending:
         place_V = kept.new_full((num_classes,), -1)
         place_V[kept] = torch.arange(len(kept), device=kept.device)
         self._staged = {}
-        for i, (classes_U, sums_UD, occurrences_U) in enumerate(self._entries):
+        for i, ((classes_U, sums_UD, occurrences_U), examples) in enumerate(self._entries):
             now_U = torch.where(classes_U < 0, classes_U, place_V[classes_U.clamp(min=0)])  # below 0: moments
             stays_U = (classes_U < 0) | (now_U >= 0)
             # The sum of h h^T is of all examples: what is left of them has its share of it.
             share = occurrences_U[stays_U].sum() / occurrences_U.sum().clamp(min=1)
             sums_UD = torch.where((classes_U < 0)[:, None], sums_UD * share, sums_UD)
-            self._entries[i] = now_U[stays_U], sums_UD[stays_U], occurrences_U[stays_U]
+            left = tuple((h_ND[place_V[y_N] >= 0], place_V[y_N][place_V[y_N] >= 0]) for h_ND, y_N in examples)
+            self._entries[i] = Seen((now_U[stays_U], sums_UD[stays_U], occurrences_U[stays_U]), left)
 
     def clear(self) -> None:
         """Forget all."""
@@ -110,5 +126,6 @@ class Pending:
 
     def _alive(self, weight: Tensor) -> Tensor:
         assert weight.grad is not None
-        rows = torch.cat([classes_U[classes_U >= 0][:_PROBED] for classes_U, _, _ in self._entries])[:_PROBED]
+        of_all = (seen.sums[0] for seen in self._entries)
+        rows = torch.cat([classes_U[classes_U >= 0][:_PROBED] for classes_U in of_all])[:_PROBED]
         return weight.grad[rows].any()

@@ -40,7 +40,7 @@ from firstsight.lab.runs.compare import unlike
 from firstsight.lab.system.files import atomic_write
 from firstsight.lab.system.progress import duration
 
-HEAD_SETTINGS = {"head", "T", "gamma", "rule", "prior_count", "write_embedding", "write_after"}
+HEAD_SETTINGS = {"head", "T", "gamma", "rule", "objective", "prior_count", "write_embedding", "write_after"}
 
 
 def write_report(runs: Sequence[Path], out: Path | None = None, force: bool = False) -> Path:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from firstsight.errors import InputError
+from firstsight.functional.inner_step import Objective
 from firstsight.heads import (
     AdaptiveSoftmax,
     HebbianAdaptiveSoftmax,
@@ -13,6 +14,7 @@ from firstsight.heads import (
     SampledSoftmax,
     Softmax,
 )
+from firstsight.heads.objectives import stepping
 from firstsight.heads.rules import RuleName, find_rule
 from firstsight.lab.system.settings import Settings
 
@@ -33,6 +35,7 @@ def _hebbian(settings: "HeadSettings", width: int, num_classes: int, record: boo
         "gamma": settings.gamma,
         "bias": settings.bias,
         "rule": settings.rule,
+        "objective": settings.objective,
         "prior_count": settings.prior_count,
         "record": record,
     }
@@ -69,6 +72,8 @@ class HeadSettings(Settings):
     """hebbian: smallest rate of the write"""
     rule: RuleName = "sight"
     """hebbian: what the write does to a row (docs/rule.md); in training the default writes as centered does"""
+    objective: Objective = "l2"
+    """hebbian: which loss of a row the write is a step on (docs/rule.md); l2 makes the rules what they are"""
     prior_count: float = 10.0
     """hebbian, rule shrinkage: how many examples the prior is worth"""
 
@@ -92,6 +97,9 @@ class HeadSettings(Settings):
             "cutoffs", not (self.cutoffs and self.samples), "none beside samples, which are of the full softmax"
         )
         self.edges()
+        unsampled = self.objective != "softmax" or not self.samples
+        self._require("objective", unsampled, "l2 or inner_product where classes are sampled, or samples to be 0")
+        stepping(find_rule(self.rule), self.rule, self.objective)
         needs_bias = find_rule(self.rule).moves_bias
         self._require("rule", self.bias or not needs_bias, "bias to be true, for this rule moves it")
 
