@@ -42,19 +42,21 @@ HEADS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def _ruled(rule: str) -> type[HebbianSoftmax]:
+def _ruled(rule: str, objective: str = "l2") -> type[HebbianSoftmax]:
     class Ruled(HebbianSoftmax):
         def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, rule=rule, **options)
+            super().__init__(*args, **{"rule": rule, "objective": objective, **options})
 
-    Ruled.__name__ = Ruled.__qualname__ = f"Ruled_{rule}"  # where pickle looks for it
+    Ruled.__name__ = Ruled.__qualname__ = f"Ruled_{rule}_{objective}"  # where pickle looks for it
     globals()[Ruled.__name__] = Ruled
     return Ruled
 
 
-# Every rule of the write; the default is the head itself.
+# Every rule of the write; the default is the head itself. Of the objectives those that are not the rule's own.
 RULED = {rule: HebbianSoftmax if rule == "sight" else _ruled(rule) for rule in RULES}
-MORE = {f"HebbianSoftmax-{rule}": RULED[rule] for rule in ("centered", "paper")}
+OBJECTIVES = {f"paper-{objective}": _ruled("paper", objective) for objective in ("softmax", "inner_product")}
+RULED |= OBJECTIVES | {"sight-softmax": _ruled("sight", "softmax")}
+MORE = {f"HebbianSoftmax-{name}": RULED[name] for name in ("centered", "paper", *OBJECTIVES)}
 FLAT = {name: make for name, make in (HEADS | MORE).items() if issubclass(make, Softmax)}  # one [V, D] of rows
 D, V = 5, 9
 

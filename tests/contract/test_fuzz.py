@@ -24,8 +24,8 @@ SEEDS = st.integers(0, 2**31)
 class Plain:
     """A softmax layer, SGD with momentum and the rule, in numpy. Parameters are one [V, D + 1] table, bias last."""
 
-    def __init__(self, table, T, gamma):
-        self.T, self.gamma = T, gamma
+    def __init__(self, table, T, gamma, objective):
+        self.T, self.gamma, self.objective = T, gamma, objective
         self.table, self.counts = table, [1] * len(table)
         self.forget()
 
@@ -55,11 +55,19 @@ class Plain:
             self.pending = []
 
     def write(self, pairs):
+        before = self.table.copy()
         for i in {i for _, i in pairs if i != -100}:
             seen = [h for h, label in pairs if label == i]
             rate = max(1 / self.counts[i], self.gamma) if self.counts[i] < self.T else 0.0
-            self.table[i, :D] += rate * (sum(seen) / len(seen) - self.table[i, :D])
+            self.table[i, :D] += rate * sum(self.descent(before, i, h) for h in seen) / len(seen)
             self.counts[i] += len(seen)
+
+    def descent(self, table, i, h):
+        """Less the gradient of an example's inner loss."""
+        if self.objective == "l2":
+            return h - table[i, :D]
+        z = table @ np.append(h, 1.0)
+        return h if self.objective == "inner_product" else (1 - 1 / np.exp(z - z[i]).sum()) * h
 
     def grow(self, rows):
         self.table = np.concatenate([self.table, np.pad(rows, ((0, 0), (0, 1)))])
@@ -104,13 +112,14 @@ class Life(RuleBasedStateMachine):
         T=st.sampled_from([2, 6, 500]),
         gamma=st.sampled_from([0.0, 0.2]),
         kind=st.sampled_from(["plain", "fused", "wrapped", "clearing"]),
+        objective=st.sampled_from(["l2", "softmax", "inner_product"]),
     )
-    def begin(self, v, T, gamma, kind):
+    def begin(self, v, T, gamma, kind, objective):
         warnings.simplefilter("ignore")  # that what it does here is unwise is said, and is not what is tested
         torch.manual_seed(v)
         self.kind, self.fused, self.saved, self.waiting = kind, kind == "fused", None, None
-        self.head = HebbianSoftmax(D, v, T, gamma, rule="paper", dtype=torch.float64)
-        self.plain = Plain(self.table().copy(), T, gamma)
+        self.head = HebbianSoftmax(D, v, T, gamma, rule="paper", objective=objective, dtype=torch.float64)
+        self.plain = Plain(self.table().copy(), T, gamma, objective)
         self.new_optimizer()
 
     def new_optimizer(self):
@@ -284,7 +293,8 @@ class Life(RuleBasedStateMachine):
         state = torch.load(io.BytesIO(data), weights_only=True)
         self.plain, self.waiting = copy.deepcopy(plain), None
         self.plain.grad, self.plain.pending = None, []
-        self.head = HebbianSoftmax(D, len(plain.table), plain.T, plain.gamma, rule="paper", dtype=torch.float64)
+        named = {"rule": "paper", "objective": plain.objective}
+        self.head = HebbianSoftmax(D, len(plain.table), plain.T, plain.gamma, **named, dtype=torch.float64)
         self.new_optimizer()
         self.head.load_state_dict(state["head"], strict=True)
         self.optimizer.load_state_dict(state["optimizer"])

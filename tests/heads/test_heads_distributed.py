@@ -23,8 +23,11 @@ def ranks(request, tmp_path_factory):
         ("ddp_sight", lambda n: jobs.one_process(n, micros=2, rule="sight")),
         ("ddp_adaptive", lambda n: jobs.one_process(n, micros=2, rule="adaptive")),
         ("ddp_sampled", lambda n: jobs.one_process(n, rule="sampled")),
+        ("ddp_softmax", lambda n: jobs.one_process(n, micros=2, objective="softmax")),
+        ("ddp_centered_softmax", lambda n: jobs.one_process(n, micros=2, rule="centered", objective="softmax")),
         ("ddp_newcomers", lambda n: jobs.newcomers_in_one_process(n)),
         ("last_rank_is_silent", lambda n: jobs.one_process(n - 1)),
+        ("last_rank_is_silent_softmax", lambda n: jobs.one_process(n - 1, objective="softmax")),
     ],
 )
 def test_ranks_equal_one_process_on_the_joined_batch(ranks, job, reference):
@@ -39,10 +42,11 @@ def test_ranks_equal_one_process_on_the_joined_batch(ranks, job, reference):
             assert torch.equal(value, ranks[0][job][name]), f"{name} must be the same bit for bit on every rank"
 
 
-def test_overflow_on_one_rank_skips_the_write_of_all(ranks):
+@pytest.mark.parametrize("job", ["overflow_on_one_rank", "overflow_on_one_rank_softmax"])
+def test_overflow_on_one_rank_skips_the_write_of_all(ranks, job):
     expected = 1 + sum(jobs.counted(jobs.share(2, rank)[1]) for rank in range(len(ranks)))
     for rank in ranks:
-        found = rank["overflow_on_one_rank"]
+        found = rank[job]
         assert (found["after overflow"] == 1).all()
         assert torch.equal(found["after a good step"], expected), "dropped, not deferred"
 

@@ -17,12 +17,12 @@ OTHERS = {  # what may stand in place of a rule of the full softmax
 
 
 class Model(nn.Module):
-    def __init__(self, num_classes=V, rule="paper"):
+    def __init__(self, num_classes=V, rule="paper", objective="l2"):
         super().__init__()
         torch.manual_seed(0)
         self.body = nn.Linear(4, D, dtype=torch.float64)
         make, rule = (OTHERS[rule], "paper") if rule in OTHERS else (HebbianSoftmax, rule)
-        self.head = make(D, num_classes, dtype=torch.float64, rule=rule, **RULE)
+        self.head = make(D, num_classes, dtype=torch.float64, rule=rule, objective=objective, **RULE)
 
     def forward(self, x, y):
         h = torch.tanh(self.body(x))
@@ -43,8 +43,8 @@ def joined(step, ranks, micros=1):
     return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
 
 
-def started(num_classes=V, group=None, rule="paper", **options):
-    model = Model(num_classes, rule)
+def started(num_classes=V, group=None, rule="paper", objective="l2", **options):
+    model = Model(num_classes, rule, objective)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01, **options)
     model.head.attach(optimizer, group=group)
     return model, optimizer
@@ -57,9 +57,9 @@ def result(model, losses=()):
     }
 
 
-def one_process(ranks, micros=1, steps=STEPS, rule="paper"):
+def one_process(ranks, micros=1, steps=STEPS, **settings):
     """The reference: the joined batch in one process."""
-    model, optimizer = started(rule=rule)
+    model, optimizer = started(**settings)
     losses = []
     for step in range(steps):
         x, y = joined(step, ranks, micros)
@@ -71,9 +71,9 @@ def one_process(ranks, micros=1, steps=STEPS, rule="paper"):
     return result(model, losses)
 
 
-def ddp(rank, ranks, micros=1, rule="paper"):
+def ddp(rank, ranks, micros=1, **settings):
     """DDP takes the mean over ranks, so each divides its sum by the tokens of all and multiplies by the ranks."""
-    model, optimizer = started(rule=rule)
+    model, optimizer = started(**settings)
     wrapped = DistributedDataParallel(model)
     losses = []
     for step in range(STEPS):
@@ -112,6 +112,16 @@ def ddp_adaptive(rank, ranks):
 def ddp_sampled(rank, ranks):
     """All ranks draw the same classes."""
     return ddp(rank, ranks, rule="sampled")
+
+
+def ddp_softmax(rank, ranks):
+    """An objective for which each rank looks at its own examples after the step."""
+    return ddp(rank, ranks, micros=2, objective="softmax")
+
+
+def ddp_centered_softmax(rank, ranks):
+    """The same with a running mean, of all activations alike."""
+    return ddp(rank, ranks, micros=2, rule="centered", objective="softmax")
 
 
 def ddp_newcomers(rank, ranks):
@@ -170,9 +180,9 @@ def with_newcomers(x, y):
     return x, torch.where(y % 2 == 0, V + y % 4 // 2, y)
 
 
-def last_rank_is_silent(rank, ranks):
+def last_rank_is_silent(rank, ranks, **settings):
     """Gradients summed by hand; the last rank never calls the loss, and yet takes part in each write."""
-    model, optimizer = started()
+    model, optimizer = started(**settings)
     losses = []
     for step in range(STEPS):
         optimizer.zero_grad()
@@ -192,9 +202,13 @@ def last_rank_is_silent(rank, ranks):
     return result(model, losses)
 
 
-def overflow_on_one_rank(rank, ranks):
+def last_rank_is_silent_softmax(rank, ranks):
+    return last_rank_is_silent(rank, ranks, objective="softmax")
+
+
+def overflow_on_one_rank(rank, ranks, **settings):
     """Without DDP, so that the gradients of the others stay finite: the verdict must be common all the same."""
-    model, optimizer = started(fused=True)
+    model, optimizer = started(fused=True, **settings)
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     found = []
     for step in (1, 2):
@@ -205,6 +219,10 @@ def overflow_on_one_rank(rank, ranks):
         scaler.update()
         found.append(model.head.counts.clone())
     return {"after overflow": found[0], "after a good step": found[1]}
+
+
+def overflow_on_one_rank_softmax(rank, ranks):
+    return overflow_on_one_rank(rank, ranks, objective="softmax")
 
 
 def alone(rank, ranks):
@@ -277,9 +295,13 @@ EVERYWHERE = (
     ddp_sight,
     ddp_adaptive,
     ddp_sampled,
+    ddp_softmax,
+    ddp_centered_softmax,
     ddp_newcomers,
     last_rank_is_silent,
+    last_rank_is_silent_softmax,
     overflow_on_one_rank,
+    overflow_on_one_rank_softmax,
     alone,
     groups_of_two,
     growth,
