@@ -99,8 +99,9 @@ def value_errors(kept: Mapping[str, Tensor]) -> list[str]:
 
 def other_settings(told: Mapping[str, Any], ours: Mapping[str, Any], mend: str) -> str:
     """What to do about a state of another rule or objective, or of another T or gamma."""
-    given, here = (", ".join(f"{name}={value!r}" for name, value in one.items()) for one in (told, ours))
-    same = all(told[name] == ours[name] for name in ("rule", "objective"))
+    names = [name for name in told if name != "objective" or told[name] != ours[name]]
+    given, here = (", ".join(f"{name}={one[name]!r}" for name in names) for one in (told, ours))
+    same = told["rule"] == ours["rule"] and "objective" not in names
     other = mend if same else "take its rows over, from_linear(old.to_linear(), old.counts - 1)"
     return f"the state was made with {given}, and this head has {here}. Make it with the former; to go on, {other}."
 
