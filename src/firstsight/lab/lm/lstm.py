@@ -1,11 +1,9 @@
 """The language model: embedding, LSTM, and the projection that is tied into and out of it.
 
-Shape suffixes: B sequences, S steps, V vocabulary, D width of embedding and softmax, H LSTM units,
-I width of a layer's input, G = 4H gates in the order input, forget, cell, output, L layers.
+Shape suffixes: B sequences, S steps, V vocabulary, D width of embedding and softmax, H LSTM units, L layers.
 """
 
 import math
-from functools import cache
 from typing import Any
 
 import torch
@@ -14,8 +12,8 @@ from torch import Tensor, nn
 
 from firstsight.errors import InputError
 from firstsight.lab.lm.config import Config
-
-State = tuple[Tensor, Tensor]
+from firstsight.lab.lm.recurrent.layer_norm import LayerNormLSTM
+from firstsight.lab.lm.recurrent.plain import PlainLSTM, State
 
 
 def head_width(config: Config) -> int:
@@ -130,81 +128,3 @@ class LanguageModel(nn.Module):
             c.append(c_1BH)
         hidden_BSD = y_BSH if self.projection is None else y_BSH @ self.projection
         return hidden_BSD, (torch.cat(h).to(dtype), torch.cat(c).to(dtype))
-
-
-class LayerNormLSTM(nn.Module):
-    r"""One LSTM layer with layer norm inside its gates (Ba et al. 2016, supplement).
-
-    .. math::
-        (i, f, g, o) &= \mathrm{LN}(W_{ih} x) + \mathrm{LN}(W_{hh} h) + b \\
-        c &\leftarrow \sigma(f) c + \sigma(i) \tanh(g), \qquad h \leftarrow \sigma(o) \tanh(\mathrm{LN}(c))
-
-    Each LN has a gain that starts at 1 and runs over its whole vector, the four gates together. The first two have
-    no bias of their own, which b would only repeat (our decision). Called and named like a one-layer
-    ``nn.LSTM(batch_first=True)``. The products of all inputs are one matrix product; the rest is a loop over time. It
-    stays in the weights' precision under autocast: there the gradient of W_hh would be summed up over the steps in
-    bfloat16 (in a loop without norms off by 1% after 70 steps, by 4% after 1,024), with no gain in speed on a CPU.
-    """
-
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__()
-        H, G = hidden_size, 4 * hidden_size
-        self.hidden_size = hidden_size
-        self.weight_ih_l0 = nn.Parameter(torch.empty(G, input_size))
-        self.weight_hh_l0 = nn.Parameter(torch.empty(G, H))
-        self.bias_ih_l0 = nn.Parameter(torch.empty(G))
-        self.gain_ih_l0 = nn.Parameter(torch.ones(G))
-        self.gain_hh_l0 = nn.Parameter(torch.ones(G))
-        self.gain_c_l0 = nn.Parameter(torch.ones(H))
-        self.bias_c_l0 = nn.Parameter(torch.zeros(H))
-        for weight in (self.weight_ih_l0, self.weight_hh_l0):
-            nn.init.uniform_(weight, -1 / math.sqrt(H), 1 / math.sqrt(H))
-        _start_bias(self.bias_ih_l0)
-
-    def forward(self, x_BSI: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Run the layer: x [B, S, I] and (h, c), each [1, B, H], to y [B, S, H] and the last (h, c)."""
-        H, G, dtype = self.hidden_size, 4 * self.hidden_size, self.gain_ih_l0.dtype
-        if state is None:
-            h_BH = c_BH = torch.zeros(len(x_BSI), H, dtype=dtype, device=x_BSI.device)
-        else:
-            h_BH, c_BH = state[0][0], state[1][0]
-        in_BSG = F.linear(x_BSI, self.weight_ih_l0).to(dtype)
-        y = []
-        with torch.autocast(x_BSI.device.type, enabled=False):
-            in_BSG = F.layer_norm(in_BSG, (G,), self.gain_ih_l0, self.bias_ih_l0)
-            for in_BG in in_BSG.unbind(1):
-                gates_BG = in_BG + F.layer_norm(F.linear(h_BH, self.weight_hh_l0), (G,), self.gain_hh_l0)
-                i, f, g, o = gates_BG.chunk(4, dim=-1)
-                c_BH = f.sigmoid() * c_BH + i.sigmoid() * g.tanh()
-                h_BH = o.sigmoid() * F.layer_norm(c_BH, (H,), self.gain_c_l0, self.bias_c_l0).tanh()
-                y.append(h_BH)
-        return torch.stack(y, dim=1), (h_BH[None], c_BH[None])
-
-
-class PlainLSTM(nn.LSTM):
-    """torch's own layer, in float32 where autocast asks for a bfloat16 that this CPU's library has no LSTM for."""
-
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__(input_size, hidden_size, batch_first=True)
-        nn.init.zeros_(self.get_parameter("bias_hh_l0")).requires_grad_(False)
-        _start_bias(self.get_parameter("bias_ih_l0"))
-
-    def forward(self, x_BSI: Tensor, state: State | None = None) -> tuple[Tensor, State]:  # type: ignore[override]
-        """As ``nn.LSTM``."""
-        device = x_BSI.device.type
-        if device != "cpu" or not torch.is_autocast_enabled(device) or _multiplies_bf16():
-            return super().forward(x_BSI, state)
-        with torch.autocast(device, enabled=False):
-            return super().forward(x_BSI.to(self.get_parameter("bias_ih_l0").dtype), state)
-
-
-@cache
-def _multiplies_bf16() -> bool:
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-@torch.no_grad()
-def _start_bias(bias_G: Tensor) -> None:
-    H = len(bias_G) // 4
-    bias_G.zero_()
-    bias_G[H : 2 * H] = 1  # the forget gate's quarter

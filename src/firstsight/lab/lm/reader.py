@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from firstsight.errors import InputError
 from firstsight.functional import IGNORE_INDEX
 from firstsight.heads import Softmax
-from firstsight.lab.lm.lstm import LanguageModel, State
+from firstsight.lab.lm.lstm import LanguageModel
+from firstsight.lab.lm.recurrent.plain import State
 
 BLOCK = 1024  # tokens that model and head get at once: enough for full matrix products, little enough to stay small
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from firstsight.lab.lm.lstm import State
+from firstsight.lab.lm.recurrent.plain import State
 
 
 @dataclass

@@ -1,0 +1,193 @@
+"""An LSTM layer with layer norm inside its gates, its backward pass written out by hand.
+
+Shape suffixes: B sequences, S steps, H LSTM units, I width of a layer's input, G = 4H gates in the order input,
+forget, cell, output; 1 is a kept dimension.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from firstsight.errors import InputError
+from firstsight.lab.lm.recurrent.plain import State, multiplies_low, start_bias
+
+_EPS = 1e-5  # torch's default
+_norm, _norm_backward = torch.native_layer_norm, torch.ops.aten.native_layer_norm_backward
+
+
+class LayerNormLSTM(nn.Module):
+    r"""One LSTM layer with layer norm inside its gates (Ba et al. 2016, supplement).
+
+    .. math::
+        (i, f, g, o) &= \mathrm{LN}(W_{ih} x) + \mathrm{LN}(W_{hh} h) + b \\
+        c &\leftarrow \sigma(f) c + \sigma(i) \tanh(g), \qquad h \leftarrow \sigma(o) \tanh(\mathrm{LN}(c))
+
+    Each LN has a gain that starts at 1 and runs over its whole vector, the four gates together. The first two have
+    no bias of their own, which b would only repeat (our decision). Called and named like a one-layer
+    ``nn.LSTM(batch_first=True)``.
+
+    What does not wait for the step before is done for all steps at once: the products of the inputs, and the gradients
+    of all weights. The loop over time is left with one product a step, forward and backward. No second derivatives: to
+    ask for one raises an error.
+
+    Under autocast the products are in the low precision as those of ``nn.LSTM`` are (on a CPU that multiplies it in
+    hardware), while norms, gates, state and output stay in the weights'. The gradient of W_hh is one product over all
+    steps, whose sum is kept in float32; summed up step by step in bfloat16 it would be off by 1% after 70 steps.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        H, G = hidden_size, 4 * hidden_size
+        self.hidden_size = hidden_size
+        self.weight_ih_l0 = nn.Parameter(torch.empty(G, input_size))
+        self.weight_hh_l0 = nn.Parameter(torch.empty(G, H))
+        self.bias_ih_l0 = nn.Parameter(torch.empty(G))
+        self.gain_ih_l0 = nn.Parameter(torch.ones(G))
+        self.gain_hh_l0 = nn.Parameter(torch.ones(G))
+        self.gain_c_l0 = nn.Parameter(torch.ones(H))
+        self.bias_c_l0 = nn.Parameter(torch.zeros(H))
+        for weight in (self.weight_ih_l0, self.weight_hh_l0):
+            nn.init.uniform_(weight, -1 / math.sqrt(H), 1 / math.sqrt(H))
+        start_bias(self.bias_ih_l0)
+
+    def forward(self, x_BSI: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Run the layer: x [B, S, I] and (h, c), each [1, B, H], to y [B, S, H] and the last (h, c)."""
+        dtype, device = self.gain_ih_l0.dtype, x_BSI.device.type
+        low = torch.is_autocast_enabled(device) and multiplies_low(device)
+        factor = torch.get_autocast_dtype(device) if low else dtype
+        h_BH = c_BH = self.gain_c_l0.new_zeros(len(x_BSI), self.hidden_size)
+        if state is not None:
+            h_BH, c_BH = state[0][0].to(dtype), state[1][0].to(dtype)
+        with torch.autocast(device, enabled=False):
+            in_SBG = F.linear(x_BSI.transpose(0, 1).to(factor), self.weight_ih_l0.to(factor)).to(dtype)
+            in_SBG = F.layer_norm(in_SBG, in_SBG.shape[2:], self.gain_ih_l0, self.bias_ih_l0, _EPS)
+            weight_GH = self.weight_hh_l0.to(factor)
+            given = (in_SBG, h_BH, c_BH, weight_GH, self.gain_hh_l0, self.gain_c_l0, self.bias_c_l0)
+            if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
+                y_SBH, c_BH = _Loop.apply(*given)  # type: ignore[no-untyped-call]
+            else:
+                y_SBH, c_BH, *_ = _forward(given, keep=False)
+        return y_SBH.transpose(0, 1), (y_SBH[-1:], c_BH[None])
+
+
+def _forward(given: tuple[Tensor, ...], keep: bool) -> list[Tensor]:
+    """The loop over time: y [S, B, H], the last c [B, H], and what the backward pass needs if ``keep``."""
+    in_SBG, h_BH, c_BH, weight_GH, gain_hh_G, gain_c_H, bias_c_H = given
+    S, B, G = in_SBG.shape
+    H, kept = G // 4, S if keep else 1
+    y_SBH = in_SBG.new_empty(S, B, H)
+    from_h_SBG, gates_S4BH = in_SBG.new_empty(kept, B, G), in_SBG.new_empty(kept, 4, B, H)
+    c_SBH, content_SBH = in_SBG.new_empty(kept, B, H), in_SBG.new_empty(kept, B, H)
+    buffers = (from_h_SBG, gates_S4BH, *gates_S4BH.unbind(1), gates_S4BH[:, :2], c_SBH, content_SBH)
+    if not keep:  # what nobody looks at again is overwritten
+        buffers = tuple(x.expand(S, *x.shape[1:]) for x in buffers)
+    weight_HG, stats = _laid_out(weight_GH.t()), []
+    for step in _steps(in_SBG.view(S, B, 4, H).transpose(1, 2), y_SBH, *buffers):
+        in_4BH, y_BH, from_h_BG, gates_4BH, i, f, g, o, i_and_f, next_c_BH, content_BH = step
+        _product(h_BH, weight_HG, from_h_BG)
+        normed_BG, *stat_h = _norm(from_h_BG, (G,), gain_hh_G, None, _EPS)
+        torch.add(in_4BH, normed_BG.view(B, 4, H).transpose(0, 1), out=gates_4BH)
+        i_and_f.sigmoid_()
+        g.tanh_()
+        o.sigmoid_()
+        c_BH = torch.mul(f, c_BH, out=next_c_BH).addcmul_(i, g)
+        normed_BH, *stat_c = _norm(c_BH, (H,), gain_c_H, bias_c_H, _EPS)
+        torch.tanh(normed_BH, out=content_BH)
+        h_BH = torch.mul(o, content_BH, out=y_BH)
+        if keep:
+            stats.append((*stat_h, *stat_c))
+    stats_SB1 = [torch.stack(one) for one in zip(*stats, strict=True)]
+    return [y_SBH, c_BH.clone(), from_h_SBG, gates_S4BH, c_SBH, content_SBH, *stats_SB1]
+
+
+def _steps(*tensors: Tensor, back: bool = False) -> Iterator[tuple[Tensor, ...]]:
+    """Views of every step of tensors [S, ...], first to last or ``back``; made in blocks, so that few live at a time.
+
+    Views of all steps at once outlive so many collections of Python's young objects that its full ones, each of a
+    tenth of a second, come every 25 calls.
+    """
+    for block in _ordered(zip(*(torch.split(tensor, 8) for tensor in tensors), strict=True), back):
+        yield from _ordered(zip(*(tensor.unbind(0) for tensor in block), strict=True), back)
+
+
+def _ordered(items: Iterable[Any], back: bool) -> Iterable[Any]:
+    return reversed(list(items)) if back else items
+
+
+class _Loop(torch.autograd.Function):
+    """``_forward`` with its gradients: (in, h, c, weights) to (y, last c)."""
+
+    @staticmethod
+    def forward(ctx: Any, *given: Tensor) -> tuple[Tensor, Tensor]:
+        y_SBH, c_BH, *kept = _forward(given, keep=True)
+        ctx.save_for_backward(*given[1:6], y_SBH, *kept)
+        return y_SBH, c_BH
+
+    @staticmethod
+    def backward(ctx: Any, dy_SBH: Tensor, dc_BH: Tensor) -> tuple[Tensor, ...]:
+        if torch.is_grad_enabled():
+            raise InputError("create_graph is True, but the layer-norm LSTM has no second derivatives. Leave it out.")
+        h_BH, c_BH, weight_GH, gain_hh_G, gain_c_H, y_SBH, from_h_SBG, gates_S4BH, *kept = ctx.saved_tensors
+        c_SBH, content_SBH, *stats = kept
+        G, H = weight_GH.shape
+        laid_out_GH = _laid_out(weight_GH)
+        dgates_SBG, dnormed_SBH = _factors(gates_S4BH, torch.cat([c_BH[None], c_SBH[:-1]]), content_SBH)
+        dgates_SB4H = dgates_SBG.view(*y_SBH.shape[:2], 4, H)
+        dh_BH, dc_BH, to_input = torch.zeros_like(h_BH), dc_BH.clone(), [True, False, False]
+        per_step = (dy_SBH, dgates_SB4H[:, :, 3], dnormed_SBH, c_SBH, dgates_SB4H[:, :, :3], gates_S4BH[:, 1])
+        for step in _steps(*per_step, dgates_SBG, from_h_SBG, *stats, back=True):
+            dy_BH, do_BH, dnormed_BH, after_c_BH, difg_B3H, f, dgates_BG, from_h_BG, *stat = step
+            dh_BH += dy_BH
+            do_BH *= dh_BH
+            dnormed_BH *= dh_BH
+            dc_BH += _norm_backward(dnormed_BH, after_c_BH, (H,), *stat[2:], gain_c_H, None, to_input)[0]
+            difg_B3H *= dc_BH[:, None]
+            dc_BH *= f
+            dfrom_h_BG = _norm_backward(dgates_BG, from_h_BG, (G,), *stat[:2], gain_hh_G, None, to_input)[0]
+            _product(dfrom_h_BG, laid_out_GH, dh_BH)
+        hh = _norm_backward(dgates_SBG, from_h_SBG, (G,), *stats[:2], gain_hh_G, None, [True, True, False])
+        cc = _norm_backward(dnormed_SBH, c_SBH, (H,), *stats[2:], gain_c_H, gain_c_H, [False, True, True])
+        before_h_NH = torch.cat([h_BH[None], y_SBH[:-1]]).view(-1, H)
+        dweight_GH = hh[0].view(-1, G).t().to(weight_GH.dtype) @ before_h_NH.to(weight_GH.dtype)
+        return dgates_SBG, dh_BH, dc_BH, dweight_GH, hh[1], cc[1], cc[2]
+
+
+def _factors(gates_S4BH: Tensor, before_c_SBH: Tensor, content_SBH: Tensor) -> tuple[Tensor, Tensor]:
+    """What turns the gradient of c into those of the gates i, f, g and that of h into those of o and of LN(c).
+
+    Gates before their sigmoid and tanh, that is; for all steps at once: [S, B, 4H] and [S, B, H].
+    """
+    i, f, g, o = gates_S4BH.unbind(1)
+    factors_SBG = gates_S4BH.new_empty(*content_SBH.shape[:2], 4 * content_SBH.shape[2])
+    to_i, to_f, to_g, to_o = factors_SBG.chunk(4, dim=2)
+    sigmoid_backward, tanh_backward = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward
+    sigmoid_backward(g, i, grad_input=to_i)
+    sigmoid_backward(before_c_SBH, f, grad_input=to_f)
+    tanh_backward(i, g, grad_input=to_g)
+    sigmoid_backward(content_SBH, o, grad_input=to_o)
+    return factors_SBG, tanh_backward(o, content_SBH)
+
+
+def _laid_out(weight_XY: Tensor) -> Tensor:
+    """The weight as ``_product`` reads it best."""
+    return weight_XY.t().contiguous().t() if _shares_rows(weight_XY) else weight_XY
+
+
+def _product(x_BX: Tensor, weight_XY: Tensor, out_BY: Tensor) -> None:
+    """``x @ weight`` into ``out``, in the precision of ``weight``."""
+    if x_BX.dtype != weight_XY.dtype:
+        out_BY.copy_(x_BX.to(weight_XY.dtype) @ weight_XY)
+    elif _shares_rows(weight_XY):
+        out_BY.copy_((weight_XY.t() @ x_BX.t()).t())
+    else:
+        torch.mm(x_BX, weight_XY, out=out_BY)
+
+
+def _shares_rows(weight_XY: Tensor) -> bool:
+    # A CPU's threads share the rows of so large a weight better than the few of x: weight.T @ x.T takes half the time
+    # of x @ weight for 4,096 x 1,024 and 16 rows on two threads. On one, or for small weights, it is no faster.
+    return weight_XY.is_cpu and weight_XY.dtype == torch.float32 and weight_XY.numel() >= 2**20
