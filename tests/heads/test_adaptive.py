@@ -297,3 +297,26 @@ def test_what_no_step_used_is_not_written():
     with pytest.raises(InputError, match="does not hold this head's weight"):
         head.attach(torch.optim.SGD([*other.parameters(), *head.first.parameters()], lr=0.1))
     assert not head.first.attached, "all clusters or none"
+
+
+@pytest.mark.parametrize("objective", ["softmax", "inner_product"])
+def test_the_inner_objective_is_that_of_the_class_in_its_cluster(objective):
+    """One gradient step on the example's own loss: of a class of a tail, the tail's part of it is all that moves it."""
+    head = HebbianAdaptiveSoftmax(6, 20, cutoffs=(5, 12), rule="paper", objective=objective, T=50, dtype=torch.float64)
+    before = copy.deepcopy(head)
+    h, _ = batch(6, 20)
+    labels = torch.tensor([1, 7, 7, 19])
+    for v in (1, 7, 19):
+        layers = [before.first, *(tail.softmax for tail in before.tails)]
+        k = sum(v >= edge for edge in before.cutoffs)
+        row = v - (0, *before.cutoffs)[k]
+        if objective == "softmax":
+            loss = before.nll(h[:4], labels)[labels == v].mean()
+        else:
+            own = h[:4] if k == 0 else h[:4] @ before.tails[k - 1].projection.t()
+            loss = -(own @ layers[k].weight[row])[labels == v].mean()
+        grad = torch.autograd.grad(loss, layers[k].weight)[0][row]
+        after = copy.deepcopy(before)
+        after.write(h[:4], labels)
+        moved = [after.first, *(tail.softmax for tail in after.tails)][k].weight[row]
+        torch.testing.assert_close(moved, layers[k].weight[row] - grad, rtol=1e-10, atol=1e-12)  # lambda is 1
