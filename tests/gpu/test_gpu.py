@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from firstsight import HebbianSoftmax
+from firstsight import HebbianAdaptiveSoftmax, HebbianSampledSoftmax, HebbianSoftmax
 from firstsight.functional import hebbian_update_, linear_cross_entropy
 from firstsight.heads.rules import RULES
 
@@ -85,3 +85,29 @@ def test_overflow_writes_nothing_and_defers_nothing(fused):
             expected += torch.bincount(y, minlength=9)
         assert torch.equal(head.counts, expected)
     assert head.weight.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (HebbianSampledSoftmax, {"samples": 50}),
+        (HebbianAdaptiveSoftmax, {"cutoffs": (40, 150)}),
+        (HebbianSoftmax, {"rule": "paper", "objective": "softmax"}),
+    ],
+)
+def test_training_is_as_on_the_cpu(make, options):
+    torch.manual_seed(0)
+    heads = [make(32, 501, dtype=torch.float64, device=device, **options) for device in ("cpu", "cuda")]
+    heads[1].load_state_dict(heads[0].state_dict())
+    optimizers = [torch.optim.SGD(head.parameters(), lr=0.1) for head in heads]
+    for head, optimizer in zip(heads, optimizers, strict=True):
+        head.attach(optimizer)
+    for _ in range(5):
+        hidden, target = torch.randn(200, 32, dtype=torch.float64), torch.randint(501, (200,))
+        for head, optimizer in zip(heads, optimizers, strict=True):
+            device = next(head.parameters()).device
+            optimizer.zero_grad()
+            head.loss(hidden.to(device), target.to(device)).backward()
+            optimizer.step()
+    for name, value in heads[0].state_dict().items():
+        torch.testing.assert_close(heads[1].state_dict()[name].cpu(), value, rtol=1e-6, atol=1e-8)
