@@ -131,7 +131,7 @@ def test_bad_settings_leave_no_folder_behind(corpus, tmp_path):
     assert read_json(tmp_path / "run/vocabulary.json", "x")["hash"] == corpus.vocabulary.hash
 
 
-def test_it_trains_in_one_process(corpus, tmp_path, monkeypatch):
+def test_several_processes_are_those_of_torchrun(corpus, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InputError, match=r"several processes.*without torchrun"):
+    with pytest.raises(InputError, match=r"WORLD_SIZE is 2.*Start them with torchrun.*or unset WORLD_SIZE"):
         train(corpus, tmp_path / "run", TINY)

@@ -20,6 +20,7 @@ from firstsight.lab.cli.score import score
 from firstsight.lab.cli.study import study
 from firstsight.lab.cli.sweep import sweep
 from firstsight.lab.cli.train import default_settings, train_command
+from firstsight.lab.system.job import as_one, launched
 
 DESCRIPTION = """A softmax that remembers a class from its first example, and the experiments around it.
 
@@ -28,12 +29,19 @@ firstsight train data/mine --out runs/mine; firstsight score runs/mine FILE. Eve
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit code: 0, 1 (training diverged), 2 (bad input), 128 + n (signal n)."""
+    """Run a command line and return its exit code: 0, 1 (training diverged or lost a process), 2 (bad input), 128 + n
+    (signal n)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    return as_one(lambda: _run(arguments)) if launched() else _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
     if arguments == ["--version"]:
         print(f"firstsight {__version__}")
         return 0
     try:
+        if launched() and arguments[:1] != ["train"]:
+            raise InputError("of all commands torchrun can start firstsight train alone. Start this one without it.")
         app = tyro.extras.SubcommandApp()
         train = train_command(default_settings(arguments))
         for command in (demo, data, train, evaluate, score, report, study, adapt, sweep, omniglot, figure):

@@ -11,6 +11,7 @@ from firstsight.lab.cli.eval import print_result
 from firstsight.lab.cli.output import Checked, Found, Json, show
 from firstsight.lab.lm.config import Config, load_config
 from firstsight.lab.lm.recipes import recipe
+from firstsight.lab.system.job import rank
 from firstsight.lab.system.machine import cpu_multiplies_bf16
 from firstsight.lab.system.progress import say
 
@@ -34,6 +35,7 @@ def train_command(default: Config) -> Callable[..., int]:
         """Train a language model on a data folder.
 
         Ctrl-C saves and ends; --resume goes on. At the end the best checkpoint is evaluated on the validation split.
+        On several CPUs or GPUs: torchrun --standalone --nproc-per-node 8 -m firstsight train DATA --out RUN ...
 
         Example: firstsight train data/wikitext-2 --out runs/hebbian --head hebbian --precision bf16
 
@@ -52,7 +54,7 @@ def train_command(default: Config) -> Callable[..., int]:
             say("hint: this machine multiplies bfloat16 in hardware; --precision bf16 trains about 1.7 times as fast")
         outcome = run(open_corpus(data), out, config, resume=resume)
         result = None
-        if not outcome.reason.startswith("SIG"):
+        if rank() == 0 and not outcome.reason.startswith("SIG"):
             result = evaluate_run(out, "valid", data=str(data))
             write_report([out])
         return show({"run": str(out), **vars(outcome), "result": result}, json, _print_trained)

@@ -53,11 +53,12 @@ class Config(HeadSettings):
     clip: float = 0.1
     """largest norm of the gradient; 0 clips nothing"""
     batch: int = 16
-    """sequences in a step"""
+    """sequences in a step, of all processes together"""
     length: int = 70
     """tokens in a sequence"""
     accumulate: int = 1
-    """the batch is worked through in this many parts, their gradients summed"""
+    """the batch is worked through in this many parts, their gradients summed: side by side in the processes of
+    torchrun, the rest one after the other (8 parts are 8 in one process, 2 in each of four, 1 in each of eight)"""
     pass_state: bool = False
     """hand the LSTM's state from one sequence to the next (the paper does not)"""
     precision: Literal["fp32", "bf16"] = "fp32"

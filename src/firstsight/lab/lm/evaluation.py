@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from firstsight.errors import InputError
 from firstsight.lab.data.bands import BANDS, EDGES
 from firstsight.lab.lm.lstm import LanguageModel
 from firstsight.lab.lm.reader import Plain, Text, read
+from firstsight.lab.system.ranks import ALONE, Ranks
 from firstsight.lab.system.shape import finite_or_none
 
 
@@ -54,6 +56,7 @@ def evaluate(
     eos_id: int,
     streams: int = 1,
     progress: Callable[[int], object] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
     r"""Perplexity of a text, overall and in bands of the target's training count c.
 
@@ -78,7 +81,7 @@ def evaluate(
             f"counts has {len(counts):,} entries but the model knows {model.num_types:,} types. "
             "Give the counts of the vocabulary that the model was trained with."
         )
-    nll_N = token_nll(model, tokens, eos_id=eos_id, streams=streams, progress=progress)
+    nll_N = token_nll(model, tokens, eos_id=eos_id, streams=streams, progress=progress, ranks=ranks)
     nll, bands = by_band(nll_N, counts[tokens])
     return Evaluation(len(nll_N), nll, exp_or_inf(nll), bands, streams, time.perf_counter() - start)
 
@@ -102,15 +105,22 @@ def token_nll(
     eos_id: int,
     streams: int = 1,
     progress: Callable[[int], object] | None = None,
+    ranks: Ranks = ALONE,
 ) -> np.ndarray:
     """The negative log-likelihood [N] float32 of every token of a text, the first one too, in nats.
 
     Args:
         model, tokens, eos_id, streams: as :class:`firstsight.lab.lm.reader.Text`.
         progress: called after each segment with the number of tokens predicted so far.
+        ranks: share the streams among them; each then has the NLL of all tokens.
     """
-    text = Text(model, tokens, eos_id, streams)
-    return read(text, {"model": Plain(model.head)}, progress=progress)["model"]
+    text = Text(model, tokens, eos_id, streams, share=ranks.share(streams))
+    if ranks.size == 1:
+        return read(text, {"model": Plain(model.head)}, progress=progress)["model"]
+    found = {"model": np.zeros(len(tokens), dtype=np.float32)}  # where other ranks read, 0 is added to what they found
+    if len(text.edges()) > 1:
+        read(text, {"model": Plain(model.head)}, found=found, progress=progress)
+    return ranks.sum(torch.from_numpy(found["model"])).numpy()
 
 
 def exp_or_inf(nll: float) -> float:

@@ -99,6 +99,7 @@ class Text:
         size: steps that the model gets at once; by default so many that they are 1024 tokens.
         chunk: steps that a segment has at least, but for the last one; by default ``size``.
         starts: positions where documents begin, for one stream: a segment ends there.
+        share: those of the streams that are read; by default all.
 
     Raises:
         InputError: no tokens, an id outside the vocabulary, ``streams`` or ``size`` below 1, or too many streams.
@@ -111,14 +112,16 @@ class Text:
     size: int | None = None
     chunk: int = 1
     starts: Iterable[int] = ()
+    share: slice | None = None
 
     def __post_init__(self) -> None:
         """Check that the model can read it so."""
         check_tokens(self.tokens, self.model.num_types, self.streams, self.size)
 
     def edges(self) -> np.ndarray:
-        """[B + 1]: where each stream begins, and the end."""
-        return np.array([len(self.tokens) * stream // self.streams for stream in range(self.streams + 1)])
+        """[B + 1]: where each stream that is read begins, and the end."""
+        first, stop, _ = (self.share or slice(None)).indices(self.streams)
+        return np.array([len(self.tokens) * stream // self.streams for stream in range(first, stop + 1)])
 
     def __iter__(self) -> Iterator[Segment]:
         held: list[Segment] = []

@@ -4,7 +4,6 @@ A run is ``config.yaml``, ``vocabulary.json``, ``metrics.jsonl``, ``checkpoints/
 after an evaluation ``result.json``, ``report.html`` and ``plots/``.
 """
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -124,10 +123,6 @@ def open_run(folder: str | Path, checkpoint: str = "best", data: str | None = No
 
 def check_folder(out: Path, config: Config, resume: bool) -> None:
     """Nothing is written before every setting has proved good: a mended command may then use the folder again."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError(
-            "firstsight train was started in several processes; it trains in one. Start it without torchrun."
-        )
     if not (out / "config.yaml").exists():
         return
     if not resume:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from firstsight.errors import InputError
+from firstsight.lab.system.ranks import ALONE, Ranks
 from firstsight.lab.system.shape import is_number_or_none, is_whole
 
 BUCKETS = 40  # 0, 1, 2-3, 4-7, ... up to 2^39 sights
@@ -27,9 +28,14 @@ class Sights:
     in bucket 0: the model could not have learnt between them. Runs that read the same batches have the same tokens
     in each bucket, so that their curves can be held against each other token by token. Our
     decision: the measure is not the paper's, whose Figure 5 shows all classes at once.
+
+    Args:
+        num_classes: V.
+        ranks: each adds its own tokens of a step and is shown those of the others; ``take`` and ``state`` are of all.
     """
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, ranks: Ranks = ALONE) -> None:
+        self.ranks = ranks
         self.seen_V = torch.zeros(num_classes, dtype=torch.int64)
         self._fresh_V = torch.zeros(num_classes, dtype=torch.int64)
         self._tokens_K = torch.zeros(BUCKETS, dtype=torch.int64)
@@ -43,7 +49,11 @@ class Sights:
         bucket_N = torch.frexp(seen_N.double())[1].long()
         self._tokens_K += torch.bincount(bucket_N, minlength=BUCKETS)
         self._sums_K += torch.bincount(bucket_N, weights=nll.flatten().cpu().double(), minlength=BUCKETS)
-        self._fresh_V += torch.bincount(y_N, minlength=len(self.seen_V))
+        self.show(y_N)
+
+    def show(self, target: Tensor) -> None:
+        """Targets of the step whose NLL another rank adds, [...] int64."""
+        self._fresh_V += torch.bincount(target.flatten(), minlength=len(self.seen_V))
 
     def step(self) -> None:
         """The step is done: what was added since the last one has now been seen."""
@@ -52,9 +62,10 @@ class Sights:
 
     def take(self) -> list[dict[str, Any]]:
         """``{"seen": k, "tokens": n, "nll": mean}`` of each bucket that is not empty; starts the sums afresh."""
+        state = self.state()
         found = [
             {"seen": 2 ** (bucket - 1) if bucket else 0, "tokens": tokens, "nll": total / tokens}
-            for bucket, (tokens, total) in enumerate(zip(self._tokens_K.tolist(), self._sums_K.tolist(), strict=True))
+            for bucket, (tokens, total) in enumerate(zip(state["tokens"].tolist(), state["sums"].tolist(), strict=True))
             if tokens
         ]
         self._tokens_K.zero_()
@@ -63,11 +74,18 @@ class Sights:
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint needs, between steps."""
-        return {"seen": self.seen_V, "tokens": self._tokens_K, "sums": self._sums_K}
+        return {
+            "seen": self.seen_V,
+            "tokens": self.ranks.sum(self._tokens_K),
+            "sums": self.ranks.sum(self._sums_K),
+        }
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """The reverse of ``state``."""
         self.seen_V, self._tokens_K, self._sums_K = state["seen"], state["tokens"], state["sums"]
+        if not self.ranks.first:  # the first has them for all
+            self._tokens_K.zero_()
+            self._sums_K.zero_()
 
 
 Bucket = tuple[int, float]

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from firstsight.lab.lm.recurrent.plain import State
 
+# Why training ends, "" for no reason yet: where processes have different ones, the last of them in this order counts.
+REASONS = ("", "steps", "patience", "minutes", "SIGTERM", "SIGINT")
+
 
 @dataclass
 class TrainState:
@@ -30,7 +33,7 @@ class TrainState:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How training ended: ``reason`` is "steps", "minutes", "patience", or the name of a signal."""
+    """How training ended: ``reason`` is one of ``REASONS``."""
 
     step: int
     tokens: int

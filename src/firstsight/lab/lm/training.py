@@ -1,4 +1,4 @@
-"""The training loop of the language model.
+"""The training loop of the language model, in one process or in several that torchrun started.
 
 Shapes: B sequences of a batch, S tokens of a sequence, D width of the head, V vocabulary.
 """
@@ -15,17 +15,20 @@ from lightning_fabric import Fabric
 
 from firstsight.errors import InputError
 from firstsight.lab.data import Corpus
-from firstsight.lab.lm.batches import Batches
+from firstsight.lab.lm.batches import Batches, Share
 from firstsight.lab.lm.config import Config, save_config
 from firstsight.lab.lm.evaluation import Evaluation, evaluate
 from firstsight.lab.lm.run import build_model, build_optimizer, check_folder, check_same, checkpoint_path
 from firstsight.lab.lm.sampling import DocumentSampler
 from firstsight.lab.lm.sights import Sights
-from firstsight.lab.lm.state import Outcome, TrainState
+from firstsight.lab.lm.state import REASONS, Outcome, TrainState
 from firstsight.lab.runs.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from firstsight.lab.runs.metrics import append_metrics, cut_metrics
+from firstsight.lab.system.distributed import start
 from firstsight.lab.system.interrupt import ending_signals
+from firstsight.lab.system.job import peers
 from firstsight.lab.system.progress import Bar, readable, say
+from firstsight.lab.system.ranks import Ranks
 
 # Validation on the way reads the text in parts side by side, because one alone is slow; reported numbers use 1.
 VALID_STREAMS = 20
@@ -39,11 +42,20 @@ class DivergedError(InputError):
 
 
 def train(corpus: Corpus, out: Path, config: Config, *, resume: bool = False) -> Outcome:
-    """Train a language model into the folder ``out``.
+    r"""Train a language model into the folder ``out``.
 
     SIGINT and SIGTERM end it after the step in hand, with a checkpoint; a second SIGINT ends it at once. Killed in
     any other way it goes on, with ``resume``, from the last checkpoint: on a CPU bit for bit as if nothing had
     happened, ``metrics.jsonl`` included (its time fields apart).
+
+    In N processes of ``torchrun`` each has its share of every batch, and the step is that of one process,
+
+    .. math:: g = \frac{1}{B S} \sum_{r=1}^{N} \sum_{t \in r} \nabla \mathrm{nll}_t, \qquad
+              g \leftarrow g \min\left(1, \frac{\mathrm{clip}}{|g|}\right),
+
+    with the sum over the B S tokens of the whole batch, so that clip does not depend on N (our reading of the paper's
+    "gradients summed"). What a rank alone draws, dropout, differs from rank to rank; all else is that of one process to
+    rounding. Rank 0 writes the files, which do not depend on N, and a run may go on with another N.
 
     Args:
         corpus: the data; trained on "train", validated on "valid".
@@ -52,29 +64,43 @@ def train(corpus: Corpus, out: Path, config: Config, *, resume: bool = False) ->
 
     Raises:
         InputError: ``out`` holds a run already, the settings or the data are not those of the run that is
-            resumed, or its files are damaged.
+            resumed, or its files are damaged; there are more processes than sequences in a batch, or they differ.
         DivergedError: the loss or a weight is NaN or infinite; the last good checkpoint is kept.
+        PeerLostError: another process is gone; the last checkpoint is kept.
     """
-    check_folder(out, config, resume)
-    trainer = _Trainer(corpus, out, config)
-    if resume and trainer.last.exists():
-        trainer.resume()
-    else:
+    fabric, ranks = start(_PRECISION[config.precision])
+    with peers():
+        with ranks.together():
+            check_folder(out, config, resume)
+            trainer = _Trainer(corpus, out, config, fabric, ranks)
+        trainer.set_up()
+        with ranks.together():
+            if resume and trainer.last.exists():
+                trainer.resume()
+        ranks.check_same(settings=config, vocabulary=corpus.vocabulary.hash, step=trainer.state.step)
+        with ranks.together():
+            if ranks.first:
+                _begin(corpus, out, config, trainer.state.step)
+        with ending_signals() as received, Bar(f"train {out.name}", config.steps, trainer.state.step) as bar:
+            return trainer.run(received, bar)
+
+
+def _begin(corpus: Corpus, out: Path, config: Config, step: int) -> None:
+    """The files of a run that starts or goes on at ``step``."""
+    if not step:
         corpus.vocabulary.save(out / "vocabulary.json")
-        cut_metrics(trainer.metrics, 0)
+    cut_metrics(out / "metrics.jsonl", step)
     save_config(out / "config.yaml", str(corpus.folder.resolve()), config)
     for unfinished in out.rglob(".*.part"):  # what a kill left half-written
         unfinished.unlink()
-    with ending_signals() as received, Bar(f"train {out.name}", config.steps, trainer.state.step) as bar:
-        return trainer.run(received, bar)
 
 
 class _Trainer:
-    def __init__(self, corpus: Corpus, out: Path, config: Config) -> None:
-        self.config, self.corpus = config, corpus
+    def __init__(self, corpus: Corpus, out: Path, config: Config, fabric: Fabric, ranks: Ranks) -> None:
+        self.config, self.corpus, self.fabric, self.ranks = config, corpus, fabric, ranks
         self.metrics = out / "metrics.jsonl"
         self.last, self.best = checkpoint_path(out, "last"), checkpoint_path(out, "best")
-        self.fabric = Fabric(accelerator="auto", devices=1, precision=_PRECISION[config.precision])
+        self.share = Share(config.batch, config.accumulate, ranks)
         torch.manual_seed(config.seed)
         vocabulary = corpus.vocabulary
         self.batches = Batches(corpus.split("train"), config.batch, config.length, vocabulary.eos_id)
@@ -85,10 +111,13 @@ class _Trainer:
             model.head.start_bias(torch.from_numpy(vocabulary.counts))
         optimizer = build_optimizer(model, config)
         self.bare, self.stepped = model, optimizer
-        self.model, self.optimizer = self.fabric.setup(model, optimizer)
         self.tokens_per_step = config.batch * config.length
         self.state = TrainState()
-        self.sights = Sights(len(vocabulary))
+        self.sights = Sights(len(vocabulary), ranks)
+
+    def set_up(self) -> None:
+        """Bring the model to its device; a collective, after which all ranks have the first one's weights."""
+        self.model, self.optimizer = self.fabric.setup(self.bare, self.stepped)
 
     def run(self, received: list[str], bar: Bar) -> Outcome:
         """Train until one of the ends is reached."""
@@ -110,7 +139,10 @@ class _Trainer:
             reason = received[0] if received else self._end()
             due = config.checkpoint_every and state.step % config.checkpoint_every == 0
             overdue = config.checkpoint_minutes and now - saved_at > 60 * config.checkpoint_minutes
-            if reason or due or overdue:
+            # Signals and clocks are each rank's own; what follows from them is all ranks'.
+            end, save = self.ranks.most(REASONS.index(reason), bool(due or overdue))
+            reason = REASONS[end]
+            if reason or save:
                 self._save(self.last, full=True)
                 saved_at = time.perf_counter()
         if not math.isfinite(state.best_loss):  # ended before the first validation: the best is what there is
@@ -133,19 +165,22 @@ class _Trainer:
         input_BS, target_BS, epoch_begins = self.batches(state.step)
         before = None if epoch_begins or not config.pass_state else state.lstm
         total, after = 0.0, []
-        part = config.batch // config.accumulate
-        for first in range(0, config.batch, part):
-            rows = slice(first, first + part)
-            inputs, targets = (self.fabric.to_device(x[rows]) for x in (input_BS, target_BS))
-            lstm = None if before is None else (before[0][:, rows], before[1][:, rows])
-            with self.fabric.autocast():
-                hidden_BSD, lstm = self.model(inputs, lstm)
-                loss, nll_BS = self.bare.head.loss_and_nll(hidden_BSD, targets)
-                loss = loss / config.accumulate
-            self.sights.add(nll_BS, targets)
-            self.fabric.backward(loss)
+        self.ranks.seed_others(config.seed, state.step)
+        self.sights.show(self.share.others(target_BS))
+        input_BS, target_BS = input_BS[self.share.rows], target_BS[self.share.rows]
+        for part in self.share.parts:
+            inputs, targets = (self.fabric.to_device(x[part]) for x in (input_BS, target_BS))
+            lstm = None if before is None else (before[0][:, part], before[1][:, part])
+            with self.fabric.no_backward_sync(self.model, enabled=part is not self.share.parts[-1]):
+                with self.fabric.autocast():
+                    hidden_BSD, lstm = self.model(inputs, lstm)
+                    loss, nll_BS = self.bare.head.loss_and_nll(hidden_BSD, targets)
+                    loss = loss / self.share.weight(part)  # DDP takes the mean of the ranks' gradients
+                self.sights.add(nll_BS, targets)
+                self.fabric.backward(loss)
             after.append((lstm[0].detach(), lstm[1].detach()))
             total += loss.item()
+        total = self.ranks.mean(total)
         if not math.isfinite(total):
             raise self._diverged(f"the loss is {total}")
         if config.clip:
@@ -184,7 +219,8 @@ class _Trainer:
         }
         if self.sampler:
             line["test_sample"] = self._test(self.sampler)
-        append_metrics(self.metrics, line)
+        if self.ranks.first:
+            append_metrics(self.metrics, line)
         state.loss_sum, state.loss_steps = 0.0, 0
         if improved:
             self._save(self.best, full=False)
@@ -200,7 +236,9 @@ class _Trainer:
 
     def _evaluate(self, tokens: np.ndarray) -> Evaluation:
         vocabulary, streams = self.corpus.vocabulary, min(VALID_STREAMS, len(tokens))
-        return evaluate(self.bare, tokens, vocabulary.counts, eos_id=vocabulary.eos_id, streams=streams)
+        return evaluate(
+            self.bare, tokens, vocabulary.counts, eos_id=vocabulary.eos_id, streams=streams, ranks=self.ranks
+        )
 
     def _save(self, path: Path, full: bool) -> None:
         if not all(bool(parameter.isfinite().all()) for parameter in self.bare.parameters()):
@@ -211,8 +249,13 @@ class _Trainer:
             state["config"] = self.config.to_dict()
             state["optimizer"] = self.optimizer.state_dict()
             state["rng"] = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
-            state["trainer"] = {**vars(self.state), "sights": self.sights.state()}
-        save_checkpoint(path, state)
+            state["trainer"] = {
+                **vars(self.state),
+                "lstm": self.share.whole(self.state.lstm),
+                "sights": self.sights.state(),
+            }
+        if self.ranks.first:
+            save_checkpoint(path, state)
 
     def resume(self) -> None:
         """Go back to the last checkpoint: weights, optimizer, random state, counters and ``metrics.jsonl``."""
@@ -235,8 +278,7 @@ class _Trainer:
             torch.cuda.set_rng_state_all(state["rng"][1:])
         self.sights.restore(state["trainer"].pop("sights"))
         self.state = TrainState(**state["trainer"])
-        self.state.lstm = self.fabric.to_device(self.state.lstm)
-        cut_metrics(self.metrics, self.state.step)
+        self.state.lstm = self.fabric.to_device(self.share.of(self.state.lstm))
         say(f"resumed at step {self.state.step:,}")
 
     def _diverged(self, what: str) -> DivergedError:

@@ -1,0 +1,52 @@
+"""Data parallel through Lightning Fabric and torch.distributed, in the processes that ``torchrun`` started."""
+
+import inspect
+import logging
+from datetime import timedelta
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+from torch.nn.parallel import DistributedDataParallel
+
+from firstsight.errors import InputError
+from firstsight.lab.system import job
+from firstsight.lab.system.progress import console
+from firstsight.lab.system.ranks import ALONE, Ranks
+
+# A process that is killed closes its connections, and the others notice at once. One that hangs, or whose machine is
+# gone, they wait for so long in a collective; no work that others wait for may take longer.
+PATIENCE = timedelta(minutes=10)
+
+
+def start(precision: Any) -> tuple[Fabric, Ranks]:
+    """Fabric for this process, and its place among those that ``torchrun`` started with it; alone without.
+
+    gloo on CPUs; NCCL where there are GPUs, a process each.
+
+    Raises:
+        InputError: several processes, but not by torchrun, or not as many on each machine, or more than GPUs.
+    """
+    if job.world_size() == 1:
+        return Fabric(accelerator="auto", devices=1, precision=precision), ALONE
+    job.check_launcher()
+    local, machines = job.local_world_size(), job.world_size() // job.local_world_size()
+    cuda = torch.cuda.is_available()
+    if cuda and local > torch.cuda.device_count():
+        raise InputError(
+            f"{local} processes on this machine, and {torch.cuda.device_count()} GPUs; expected one each. Give "
+            f"torchrun --nproc-per-node {torch.cuda.device_count()}."
+        )
+    # No buffers from rank 0 at each step: those of a head are the same everywhere, and as large as its weights. (torch
+    # 2.13 has a new name for it, and warns of the old one.)
+    names = inspect.signature(DistributedDataParallel).parameters
+    buffers = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
+    strategy = DDPStrategy(timeout=PATIENCE, gradient_as_bucket_view=True, **{buffers: False})
+    accelerator = "cuda" if cuda else "cpu"
+    fabric = Fabric(accelerator=accelerator, devices=local, num_nodes=machines, strategy=strategy, precision=precision)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it greets
+    fabric.launch()
+    job.introduce()
+    console.quiet = fabric.global_rank > 0
+    return fabric, Ranks(fabric.global_rank, fabric.world_size, fabric.device)
