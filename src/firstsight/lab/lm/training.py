@@ -24,7 +24,7 @@ from firstsight.lab.lm.sights import Sights
 from firstsight.lab.lm.state import REASONS, Outcome, TrainState
 from firstsight.lab.runs.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from firstsight.lab.runs.metrics import append_metrics, cut_metrics
-from firstsight.lab.system.distributed import start
+from firstsight.lab.system.distributed import reach, start
 from firstsight.lab.system.interrupt import ending_signals
 from firstsight.lab.system.job import peers
 from firstsight.lab.system.progress import Bar, readable, say
@@ -68,8 +68,8 @@ def train(corpus: Corpus, out: Path, config: Config, *, resume: bool = False) ->
         DivergedError: the loss or a weight is NaN or infinite; the last good checkpoint is kept.
         PeerLostError: another process is gone; the last checkpoint is kept.
     """
-    fabric, ranks = start(_PRECISION[config.precision])
     with peers():
+        fabric, ranks = start(_PRECISION[config.precision])
         with ranks.together():
             check_folder(out, config, resume)
             trainer = _Trainer(corpus, out, config, fabric, ranks)
@@ -111,6 +111,7 @@ class _Trainer:
             model.head.start_bias(torch.from_numpy(vocabulary.counts))
         optimizer = build_optimizer(model, config)
         self.bare, self.stepped = model, optimizer
+        self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.tokens_per_step = config.batch * config.length
         self.state = TrainState()
         self.sights = Sights(len(vocabulary), ranks)
@@ -176,6 +177,8 @@ class _Trainer:
                     hidden_BSD, lstm = self.model(inputs, lstm)
                     loss, nll_BS = self.bare.head.loss_and_nll(hidden_BSD, targets)
                     loss = loss / self.share.weight(part)  # DDP takes the mean of the ranks' gradients
+                    if self.ranks.size > 1:
+                        loss = reach(loss, self.trained)
                 self.sights.add(nll_BS, targets)
                 self.fabric.backward(loss)
             after.append((lstm[0].detach(), lstm[1].detach()))

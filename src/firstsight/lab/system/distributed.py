@@ -1,13 +1,17 @@
 """Data parallel through Lightning Fabric and torch.distributed, in the processes that ``torchrun`` started."""
 
+import atexit
 import inspect
 import logging
+from collections.abc import Iterable
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from firstsight.errors import InputError
@@ -18,6 +22,32 @@ from firstsight.lab.system.ranks import ALONE, Ranks
 # A process that is killed closes its connections, and the others notice at once. One that hangs, or whose machine is
 # gone, they wait for so long in a collective; no work that others wait for may take longer.
 PATIENCE = timedelta(minutes=10)
+
+
+class _Reach(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.number = len(parameters)
+        return loss.view_as(loss)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return gradients[0], *[None] * ctx.number
+
+
+def reach(loss: Tensor, parameters: Iterable[nn.Parameter]) -> Tensor:
+    """The loss, from which a backward pass comes by every parameter: what it does not depend on gets no gradient there.
+
+    DDP sums a gradient once the backward pass has been at its parameter, and waits for ever for one that this rank's
+    part of the batch has no use for. So it counts as 0.
+    """
+    return cast(Tensor, _Reach.apply(loss, *parameters))  # type: ignore[no-untyped-call]
+
+
+def _leave() -> None:
+    """Before Python ends: gloo's threads, still there when it has ended, abort the process now and then."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def start(precision: Any) -> tuple[Fabric, Ranks]:
@@ -41,12 +71,14 @@ def start(precision: Any) -> tuple[Fabric, Ranks]:
     # No buffers from rank 0 at each step: those of a head are the same everywhere, and as large as its weights. (torch
     # 2.13 has a new name for it, and warns of the old one.)
     names = inspect.signature(DistributedDataParallel).parameters
-    buffers = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
-    strategy = DDPStrategy(timeout=PATIENCE, gradient_as_bucket_view=True, **{buffers: False})
+    name = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
+    options: dict[str, Any] = {name: False}
+    strategy = DDPStrategy(timeout=PATIENCE, gradient_as_bucket_view=True, **options)
     accelerator = "cuda" if cuda else "cpu"
     fabric = Fabric(accelerator=accelerator, devices=local, num_nodes=machines, strategy=strategy, precision=precision)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it greets
-    fabric.launch()
     job.introduce()
+    fabric.launch()
+    atexit.register(_leave)
     console.quiet = fabric.global_rank > 0
     return fabric, Ranks(fabric.global_rank, fabric.world_size, fabric.device)

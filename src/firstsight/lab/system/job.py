@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from datetime import timedelta
 from functools import cache
 from typing import Any
@@ -80,7 +80,7 @@ def as_one(command: Callable[[], int]) -> int:
     try:
         if rank() == 0:
             code = _ended(command)
-            _store().set("told", str(code))
+            _note("told", str(code))
             return code
         heard = io.StringIO()
         with redirect_stdout(heard), redirect_stderr(heard):
@@ -89,7 +89,7 @@ def as_one(command: Callable[[], int]) -> int:
             print(heard.getvalue(), end="", file=sys.stderr)
         return code
     finally:
-        _store().set(f"ended/{rank()}", "")
+        _note(f"ended/{rank()}", "")
 
 
 def _ended(command: Callable[[], int]) -> int:
@@ -102,13 +102,16 @@ def _ended(command: Callable[[], int]) -> int:
 def _told() -> bool:
     """Whether somebody else has said why this job fails."""
     end = time.monotonic() + HEAR
-    while time.monotonic() < end and not _has("dead/0"):
-        if _has("told"):
-            if _store().get("told") != b"0":
-                return True
-            break
-        time.sleep(_POLL)
-    return int(_store().add("voices", 1)) > 1
+    try:
+        while time.monotonic() < end and not _has("dead/0"):
+            if _has("told"):
+                if _store().get("told") != b"0":
+                    return True
+                break
+            time.sleep(_POLL)
+        return int(_store().add("voices", 1)) > 1
+    except RuntimeError:  # with nobody to ask, each speaks for itself
+        return False
 
 
 def introduce() -> None:
@@ -183,8 +186,15 @@ def _is_gone(other: int) -> bool:
 
 
 def _where(other: int) -> str:
+    if not _has(f"lives/{other}"):
+        return "it never came"
     pid, host = _store().get(f"lives/{other}").decode().split()
     return f"process {pid} on {host}"
+
+
+def _note(key: str, value: str) -> None:
+    with suppress(RuntimeError):  # the store is gone when its machine is, and then nobody reads it
+        _store().set(key, value)
 
 
 def _has(key: str) -> bool:
