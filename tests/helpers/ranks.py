@@ -23,7 +23,7 @@ def fork(ranks: int, work: Callable, *args) -> list:
     return [found[rank] for rank in range(ranks)]
 
 
-def _launch(ranks: int, work: Callable, *args) -> dict:
+def _launch(ranks: int, work: Callable, *args, restarts: int = 0) -> dict:
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -33,7 +33,7 @@ def _launch(ranks: int, work: Callable, *args) -> dict:
         run_id=str(os.getpid()),
         start_method="fork",
         monitor_interval=0.05,
-        max_restarts=0,
+        max_restarts=restarts,
     )
     return elastic_launch(config, work)(*args)
 
@@ -59,7 +59,7 @@ def train_all(corpus, jobs) -> list[str]:
 
 
 @contextlib.contextmanager
-def job(ranks: int, folder: Path, *arguments: object) -> Iterator[SimpleNamespace]:
+def job(ranks: int, folder: Path, *arguments: object, restarts: int = 0) -> Iterator[SimpleNamespace]:
     """``torchrun --nproc-per-node RANKS -m firstsight ...`` as forks, which print to ``folder``.
 
     ``pid`` is that of the agent, ``pid_of(rank)`` of a rank, ``wait()`` for the end of all. None outlives the block.
@@ -70,7 +70,7 @@ def job(ranks: int, folder: Path, *arguments: object) -> Iterator[SimpleNamespac
             signal.signal(signal.SIGINT, signal.default_int_handler)
             for name, number in (("stdout.txt", 1), ("stderr.txt", 2)):
                 os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
-            _launch(ranks, _command, folder, [str(argument) for argument in arguments])
+            _launch(ranks, _command, folder, [str(argument) for argument in arguments], restarts=restarts)
         os._exit(0)
 
     def pid_of(rank: int) -> int:
@@ -103,7 +103,8 @@ def _command(folder: Path, arguments: list[str]) -> None:
     except BaseException:
         traceback.print_exc()
         code = 99
-    os._exit(code)
+    if code:  # of a success torchrun's agent awaits what it returns
+        os._exit(code)
 
 
 def rank_pids(agent: int) -> dict[int, int]:

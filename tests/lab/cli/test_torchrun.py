@@ -89,6 +89,17 @@ def test_a_killed_first_rank_is_named_by_another(data, tmp_path):
         assert said(tmp_path)[0].startswith(f"firstsight: rank 0 (process {running.pid_of(0)} on ")
 
 
+def test_a_job_that_torchrun_restarts_goes_on(data, tmp_path):
+    out, steps = tmp_path / "run", ["--steps=150", "--checkpoint-every=1"]
+    with job(2, tmp_path, "train", data, "--out", out, *TINY, *steps, "--resume", restarts=1) as running:
+        wait_for((out / "checkpoints/last.pt").exists)
+        os.kill(running.pid_of(1), signal.SIGKILL)
+        running.wait()
+    assert "resumed at step " in (tmp_path / "stderr.txt").read_text()
+    assert load_checkpoint(out / "checkpoints/last.pt")["step"] == 150
+    assert (out / "report.html").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

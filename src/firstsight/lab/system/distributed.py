@@ -2,9 +2,8 @@
 
 import atexit
 import inspect
-import logging
+import os
 from collections.abc import Iterable
-from datetime import timedelta
 from typing import Any, cast
 
 import torch
@@ -18,10 +17,6 @@ from firstsight.errors import InputError
 from firstsight.lab.system import job
 from firstsight.lab.system.progress import console
 from firstsight.lab.system.ranks import ALONE, Ranks
-
-# A process that is killed closes its connections, and the others notice at once. One that hangs, or whose machine is
-# gone, they wait for so long in a collective; no work that others wait for may take longer.
-PATIENCE = timedelta(minutes=10)
 
 
 class _Reach(torch.autograd.Function):
@@ -73,12 +68,20 @@ def start(precision: Any) -> tuple[Fabric, Ranks]:
     names = inspect.signature(DistributedDataParallel).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
     options: dict[str, Any] = {name: False}
-    strategy = DDPStrategy(timeout=PATIENCE, gradient_as_bucket_view=True, **options)
+    strategy = DDPStrategy(gradient_as_bucket_view=True, **options)
     accelerator = "cuda" if cuda else "cpu"
     fabric = Fabric(accelerator=accelerator, devices=local, num_nodes=machines, strategy=strategy, precision=precision)
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it greets
     job.introduce()
+    if not dist.is_initialized():  # here, and not by Fabric, so that a restarted job does not meet in the old place
+        dist.init_process_group(
+            "nccl" if cuda else "gloo",
+            store=dist.PrefixStore("group", job.store()),  # type: ignore[attr-defined]
+            rank=job.rank(),
+            world_size=job.world_size(),
+            timeout=job.PATIENCE,
+            device_id=torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else None,
+        )
+        atexit.register(_leave)
     fabric.launch()
-    atexit.register(_leave)
     console.quiet = fabric.global_rank > 0
     return fabric, Ranks(fabric.global_rank, fabric.world_size, fabric.device)

@@ -23,6 +23,9 @@ from firstsight.errors import InputError
 LOOK = 10.0  # seconds in which a survivor finds out who is gone; torchrun ends it 30 s after it saw a failure
 HEAR = 20.0  # seconds that a process which ends with an error leaves to rank 0 to say why
 _POLL = 0.05
+# A process that is killed closes its connections, and the others notice at once. One that hangs, or whose machine is
+# gone, they wait for so long in a collective; no work that others wait for may take longer.
+PATIENCE = timedelta(minutes=10)
 
 
 class PeerLostError(InputError):
@@ -105,18 +108,18 @@ def _told() -> bool:
     try:
         while time.monotonic() < end and not _has("dead/0"):
             if _has("told"):
-                if _store().get("told") != b"0":
+                if store().get("told") != b"0":
                     return True
                 break
             time.sleep(_POLL)
-        return int(_store().add("voices", 1)) > 1
+        return int(store().add("voices", 1)) > 1
     except RuntimeError:  # with nobody to ask, each speaks for itself
         return False
 
 
 def introduce() -> None:
     """Say where this process lives, for others to see whether it still does."""
-    _store().set(f"lives/{rank()}", f"{os.getpid()} {socket.gethostname()}")
+    store().set(f"lives/{rank()}", f"{os.getpid()} {socket.gethostname()}")
 
 
 @contextmanager
@@ -148,7 +151,7 @@ def _lost(error: RuntimeError) -> str:
     """Who is gone: on this machine a process that does not exist any more, elsewhere one that does not answer."""
     others = [other for other in range(world_size()) if other != rank()]
     try:
-        _store().set(f"noticed/{rank()}", "")
+        store().set(f"noticed/{rank()}", "")
         end = time.monotonic() + LOOK
         while not (gone := [other for other in others if _is_gone(other)]) and time.monotonic() < end:
             if silent := [other for other in others if not _has(f"noticed/{other}") and not _has(f"ended/{other}")]:
@@ -174,13 +177,13 @@ def _is_gone(other: int) -> bool:
         return True
     if _has(f"ended/{other}") or not _has(f"lives/{other}"):
         return False
-    pid, host = _store().get(f"lives/{other}").decode().split()
+    pid, host = store().get(f"lives/{other}").decode().split()
     if host != socket.gethostname():
         return False
     try:
         os.kill(int(pid), 0)  # sends nothing
     except ProcessLookupError:
-        _store().set(f"dead/{other}", "")
+        store().set(f"dead/{other}", "")
         return True
     return False
 
@@ -188,23 +191,24 @@ def _is_gone(other: int) -> bool:
 def _where(other: int) -> str:
     if not _has(f"lives/{other}"):
         return "it never came"
-    pid, host = _store().get(f"lives/{other}").decode().split()
+    pid, host = store().get(f"lives/{other}").decode().split()
     return f"process {pid} on {host}"
 
 
 def _note(key: str, value: str) -> None:
     with suppress(RuntimeError):  # the store is gone when its machine is, and then nobody reads it
-        _store().set(key, value)
+        store().set(key, value)
 
 
 def _has(key: str) -> bool:
-    return bool(_store().check([key]))
+    return bool(store().check([key]))
 
 
 @cache
-def _store() -> Any:
+def store() -> Any:
+    """The agent's, with keys of this attempt alone: after a restart of the job the old ones are still there."""
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    options: dict[str, Any] = {"is_master": False, "wait_for_workers": False, "timeout": timedelta(seconds=60)}
-    store = dist.TCPStore(address, port, **options)  # type: ignore[attr-defined]
+    options: dict[str, Any] = {"is_master": False, "wait_for_workers": False, "timeout": PATIENCE}
+    shared = dist.TCPStore(address, port, **options)  # type: ignore[attr-defined]
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return dist.PrefixStore(f"firstsight/{attempt}", store)  # type: ignore[attr-defined]
+    return dist.PrefixStore(f"firstsight/{attempt}", shared)  # type: ignore[attr-defined]
