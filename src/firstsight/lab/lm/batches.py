@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from firstsight.errors import InputError
-from firstsight.lab.lm.lstm import State
+from firstsight.lab.lm.recurrent.plain import State
 from firstsight.lab.system.ranks import Ranks
 
 
