@@ -1,6 +1,7 @@
 """The adaptive softmax against torch's own, and its write against a loop in float64."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -134,11 +135,12 @@ def test_a_write_in_service(rule):
     assert all(torch.equal(value, state[name]) for name, value in head.state_dict().items())
 
 
-def test_a_class_that_comes_to_a_trained_head():
+@pytest.mark.parametrize("T", [None, 10**6, math.inf])
+def test_a_class_that_comes_to_a_trained_head(T):
     """It comes to the first cluster, and is found there; the others are hardly harmed."""
     torch.manual_seed(0)
     means = 3 * torch.randn(41, 32)
-    head = HebbianAdaptiveSoftmax(32, 40, cutoffs=(10,), div_value=2)
+    head = HebbianAdaptiveSoftmax(32, 40, cutoffs=(10,), div_value=2, T=T)
     optimizer = torch.optim.Adam(head.parameters(), lr=0.01)
     handle = head.attach(optimizer)
     for _ in range(300):
@@ -147,7 +149,6 @@ def test_a_class_that_comes_to_a_trained_head():
         head.loss(means[y] + torch.randn(128, 32), y).backward()
         optimizer.step()
     handle.remove()
-    assert not head.first.counts[10] < head.first.T, "the row of the tail is left to the gradient"
     frequent = means[torch.arange(10)] + torch.randn(10, 32)
     before = head.log_prob(frequent)[:, :10].detach()
     head.add_classes(1)
@@ -249,10 +250,12 @@ def test_biases_start_at_the_shares():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"cutoffs": (5, 5)}, r"cutoffs are \[5, 5\]; expected the first class of each"),
+        ({"cutoffs": (5, 5)}, r"cutoffs is \(5, 5\); expected the first class of each"),
         ({"cutoffs": (0,)}, "above 0"),
         ({"cutoffs": (20,)}, "below the number of classes, 20"),
         ({"cutoffs": (2.5,)}, "whole numbers"),
+        ({"cutoffs": 10}, "cutoffs is 10; expected the first class of each"),
+        ({"div_value": "4"}, "div_value is '4'; expected"),
         ({"div_value": 0.5}, "div_value is 0.5; expected"),
     ],
 )
@@ -320,3 +323,103 @@ def test_the_inner_objective_is_that_of_the_class_in_its_cluster(objective):
         after.write(h[:4], labels)
         moved = [after.first, *(tail.softmax for tail in after.tails)][k].weight[row]
         torch.testing.assert_close(moved, layers[k].weight[row] - grad, rtol=1e-10, atol=1e-12)  # lambda is 1
+
+
+@pytest.mark.parametrize("ignored", [*range(20), -1, 99])
+def test_any_label_may_be_the_one_that_does_not_count(ignored):
+    head = HebbianAdaptiveSoftmax(6, 20, (5, 12), ignore_index=ignored, dtype=torch.float64)
+    h, y = torch.randn(20, 6, dtype=torch.float64), torch.arange(20)
+    wanted = -head.log_prob(h)[y, y]
+    counts = y != ignored
+    torch.testing.assert_close(head.nll(h, y), wanted * counts)
+    torch.testing.assert_close(head.loss(h, y), wanted[counts].mean())
+    head.write(h, y)
+    assert torch.equal(head.counts, 1 + counts.long())
+    assert head.embedding(y).shape == (20, 6)
+
+
+def test_the_rows_of_the_tails_are_never_written():
+    head = HebbianAdaptiveSoftmax(6, 20, (5, 12), rule="paper", dtype=torch.float64)
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.0)
+    head.attach(optimizer)
+    before = head.first.weight.detach().clone()
+    head.T = 500
+    head.loss(*batch(6, 20, 60)).backward()
+    optimizer.step()
+    assert torch.equal(head.first.weight[5:], before[5:])
+    assert not torch.equal(head.first.weight[:5], before[:5])
+    assert (head.first.counts[5:] > 10).all(), "but counted"
+
+
+def test_settings_are_those_of_all_clusters():
+    head = HebbianAdaptiveSoftmax(6, 20, (5, 12), T=50, rule="paper", dtype=torch.float64)
+    head.T, head.gamma = 1, 0.5
+    before = copy.deepcopy(head.state_dict())
+    with pytest.warns(UserWarning, match="nothing was written"):
+        head.write(*batch(6, 20))
+    assert all(torch.equal(value, before[name]) for name, value in head.state_dict().items() if "weight" in name)
+    assert (head.T, head.gamma, head.rule, head.objective) == (1, 0.5, "paper", "l2")
+    for name in ("rule", "objective"):
+        with pytest.raises(AttributeError, match="has no setter"):
+            setattr(head, name, "softmax")
+
+
+def test_a_write_that_fails_in_one_cluster_is_none_in_all():
+    head = HebbianAdaptiveSoftmax(6, 20, (5, 12), rule="paper", objective="softmax")
+    with torch.no_grad():
+        head.tails[1].softmax.bias[3] = torch.nan
+    before = copy.deepcopy(head.state_dict())
+    with pytest.raises(InputError, match="Nothing was written"):
+        head.write(torch.randn(20, 6), torch.arange(20))
+    for name, value in head.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_look_at_data_without_a_class_of_one_tail():
+    head = HebbianAdaptiveSoftmax(4, 12, (4, 8), div_value=1)
+    h, y = torch.randn(200, 4), torch.randint(4, (200,))
+    y[::2] += 8
+    with pytest.warns(UserWarning, match="layer that starts") as said, head.looking():
+        head.loss(h, y)
+    assert len(said) == 1
+    seen = [bool(layer.moments.any()) for layer in (head.first, *(tail.softmax for tail in head.tails))]
+    assert seen == [True, False, True]
+    with pytest.raises(InputError, match="saw no example"), head.looking():
+        pass
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_activations_of_another_precision(dtype):
+    head = HebbianAdaptiveSoftmax(16, 50, (10, 30))
+    h, y = torch.randn(40, 16), torch.randint(50, (40,))
+    given = h.to(dtype)
+    torch.testing.assert_close(head.nll(given, y).float(), head.nll(given.float(), y), rtol=1e-2, atol=1e-2)
+    other = copy.deepcopy(head)
+    head.write(given, y)
+    with torch.autocast("cpu", torch.bfloat16):
+        other.write(given.float(), y)
+    torch.testing.assert_close(head.first.weight, other.first.weight, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(head.tails[0].softmax.weight, other.tails[0].softmax.weight, rtol=1e-5, atol=1e-6)
+
+
+def test_a_refused_state_leaves_the_head_as_it_was():
+    one, other = (HebbianAdaptiveSoftmax(6, 20, cutoffs) for cutoffs in ((5, 12), (4, 12)))
+    before = copy.deepcopy(other.state_dict())
+    with pytest.raises(RuntimeError, match="with cutoffs"):
+        other.load_state_dict(one.state_dict())
+    assert torch.equal(other.frequent, before["frequent"])
+    HebbianAdaptiveSoftmax(6, 20, (4, 12)).load_state_dict(other.state_dict())
+
+
+def test_very_many_and_very_narrow_tails():
+    head = AdaptiveSoftmax(4, 700, range(1, 600))
+    assert head.tails[-1].softmax.in_features == 1
+    assert AdaptiveSoftmax(4, 20, (5, 9), 1e200).tails[1].softmax.in_features == 1
+    torch.testing.assert_close(head.log_prob(torch.randn(2, 4)).exp().sum(-1), torch.ones(2))
+
+
+def test_a_cluster_that_is_frozen_is_named():
+    head = HebbianAdaptiveSoftmax(6, 20, (5, 12))
+    head.tails[1].softmax.weight.requires_grad_(False)
+    with pytest.raises(InputError, match=r"^tails\.1\.softmax: the head's weight does not require a gradient"):
+        head.attach(torch.optim.SGD([one for one in head.parameters() if one.requires_grad], lr=0.1))

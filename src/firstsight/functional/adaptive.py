@@ -15,6 +15,9 @@ with a softmax of its own in each cluster. Source: Grave et al. (2017), "Efficie
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
+from itertools import accumulate
+from operator import index, mul
 
 import torch
 from torch import Tensor
@@ -37,11 +40,12 @@ def checked_cutoffs(cutoffs: Sequence[int] | None, num_classes: int) -> tuple[in
     """
     if cutoffs is None:
         return tuple(sorted({num_classes // share for share in _SHARES} - {0}))
-    given = tuple(cutoffs)
-    whole = all(isinstance(one, int) and not isinstance(one, bool) for one in given)
-    if not whole or any(a >= b for a, b in zip((0, *given), (*given, num_classes), strict=True)):
+    given: tuple[int, ...] | None = None
+    with suppress(TypeError):  # of another kind, or not one after another
+        given = tuple(index(edge) for edge in cutoffs)
+    if given is None or any(a >= b for a, b in zip((0, *given), (*given, num_classes), strict=True)):
         raise InputError(
-            f"cutoffs are {list(given)}; expected the first class of each narrower cluster, whole numbers that rise, "
+            f"cutoffs is {cutoffs!r}; expected the first class of each narrower cluster, whole numbers that rise, "
             f"above 0 and below the number of classes, {num_classes}."
         )
     return given
@@ -53,25 +57,25 @@ def widths(in_features: int, tails: int, div_value: float) -> list[int]:
     Raises:
         InputError: div_value is below 1.
     """
-    if not div_value >= 1:
-        raise InputError(f"div_value is {div_value}; expected by how much each cluster is narrower, 1 or more.")
-    return [max(1, int(in_features // div_value**k)) for k in range(1, tails + 1)]
+    if isinstance(div_value, str) or not div_value >= 1:
+        raise InputError(f"div_value is {div_value!r}; expected by how much each cluster is narrower, 1 or more.")
+    powers = accumulate([float(div_value)] * tails, mul)
+    return [max(1, int(in_features // power)) for power in powers]
 
 
-def first_labels(target: Tensor, edges: Sequence[int], ignore_index: int) -> Tensor:
-    """Labels [...] in the first cluster: a class of the tail k is its row, :math:`c_1 + k`; what is ignored stays.
+def first_labels(target: Tensor, edges: Sequence[int]) -> Tensor:
+    """Labels [...] in the first cluster: a class of the tail k is its row, :math:`c_1 + k`.
 
     Args:
-        target: [...] classes.
+        target: [...] classes; what is below 0 stays.
         edges: the cutoffs, and where the last tail ends: classes from there on came later, and have rows of the first
             cluster after those of the tails.
-        ignore_index: a label that does not count.
     """
     edge_K = torch.tensor(edges, device=target.device)
-    tail = torch.bucketize(target, edge_K, right=True) - 1  # of a class below the first cutoff -1
+    tail = torch.bucketize(target.contiguous(), edge_K, right=True) - 1  # of a class below the first cutoff -1
     K = len(edges) - 1
     of_tail = torch.where(tail < K, edge_K[0] + tail, target - (edge_K[-1] - edge_K[0] - K))
-    return torch.where((tail >= 0) & (target != ignore_index), of_tail, target)
+    return torch.where(tail >= 0, of_tail, target)
 
 
 def weighted_mean(nll: Tensor, target: Tensor, class_weight: Tensor, ignore_index: int) -> Tensor:

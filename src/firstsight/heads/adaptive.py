@@ -4,25 +4,25 @@ Shapes: V classes, D features, K tails, D_k features of a tail, N tokens; [...] 
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import ClassVar, cast
+from contextlib import contextmanager
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch._compile import _disable_dynamo
 
-from firstsight.errors import InputError
+from firstsight.errors import InputError, warn
 from firstsight.functional.adaptive import first_labels, weighted_mean
-from firstsight.functional.checks import as_labels, check_class_weight, check_range, check_shapes
+from firstsight.functional.checks import IGNORE_INDEX, as_labels, check_class_weight, check_range, check_shapes
 from firstsight.functional.largest import largest_logits
 from firstsight.functional.tiled import log_sum_exp
-from firstsight.functional.write import check_finite, class_sums
-from firstsight.heads.clusters import Clusters
+from firstsight.heads.clusters import Clusters, Tail
 from firstsight.heads.hebbian import HebbianSoftmax
-from firstsight.heads.kept.state import known_well
+from firstsight.heads.kept.looking import looking
 from firstsight.heads.softmax import Softmax
 from firstsight.heads.steps.exchange import Group
+from firstsight.heads.write import NOTHING_WRITTEN
 
 
 class AdaptiveSoftmax(Clusters):
@@ -40,7 +40,7 @@ class AdaptiveSoftmax(Clusters):
         cutoffs: the first class of each tail, rising. None: a fifteenth and a fifth of V. Empty: the full softmax.
         div_value: each tail is so many times narrower than the one before: D_k = D / div_value^k, 1 at least.
         options: of the softmax that each cluster is: ``bias``, ``ignore_index``, ``compute_dtype``, ``device``,
-            ``dtype``, as :class:`firstsight.Softmax`.
+            ``dtype``, by name, as :class:`firstsight.Softmax`.
 
     Attributes:
         first: the output layer of the frequent classes and, after them, of a row for each tail, [c_1 + K, D]; and of
@@ -94,15 +94,15 @@ class AdaptiveSoftmax(Clusters):
 
     def loss_and_nll(self, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """``loss``, and the NLL of each token [...] that it is the mean of, outside the graph, at no extra cost."""
-        total, nll = self._cross_entropy(hidden, as_labels(target), "sum")
+        total, nll = self._sum_and_nll(hidden, as_labels(target), "sum")
         return total / (target != self.ignore_index).sum().clamp(min=1), nll
 
     def nll(self, hidden: Tensor, target: Tensor) -> Tensor:
         """NLL in nats of each token, [...]; 0 where target is ``ignore_index``. Arguments as ``loss``."""
-        return self._cross_entropy(hidden, as_labels(target), "none")[0]
+        return self._sum_and_nll(hidden, as_labels(target), "none")[0]
 
     @_disable_dynamo
-    def _cross_entropy(self, hidden: Tensor, target: Tensor, reduction: str) -> tuple[Tensor, Tensor]:
+    def _sum_and_nll(self, hidden: Tensor, target: Tensor, reduction: str) -> tuple[Tensor, Tensor]:
         """The sum of the loss, or one value a token, and the NLL [...] of each token outside the graph.
 
         Every cluster takes part, with tokens or without: its gradient is zeros then, not None, so that all processes
@@ -117,9 +117,8 @@ class AdaptiveSoftmax(Clusters):
             if own is None:
                 loss, nll = loss + part, nll + each
             else:
-                zeros = torch.zeros_like(nll)
-                loss = loss + (zeros.masked_scatter(own, part) if reduction == "none" else part)
-                nll = nll + zeros.masked_scatter(own, each)
+                loss = loss + (part.new_zeros(own.shape).masked_scatter(own, part) if reduction == "none" else part)
+                nll = nll + torch.zeros_like(nll).masked_scatter(own, each)
         return cast(Tensor, loss), nll
 
     def _clusters(self, hidden: Tensor, target: Tensor) -> Iterator[tuple[Softmax, Tensor, Tensor, Tensor | None]]:
@@ -128,10 +127,17 @@ class AdaptiveSoftmax(Clusters):
         counts = target != self.ignore_index
         if (kept_N := target[counts]).numel():
             check_range(int(kept_N.min()), int(kept_N.max()), self.num_classes, self.ignore_index)
-        yield self.first, hidden, first_labels(target, self._edges(), self.ignore_index), None
+        target = target.where(counts, IGNORE_INDEX)
+        yield self.first, hidden, first_labels(target, self._edges()), None
         for tail, start, end in self._tails():
-            own = counts & (target >= start) & (target < end)
-            yield tail.softmax, F.linear(hidden[own], tail.projection), target[own] - start, own
+            own = (target >= start) & (target < end)
+            yield tail.softmax, self._projected(hidden[own], tail), target[own] - start, own
+
+    def _projected(self, hidden: Tensor, tail: Tail) -> Tensor:
+        if torch.is_autocast_enabled(hidden.device.type):
+            return F.linear(hidden, tail.projection)
+        dtype = torch.promote_types(hidden.dtype, tail.projection.dtype)
+        return F.linear(hidden.to(dtype), tail.projection.to(dtype))
 
     @torch.no_grad()
     def topk(self, hidden: Tensor, k: int) -> torch.return_types.topk:
@@ -166,7 +172,7 @@ class AdaptiveSoftmax(Clusters):
         Args:
             tokens: [...] classes, in [0, V).
         """
-        x = self.first.embedding(first_labels(tokens, self._edges(), self.ignore_index))
+        x = self.first.embedding(first_labels(tokens, self._edges()))
         for tail, start, end in self._tails():
             own = (tokens >= start) & (tokens < end)
             rows = tail.softmax.embedding(tokens[own] - start) @ tail.projection
@@ -187,12 +193,25 @@ def _largest(layer: Softmax, h_ND: Tensor, rows: slice, offset_N1: Tensor, start
     return values + offset_N1, classes + start
 
 
+def _shared(name: str, doc: str) -> Any:
+    """A setting that is that of every cluster."""
+
+    def get(head: "HebbianAdaptiveSoftmax") -> Any:
+        return getattr(head.first, name)
+
+    def set_(head: "HebbianAdaptiveSoftmax", value: Any) -> None:
+        for layer in head._layers():
+            setattr(layer, name, value)
+
+    return property(get, set_, doc=doc)
+
+
 class HebbianAdaptiveSoftmax(AdaptiveSoftmax):
     r"""An :class:`AdaptiveSoftmax` that writes, each cluster in its own space: :math:`P_k h` into a row of the tail k.
 
     Every cluster is a :class:`firstsight.HebbianSoftmax`, with counts, moments and first sights of its own. The rows
     that stand for the tails in the first cluster are no classes: no write touches them, they are learnt (our
-    decision; they are met in nearly every step, and would be past T after the first).
+    decision).
 
     Arguments, attributes and errors of both. Classes that come later, by ``add_classes``, come to the first cluster,
     and are known at first sight as those of a :class:`firstsight.HebbianSoftmax`. Of a class of a tail that was there
@@ -204,13 +223,27 @@ class HebbianAdaptiveSoftmax(AdaptiveSoftmax):
 
     _softmax: ClassVar[type[Softmax]] = HebbianSoftmax
 
+    T = _shared("T", "As of each cluster: a row is written until its class has been seen T times.")
+    gamma = _shared("gamma", "As of each cluster: smallest rate of the write.")
+    price = _shared("price", "As of each cluster: what a new class may cost.")
+    cap = _shared("cap", "As of each cluster: the share of all activations that new classes may take.")
+
     def _hebbian(self) -> list[HebbianSoftmax]:
         return [cast(HebbianSoftmax, layer) for layer in self._layers()]
 
-    @torch.no_grad()
-    def _start_clusters(self) -> None:
-        first, frequent = self._hebbian()[0], self._frequent
-        first.counts[frequent : frequent + len(self.tails)] = known_well(first.T)
+    def _set_frequent(self, n: int) -> None:
+        super()._set_frequent(n)
+        self._hebbian()[0]._spared = range(n, n + len(self._sizes()) - 2)
+
+    @property
+    def rule(self) -> str:
+        """As of each cluster."""
+        return self._hebbian()[0].rule
+
+    @property
+    def objective(self) -> str:
+        """As of each cluster."""
+        return self._hebbian()[0].objective
 
     @property
     def counts(self) -> Tensor:
@@ -218,6 +251,7 @@ class HebbianAdaptiveSoftmax(AdaptiveSoftmax):
         first, *tails = (layer.counts for layer in self._hebbian())
         return self._of_words(first, tails)
 
+    @torch.no_grad()
     def write(self, hidden: Tensor, target: Tensor) -> None:
         """One write now, without an optimizer, as :meth:`firstsight.HebbianSoftmax.write`, in the targets' clusters.
 
@@ -229,23 +263,26 @@ class HebbianAdaptiveSoftmax(AdaptiveSoftmax):
             InputError: (a ``ValueError``) shapes or labels are not as above, or hidden is not finite. Nothing has
                 changed.
         """
-        target, parts = as_labels(target), []
         frequent, later = self._words()[0].stop, self._words()[1].start
-        with torch.no_grad():
-            for layer, h, y, own in self._clusters(hidden, target):
-                if own is None:  # a row that stands for a tail is not written
-                    y = y.where((y < frequent) | (y >= later), self.ignore_index)
-                sums = class_sums(h.to(torch.promote_types(h.dtype, torch.float32)), y, ignore_index=self.ignore_index)
-                check_finite(h, y, sums[1], self.ignore_index)
-                if len(sums[0]):
-                    parts.append((cast(HebbianSoftmax, layer), h, y))
-        for hebbian, h, y in parts:
-            hebbian.write(h, y)
+        parts, left = [], True
+        with torch.autocast(hidden.device.type, enabled=False):
+            for layer, h, y, own in self._clusters(hidden, as_labels(target)):
+                if own is None:  # a row that stands for a tail is no class
+                    y = y.where((y < frequent) | (y >= later), IGNORE_INDEX)
+                if len(seen := y[y != IGNORE_INDEX]):
+                    hebbian = cast(HebbianSoftmax, layer)
+                    parts.append((hebbian, hebbian._prepared(h, y)))
+                    left = left and hebbian._leaves_alone(seen)
+        if parts and left:
+            warn(NOTHING_WRITTEN)
+        for hebbian, sums in parts:
+            hebbian._apply_sums(sums, hebbian.T, training=False)
 
     @contextmanager
     def looking(self, *, group: Group = None) -> Iterator[None]:
-        """Show all clusters what they were trained on, as :meth:`firstsight.HebbianSoftmax.looking`."""
-        with ExitStack() as stack:
-            for layer in self._hebbian():
-                stack.enter_context(layer.looking(group=group))
+        """Show all clusters what they were trained on, as :meth:`firstsight.HebbianSoftmax.looking`.
+
+        A tail of which no example came stays as it was.
+        """
+        with looking(self._hebbian(), group):
             yield

@@ -183,7 +183,8 @@ def attach(
         rule: as :class:`HebbianSoftmax`; None: "sight", or that which the layer was attached with before. Rules that
             need running moments keep them in a buffer ``firstsight_moments``, and "sight" which classes are new in
             ``firstsight_fresh``.
-        objective: as :class:`HebbianSoftmax`; None: "l2", or that which the layer was attached with before.
+        objective: as :class:`HebbianSoftmax`; None: "l2", or, with the same rule, that which the layer was attached
+            with before.
         T, gamma, prior_count, price, cap: as :class:`HebbianSoftmax`.
 
     Returns:

@@ -32,11 +32,11 @@ class Tail(nn.Module):
         super().__init__()
         self.softmax = softmax
         self.projection = nn.Parameter(softmax.weight.new_empty(softmax.in_features, in_features))
-        self.start()
+        self.reset_parameters()
 
     @torch.no_grad()
-    def start(self) -> None:
-        """The projection afresh."""
+    def reset_parameters(self) -> None:
+        """The projection afresh, and it alone."""
         if not self.projection.is_meta:  # which has no decomposition in half precision
             wide = self.projection.new_empty(self.projection.shape, dtype=torch.float32)
             self.projection.copy_(nn.init.orthogonal_(wide))
@@ -55,24 +55,24 @@ class Clusters(nn.Module):
         self,
         in_features: int,
         num_classes: int,
-        *args: Any,
         cutoffs: Sequence[int] | None = None,
         div_value: float = 4.0,
+        *,
+        ignore_index: int = IGNORE_INDEX,
         **options: Any,
     ) -> None:
         super().__init__()
         if in_features < 1 or num_classes < 1:
             raise InputError(f"in_features is {in_features} and num_classes {num_classes}; expected 1 or more of each.")
         edges = checked_cutoffs(cutoffs, num_classes)
-        self.ignore_index: int = options.get("ignore_index", IGNORE_INDEX)
+        self.ignore_index = ignore_index  # here alone: in a cluster the same number is another class
         ends = [*edges, num_classes]
-        self.first = self._softmax(in_features, ends[0] + len(edges), *args, **options)
-        self._set_frequent(ends[0])
+        self.first = self._softmax(in_features, ends[0] + len(edges), **options)
         sizes = zip(widths(in_features, len(edges), div_value), ends[:-1], ends[1:], strict=True)
         self.tails = nn.ModuleList(
-            Tail(in_features, self._softmax(width, end - start, *args, **options)) for width, start, end in sizes
+            Tail(in_features, self._softmax(width, end - start, **options)) for width, start, end in sizes
         )
-        self._start_clusters()
+        self._set_frequent(ends[0])
 
     def _set_frequent(self, n: int) -> None:
         """A number beside the buffer that saves it: to ask a device would be to wait for it."""
@@ -90,11 +90,7 @@ class Clusters(nn.Module):
         self.first.reset_parameters()
         for tail, _, _ in self._tails():
             tail.softmax.reset_parameters()
-            tail.start()
-        self._start_clusters()
-
-    def _start_clusters(self) -> None:
-        """What the rows of the tails in the first cluster start with besides."""
+            tail.reset_parameters()
 
     def start_bias(self, counts: Tensor) -> None:
         """Start the biases at the log of each class's share, as :meth:`firstsight.Softmax.start_bias`.
@@ -105,8 +101,10 @@ class Clusters(nn.Module):
         Raises:
             InputError: (a ``ValueError``) the layers have no bias, or counts is not as above.
         """
-        if counts.shape != (self.num_classes,):
-            raise InputError(f"counts is {list(counts.shape)}; expected [{self.num_classes}] occurrences.")
+        if counts.shape != (self.num_classes,) or bool((counts < 0).any()):
+            raise InputError(
+                f"counts is {list(counts.shape)}; expected [{self.num_classes}] occurrences, each 0 or more."
+            )
         parts = torch.split(counts, self._sizes())
         for layer, part in zip(self._layers()[1:], parts[1:-1], strict=True):
             layer.start_bias(part)
@@ -140,6 +138,10 @@ class Clusters(nn.Module):
     def _layers(self) -> list[Softmax]:
         return [self.first, *(cast(Tail, tail).softmax for tail in self.tails)]
 
+    def _named_layers(self) -> list[tuple[str, Softmax]]:
+        names = ["first", *(f"tails.{k}.softmax" for k in range(len(self.tails)))]
+        return list(zip(names, self._layers(), strict=True))
+
     def _sizes(self) -> list[int]:
         """The number of frequent classes, of those of each tail, and of those that came later."""
         later = len(self.first.weight) - self._frequent - len(self.tails)
@@ -169,6 +171,7 @@ class Clusters(nn.Module):
                 f"the state is of {sum(theirs)} classes with cutoffs {cutoffs}, the head of {self.num_classes} with "
                 f"{list(self.cutoffs)}. Make it with num_classes={sum(theirs[:-1])}, cutoffs={cutoffs}{grow}."
             )
+            return  # this head stays as it was
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
     def _sizes_in(self, state_dict: dict[str, Any], prefix: str) -> list[int]:
@@ -193,11 +196,11 @@ class Clusters(nn.Module):
                 handle.remove()
 
         try:
-            for layer in self._layers():
+            for name, layer in self._named_layers():  # noqa: B007 - for the message
                 handles.append(layer.attach(optimizer, group=group, after=after))
-        except InputError:
+        except InputError as error:
             remove()
-            raise
+            raise InputError(f"{name}: {error}") from None
         return Handle(remove)
 
     def add_classes(self, n: int) -> None:

@@ -134,6 +134,20 @@ class Rule:
         return new_UD, -share_U
 
 
+def sparing(move: Move, spared: range) -> Move:
+    """``move``, but the rows and biases of these classes stay as they are."""
+
+    def moved(
+        classes_U: Tensor, rows_UD: Tensor, means_UD: Tensor, before_U: Tensor, occurrences_U: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        new_UD, change_U = move(classes_U, rows_UD, means_UD, before_U, occurrences_U)
+        stays_U = (classes_U >= spared.start) & (classes_U < spared.stop)
+        change_U = None if change_U is None else change_U.masked_fill(stays_U, 0)
+        return torch.where(stays_U[:, None], rows_UD, new_UD), change_U
+
+    return moved
+
+
 def _stretched(x_UD: Tensor, length_U1: Tensor, otherwise_UD: Tensor) -> Tensor:
     own_U1 = x_UD.norm(dim=1, keepdim=True)
     return torch.where(own_U1 < torch.finfo(x_UD.dtype).tiny, otherwise_UD, x_UD * (length_U1 / own_U1))

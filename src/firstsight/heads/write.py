@@ -19,10 +19,16 @@ from firstsight.heads.head import REPLACED
 from firstsight.heads.kept.fresh import NEW, TAUGHT, TRAINED, note_written_, sighted
 from firstsight.heads.kept.keeping import Keeping
 from firstsight.heads.objectives import without_surprise
+from firstsight.heads.rule import sparing
 from firstsight.heads.steps.attachment import Handle, Seen
 from firstsight.heads.steps.exchange import Group, Sums, exchange, is_shared, merge
 from firstsight.heads.steps.optimizers import holds
 from firstsight.heads.steps.watch import LIMIT, Watch
+
+NOTHING_WRITTEN = (
+    "nothing was written: all these classes were seen T times, or are of a trained layer that was taken over with "
+    'counts="trained"; their rows are left to the gradient.'
+)
 
 
 class HebbianWrite(Keeping):
@@ -30,6 +36,8 @@ class HebbianWrite(Keeping):
 
     Arguments, attributes and errors as :class:`firstsight.HebbianSoftmax`.
     """
+
+    _spared = range(0)  # rows that are counted and never written: those that are no classes
 
     def attach(self, optimizer: torch.optim.Optimizer, *, group: Group = None, after: int = 0) -> Handle:
         """Write after each ``optimizer.step()`` what ``loss`` or ``nll`` saw in training since the last one.
@@ -82,6 +90,13 @@ class HebbianWrite(Keeping):
         Raises:
             InputError: (a ``ValueError``) shapes or labels are not as above, or hidden is not finite.
         """
+        sums = self._prepared(hidden, target)
+        if bool((sums[0] >= 0).any()) and self._leaves_alone(sums[0][sums[0] >= 0]):
+            warn(NOTHING_WRITTEN)
+        self._apply_sums(sums, self.T, training=False)
+
+    def _prepared(self, hidden: Tensor, target: Tensor) -> Sums:
+        """What a write of these examples needs, with all that could be wrong found out before anything is changed."""
         check_rule(self.T, self.gamma)
         self._check_own_weight()
         self._settle()
@@ -89,14 +104,7 @@ class HebbianWrite(Keeping):
         check_labels(hidden, self.weight, target, self.ignore_index)
         sums = self._sums(hidden.detach(), target)
         check_finite(hidden, target, sums[1], self.ignore_index)
-        seen_N = target[target != self.ignore_index]
-        if len(seen_N) and self._leaves_alone(seen_N):
-            warn(
-                "nothing was written: all these classes were seen T times, or are of a trained layer that was taken "
-                'over with counts="trained"; their rows are left to the gradient.'
-            )
-        seen = Seen(sums, self._examples(hidden.detach(), target))
-        self._apply_sums(self._of_step([seen], self.T, training=False), self.T, training=False)
+        return self._of_step([Seen(sums, self._examples(hidden.detach(), target))], self.T, training=False)
 
     def observe(self, output: Tensor, hidden: Tensor, target: Tensor) -> None:
         """For a loss computed elsewhere: if backward reaches ``output``, the next step writes (hidden, target).
@@ -261,6 +269,8 @@ class HebbianWrite(Keeping):
             if self._rule.sighted:
                 kept = self._kept("fresh"), self._biases(), self._claims()
                 move = sighted(move, sight, *kept, lifted=self.bias is None, training=training)
+            if self._spared:
+                move = sparing(move, self._spared)
             means = classes_U, sums_UD / occurrences_U[:, None], occurrences_U
             move_rows_(self.weight, self.bias, self._kept("counts"), means, move, T=T)
             if sight is not None and not training:

@@ -11,16 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from firstsight.errors import InputError, warn
+from firstsight.errors import InputError
 from firstsight.functional import class_sums
 from firstsight.functional.first_sight import Claims, Sight, first_sight
 from firstsight.functional.inner_step import check_surprise, surprise
 from firstsight.heads.kept.fresh import NEW, READY, SHOWN, TAUGHT, TRAINED, check_claims, coming
+from firstsight.heads.kept.looking import looking
 from firstsight.heads.kept.moments import Moments, no_moments, with_second_moment
 from firstsight.heads.kept.stored import Stored
 from firstsight.heads.objectives import with_surprise
 from firstsight.heads.steps.attachment import Seen, together
-from firstsight.heads.steps.exchange import Group, Sums, exchange, is_shared
+from firstsight.heads.steps.exchange import Group, Sums
 
 
 class Keeping(Stored):
@@ -83,33 +84,8 @@ class Keeping(Stored):
         Raises:
             InputError: (a ``ValueError``) the rule keeps no moments, the layer is looking already, or saw nothing.
         """
-        if self._rule.needs == "nothing":
-            raise InputError(f"the rule {self.rule} keeps nothing of what it sees, so there is nothing to look for.")
-        if self._seen is not None:
-            raise InputError("this layer is looking already; one looking() at a time.")
-        self._settle()
-        group = self._group if group is None else group
-        self._seen = [self._nothing()]
-        try:
+        with looking([self], group):
             yield
-            sums = exchange(self._seen[0], False, group) if is_shared(group) else self._seen[0]
-        finally:
-            self._seen = None
-        if not (examples := int(sums[2].sum())):
-            raise InputError(
-                "looking() saw no example. Under it run data through loss, nll or an attached model, with labels."
-            )
-        if examples < 4 * self.in_features:
-            warn(
-                f"looking() saw {examples} examples of {self.in_features} features: too few to tell what new classes "
-                "would do. Some thousands are better."
-            )
-        if self._rule.sighted and not self._has_stepped() and not bool((self._kept("fresh") != TRAINED).any()):
-            warn(
-                "this layer was shown data, and all its classes count as those of a layer that starts. If its rows are "
-                'trained, say so first: counts="trained" where it was taken over, or head.set_counts("trained").'
-            )
-        self._start_moments(sums)
 
     def _nothing(self) -> Sums:
         return self._sums(self.weight.detach()[:0], self._kept("counts")[:0])

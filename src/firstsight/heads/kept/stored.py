@@ -63,7 +63,7 @@ class Stored(Averaged):
         record: bool = False,
         **options: Any,
     ) -> None:
-        self.rule, self.objective = rule, objective
+        self._named = rule, objective
         self._rule = stepping(find_rule(rule), rule, objective)
         self.T = self._rule.T if T is None else T
         self.gamma = self._rule.gamma if gamma is None else gamma
@@ -77,6 +77,16 @@ class Stored(Averaged):
         self._seen: list[Sums] | None = None  # under ``looking``
         self._group: Group = None  # of the last attachment
         super().__init__(in_features, num_classes, bias, **options)
+
+    @property
+    def rule(self) -> str:
+        """The name of its rule; another rule is another layer."""
+        return self._named[0]
+
+    @property
+    def objective(self) -> str:
+        """The name of its inner objective, which is as fixed."""
+        return self._named[1]
 
     def _keep(self, name: str, value: Tensor | None) -> None:
         if value is not None:

@@ -23,7 +23,7 @@ Layer: TypeAlias = Softmax | AdaptiveSoftmax
 
 def _softmax(settings: "HeadSettings", width: int, num_classes: int, record: bool) -> Layer:
     if settings.cutoffs:
-        return AdaptiveSoftmax(width, num_classes, settings.bias, cutoffs=settings.edges())
+        return AdaptiveSoftmax(width, num_classes, settings.edges(), bias=settings.bias)
     if settings.samples:
         return SampledSoftmax(width, num_classes, settings.bias, **_sampled(settings))
     return Softmax(width, num_classes, settings.bias)
@@ -40,7 +40,7 @@ def _hebbian(settings: "HeadSettings", width: int, num_classes: int, record: boo
         "record": record,
     }
     if settings.cutoffs:
-        return HebbianAdaptiveSoftmax(width, num_classes, **write, cutoffs=settings.edges())
+        return HebbianAdaptiveSoftmax(width, num_classes, settings.edges(), **write)
     if settings.samples:
         return HebbianSampledSoftmax(width, num_classes, **write, **_sampled(settings))
     return HebbianSoftmax(width, num_classes, **write)
