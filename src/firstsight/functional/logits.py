@@ -7,19 +7,32 @@ many could overflow; powers, 1 at most, are lifted by 2^15 before they are cast,
 multiplied with is brought below 2^15 by a power of two as well; and products are made and summed in float32.
 """
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from firstsight.functional.tiles import LOG2_E
+from firstsight.functional.tiles import LOG2_E, slices, start_of
 
 _LIFT = 15  # the largest power of two in float16
+
+
+class Space(NamedTuple):
+    """Memory that tiles take turns in; see ``start_of``."""
+
+    wide: Tensor
+    """a tile, or a product, in the dtype of sums"""
+    product: Tensor
+    """a product of a tile, in the compute dtype"""
 
 
 class Logits:
     """Makes tiles of logits; ``shift``, which see ``extreme``, is taken off all of them."""
 
     def __init__(self, h_ND: Tensor, w_VD: Tensor, b_V: Tensor | None, compute_dtype: torch.dtype) -> None:
-        self.w_VD, self.compute_dtype = w_VD, compute_dtype
+        self._given_VD, self.compute_dtype = w_VD, compute_dtype
+        self.w_VD = w_VD.to(compute_dtype)
         self.sum_dtype = torch.promote_types(compute_dtype, torch.float32)
         self.half = compute_dtype == torch.float16
         self.lift = _LIFT if self.half else 0
@@ -30,28 +43,71 @@ class Logits:
             self.shift = extreme(b_V.to(self.sum_dtype), compute_dtype)
             self.b_V = (b_V.to(self.sum_dtype) - self.shift) * unit
 
-    def weight(self, v: slice) -> Tensor:
-        """[C, D] in the compute dtype."""
-        return self.w_VD[v].to(self.compute_dtype)
-
     def make(self, n: slice, v: slice, buffer: Tensor) -> Tensor:
         """The tile [R, C] in the compute dtype, at the start of ``buffer``; ``base2`` has its unit."""
-        h_RD, w_CD = self.h_ND[n], self.weight(v)
-        z_RC = buffer[: len(h_RD) * len(w_CD)].view(len(h_RD), len(w_CD))
         if self.b_V is None or not self.half:
-            torch.mm(h_RD, w_CD.t(), out=z_RC)
+            z_RC = self.product(n, self.w_VD[v], buffer)
             return z_RC if self.b_V is None else z_RC.add_(self.b_V[v])
+        h_RD, w_CD = self.h_ND[n], self.w_VD[v]
+        z_RC = start_of(buffer, len(h_RD), len(w_CD))
         return torch.addmm(self.b_V[v].to(self.compute_dtype), h_RD, w_CD.t(), out=z_RC)  # rounds once
 
-    def base2(self, z: Tensor) -> Tensor:
-        """What was made, in ``sum_dtype`` and in units of log 2; maybe the same memory."""
-        z = z.to(self.sum_dtype)
-        return z.mul_(LOG2_E) if self.half else z
+    def product(self, n: slice, w_CD: Tensor, buffer: Tensor) -> Tensor:
+        """The tile without its biases; of the rows w_CD [C, D], in the compute dtype."""
+        h_RD = self.h_ND[n]
+        return torch.mm(h_RD, w_CD.t(), out=start_of(buffer, len(h_RD), len(w_CD)))
+
+    def tile(self, n: slice, v: slice, buffer: Tensor, wide: Tensor) -> tuple[Tensor, Tensor]:
+        """The tile as it was made, and in ``base2``; biases are added there, where that is fast and rounds less."""
+        if self.half:
+            z_RC = self.make(n, v, buffer)
+            return z_RC, self.base2(z_RC, wide)
+        z_RC = self.product(n, self.w_VD[v], buffer)
+        wide_RC = self.base2(z_RC, wide)
+        return z_RC, wide_RC if self.b_V is None else wide_RC.add_(self.b_V[v])
+
+    def base2(self, z_RC: Tensor, wide: Tensor) -> Tensor:
+        """What was made, in ``sum_dtype`` and in units of log 2, at the start of ``wide`` or where it was."""
+        z_RC = self.widened(z_RC, wide)
+        return z_RC.mul_(LOG2_E) if self.half else z_RC
+
+    def widened(self, x: Tensor, wide: Tensor) -> Tensor:
+        """The same values in ``sum_dtype``, at the start of ``wide`` or where they were."""
+        return x if x.dtype == self.sum_dtype else start_of(wide, *x.shape).copy_(x)
+
+    def space(self, rows: int, columns: int) -> Space:
+        """Memory for what is done with tiles of so many rows and columns."""
+        if self.compute_dtype == self.sum_dtype:  # all is done where it is
+            return Space(self.h_ND.new_empty(0), self.h_ND.new_empty(0))
+        D = self.h_ND.shape[1]
+        wide = self.h_ND.new_empty(max(rows * columns, columns * D, rows * D), dtype=self.sum_dtype)
+        return Space(wide, self.h_ND.new_empty(max(rows, columns) * D))
 
     def of(self, y_N: Tensor, h_ND: Tensor, b_V: Tensor | None) -> Tensor:
         """The logit of one class of each token, [N] in nats."""
-        z_N = (h_ND.to(self.sum_dtype) * self.w_VD[y_N]).sum(1)
+        z_N = (h_ND.to(self.sum_dtype) * self._given_VD[y_N]).sum(1)
         return z_N if b_V is None else z_N + (b_V[y_N] - self.shift)
+
+
+class Tiles:
+    """All tiles in ``base2``, each good until the next: few rows get wide tiles, so that each fills the cache."""
+
+    def __init__(self, logits: Logits, rows: int, columns: int) -> None:
+        self._logits, self._rows = logits, max(1, min(rows, len(logits.h_ND)))
+        self._columns = min(rows * columns // self._rows, len(logits.w_VD))
+        self._buffer = logits.h_ND.new_empty(self._rows * self._columns)
+        self.space = logits.space(self._rows, self._columns)
+
+    def __iter__(self) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Tokens, classes, and their tile."""
+        logits = self._logits
+        for n in slices(len(logits.h_ND), self._rows):
+            for v in slices(len(logits.w_VD), self._columns):
+                yield n, v, logits.tile(n, v, self._buffer, self.space.wide)[1]
+
+    def narrowed(self, p_RC: Tensor) -> Tensor:
+        """What has become of the tile, in the compute dtype."""
+        return start_of(self._buffer, *p_RC.shape).copy_(p_RC)
 
 
 def extreme(b_V: Tensor, dtype: torch.dtype) -> Tensor:
@@ -76,12 +132,13 @@ def in_range(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
     return (x * torch.ldexp(one, _LIFT - exponent)).to(dtype), torch.ldexp(one, exponent - _LIFT)
 
 
-def add_product_(total: Tensor, left: Tensor, right: Tensor, times: Tensor | None = None) -> None:
+def add_product_(total: Tensor, left: Tensor, right: Tensor, space: Space, times: Tensor | None = None) -> None:
     """``total += left @ right``, the product in the operands' dtype, the sum in that of ``total``; see ``in_range``."""
     if total.dtype == left.dtype:
         total.addmm_(left, right)
     elif left.dtype != torch.float16:
-        total.add_(left @ right)
+        product = torch.mm(left, right, out=start_of(space.product, *total.shape))
+        total.add_(product if total.is_cuda else start_of(space.wide, *total.shape).copy_(product))
     else:  # a CPU has no such product, and one of float16 takes thirty times as long there
         wide = total.dtype
         product = torch.mm(left, right, wide) if left.is_cuda else left.to(wide) @ right.to(wide)

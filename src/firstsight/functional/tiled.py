@@ -17,13 +17,14 @@ Exponentials are taken to the base 2, of logits made from h * log2(e): ``exp2`` 
 ``exp``, whose vendor implementation also slows down tenfold where results underflow, which written rows provoke.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from firstsight.functional.logits import Logits, add_product_, extreme, in_range
+from firstsight.functional.logits import Logits, Tiles, add_product_, extreme, in_range
+from firstsight.functional.powers import Powers
 from firstsight.functional.tiles import LN_2, kind, slices
 from firstsight.functional.twice import check_unchanged, differentiable_gradients, versions
 
@@ -104,29 +105,16 @@ class _OnePass(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         given = h_ND, w_VD, b_V
         logits = Logits(*given, compute_dtype)
-        columns = _ONE_PASS_TILE[kind(h_ND)][1]
-        held = h_ND.new_empty(min(rows, len(y_N)) * len(w_VD), dtype=compute_dtype)
+        powers = Powers(logits, rows, _ONE_PASS_TILE[kind(h_ND)][1])
         grads = gh_ND, gw_VD, gb_V = _zeros(given, logits.sum_dtype)
         nll_N = gh_ND.new_empty(len(y_N))
         share_N = torch.ones_like(nll_N) if token_weight_N is None else token_weight_N.to(nll_N.dtype)
         for n in slices(len(y_N), rows):
-            h_RD, gh_RD = h_ND[n].to(logits.sum_dtype), gh_ND[n]
-            tiles = [(v, logits.make(n, v, held[v.start * len(h_RD) :])) for v in slices(len(w_VD), columns)]
-            max_R1 = torch.cat([z_RC.amax(1, keepdim=True) for _, z_RC in tiles], 1).amax(1, keepdim=True)
-            max_R1 = logits.base2(max_R1) - logits.lift
-            sum_R1 = torch.zeros_like(max_R1)
-            for v, z_RC in tiles:
-                p_RC = logits.base2(z_RC).sub_(max_R1).exp2_()
-                sum_R1 += p_RC.sum(1, keepdim=True)
-                add_product_(gh_RD, z_RC.copy_(p_RC), logits.weight(v))
+            max_R1, sum_R1 = powers.make(n, gh_ND[n])
             nll_N[n] = _nats(max_R1, sum_R1)
-            divisor_R1 = sum_R1 / share_N[n, None]
-            gh_RD /= divisor_R1
-            scaled_RD, times = in_range(h_RD / divisor_R1, compute_dtype)
-            for v, p_RC in tiles:
-                add_product_(gw_VD[v], p_RC.t(), scaled_RD, times)
-                if gb_V is not None:
-                    gb_V[v] += (p_RC / divisor_R1).sum(0)
+            share_R1 = share_N[n, None] / sum_R1
+            gh_ND[n] *= share_R1
+            powers.add_to(gw_VD, gb_V, h_ND[n].to(logits.sum_dtype), share_R1)
         nll_N -= logits.of(y_N, h_ND, b_V)
         row_D = _even_row(w_VD, even_V)
         loss_N = _weighted(nll_N, given, y_N, token_weight_N, even_V, row_D)
@@ -147,7 +135,9 @@ class _OnePass(torch.autograd.Function):
             how = y_N, ctx.sum_dtype, token_weight_N, even_V
             found = differentiable_gradients(g.expand(len(y_N)), h_ND, w_VD, b_V, *how)
             return *found, None, None, None, None, None
-        grads = (None if k is None else (k * g).to(t.dtype) for k, t in zip(kept, (h_ND, w_VD, b_V), strict=True))
+        last = _is_last(g)
+        scaled = (None if k is None else k.mul_(g) if last else k * g for k in kept)
+        grads = (None if k is None else k.to(t.dtype) for k, t in zip(scaled, (h_ND, w_VD, b_V), strict=True))
         return *grads, None, None, None, None, None
 
 
@@ -187,13 +177,14 @@ class _TwoPasses(torch.autograd.Function):
             target_N = g_N if token_weight_N is None else g_N * token_weight_N.to(g_N.dtype)
             share_N1 = target_N[:, None] / (sum_N1 * 2**logits.lift)
             scaled_ND, times = in_range(h_ND.to(logits.sum_dtype) * share_N1, ctx.compute_dtype)
-            for n, v, z_RC in _tiles(logits):
+            tiles = Tiles(logits, *_TILE[kind(h_ND)])
+            for n, v, z_RC in tiles:
                 p_RC = z_RC.sub_(max_N1[n]).exp2_()
                 if gb_V is not None:
                     gb_V[v] += share_N1[n, 0] @ p_RC
-                p_RC = p_RC.to(ctx.compute_dtype)
-                add_product_(gh_ND[n], p_RC, logits.weight(v))
-                add_product_(gw_VD[v], p_RC.t(), scaled_ND[n], times)
+                p_RC = tiles.narrowed(p_RC)
+                add_product_(gh_ND[n], p_RC, logits.w_VD[v], tiles.space)
+                add_product_(gw_VD[v], p_RC.t(), scaled_ND[n], tiles.space, times)
             gh_ND *= share_N1
             _less_linear_(grads, (h_ND, w_VD, b_V), y_N, g_N, target_N, even_V, row_D)
         found = (None if t is None or g is None else g.to(t.dtype) for g, t in zip(grads, given, strict=True))
@@ -265,12 +256,20 @@ def _kept(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype == torch.float16 else dtype
 
 
+def _is_last(g: Tensor) -> bool:
+    """Whether this backward pass, which brings g, is the last one through its graph, so that what was kept is free."""
+    batched = torch._C._functorch.is_batchedtensor(g) or torch._C._functorch.is_legacy_batchedtensor(g)
+    if batched or torch.compiler.is_compiling():
+        return False
+    return not torch._C._autograd._get_current_graph_task_keep_graph()
+
+
 def _running_sum(logits: Logits) -> tuple[Tensor, Tensor]:
     """The largest logit of each token and the sum of all powers less it, to base 2, each [N, 1] in ``sum_dtype``."""
     lowest = torch.finfo(logits.sum_dtype).min  # not -inf: from it, a tile of classes ruled out cannot be taken
     max_N1 = logits.h_ND.new_full((len(logits.h_ND), 1), lowest, dtype=logits.sum_dtype)
     sum_N1 = torch.zeros_like(max_N1)
-    for n, _, z_RC in _tiles(logits):
+    for n, _, z_RC in Tiles(logits, *_TILE[kind(logits.h_ND)]):
         old_R1 = max_N1[n]
         new_R1 = torch.maximum(old_R1, z_RC.amax(1, keepdim=True))
         sum_N1[n] = sum_N1[n] * (old_R1 - new_R1).exp2_() + z_RC.sub_(new_R1).exp2_().sum(1, keepdim=True)
@@ -280,15 +279,3 @@ def _running_sum(logits: Logits) -> tuple[Tensor, Tensor]:
 
 def _nats(max_N1: Tensor, sum_N1: Tensor) -> Tensor:
     return (max_N1 + sum_N1.log2())[:, 0] * LN_2
-
-
-def _tiles(logits: Logits) -> Iterator[tuple[slice, slice, Tensor]]:
-    """All tiles in ``base2``, each good until the next: few rows get wide tiles, so that each fills the cache."""
-    h_ND, w_VD = logits.h_ND, logits.w_VD
-    rows, columns = _TILE[kind(h_ND)]
-    rows, size = max(1, min(rows, len(h_ND))), rows * columns
-    columns = min(size // rows, len(w_VD))
-    buffer = h_ND.new_empty(rows * columns)
-    for n in slices(len(h_ND), rows):
-        for v in slices(len(w_VD), columns):
-            yield n, v, logits.base2(logits.make(n, v, buffer))

@@ -1,0 +1,77 @@
+"""The powers 2^z of all logits of some tokens, held until both gradients are formed from them.
+
+Shapes: N tokens, V classes, D features; a tile is R rows (tokens) by C columns (classes) of the logits.
+"""
+
+import torch
+from torch import Tensor
+
+from firstsight.functional.logits import Logits, add_product_, in_range
+from firstsight.functional.tiles import slices, start_of
+
+# Between these, sums of powers are as exact as those of what is less by the largest logit: powers that are no float32
+# any more, below 2^-126, are together less than 2^-42 of the sum, of a million classes; and there is room for what the
+# powers are multiplied with.
+_LEAST, _MOST = 2.0**-64, 2.0**64
+
+
+class Powers:
+    """Of ``rows`` tokens at a time, in tiles of ``columns`` classes."""
+
+    def __init__(self, logits: Logits, rows: int, columns: int) -> None:
+        rows, columns, V = min(rows, len(logits.h_ND)), min(columns, len(logits.w_VD)), len(logits.w_VD)
+        self._logits, self._tiles = logits, list(slices(V, columns))
+        self._held = logits.h_ND.new_empty(rows * V)
+        self._space = logits.space(rows, columns)
+        # float16 has no room for them, and a GPU would have to wait for the answer whether they were in range.
+        self._as_they_are = not logits.half and not logits.h_ND.is_cuda
+
+    def make(self, n: slice, gh_RD: Tensor) -> tuple[Tensor, Tensor]:
+        """Hold the powers of these tokens: 2^(z - shift), shift and their sum, each [R, 1] in ``sum_dtype``.
+
+        gh_RD: [R, D] zeros, filled with the powers times the rows.
+
+        Logits are hardly ever so large that their powers leave float32's range. So the first thing tried is to take no
+        maximum off: two passes over all logits fewer. Where a sum says that it was needed, it is done again with it.
+        """
+        if self._as_they_are:
+            sum_R1 = self._add_up(n, gh_RD, None)
+            if bool(((sum_R1 > _LEAST) & (sum_R1 < _MOST)).all() & gh_RD.isfinite().all()):
+                return torch.zeros_like(sum_R1), sum_R1
+            self._as_they_are = False  # for the tokens that follow too
+            gh_RD.zero_()
+        return self._below_max(n, gh_RD)
+
+    def _below_max(self, n: slice, gh_RD: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self._logits
+        tiles = [logits.make(n, v, self._memory(v, len(gh_RD))) for v in self._tiles]
+        max_R1 = torch.cat([z_RC.amax(1, keepdim=True) for z_RC in tiles], 1).amax(1, keepdim=True)
+        max_R1 = logits.base2(max_R1, torch.empty_like(gh_RD[:, 0])) - logits.lift
+        return max_R1, self._add_up(n, gh_RD, max_R1)
+
+    def _add_up(self, n: slice, gh_RD: Tensor, max_R1: Tensor | None) -> Tensor:
+        logits = self._logits
+        sum_R1 = gh_RD.new_zeros(len(gh_RD), 1)
+        for v in self._tiles:
+            memory = self._memory(v, len(gh_RD))
+            if max_R1 is None:
+                z_RC, p_RC = logits.tile(n, v, memory, self._space.wide)
+            else:
+                z_RC = start_of(memory, len(gh_RD), v.stop - v.start)
+                p_RC = logits.base2(z_RC, self._space.wide).sub_(max_R1)
+            sum_R1 += p_RC.exp2_().sum(1, keepdim=True)
+            add_product_(gh_RD, z_RC.copy_(p_RC), logits.w_VD[v], self._space)
+        return sum_R1
+
+    def add_to(self, gw_VD: Tensor, gb_V: Tensor | None, h_RD: Tensor, share_R1: Tensor) -> None:
+        """Add the powers times the activations [R, D], each token's by its share [R, 1], to the gradients."""
+        logits = self._logits
+        scaled_RD, times = in_range(h_RD * share_R1, logits.compute_dtype)
+        for v in self._tiles:
+            p_RC = start_of(self._memory(v, len(h_RD)), len(h_RD), v.stop - v.start)
+            if gb_V is not None:
+                gb_V[v] += share_R1[:, 0] @ logits.widened(p_RC, self._space.wide)
+            add_product_(gw_VD[v], p_RC.t(), scaled_RD, self._space, times)
+
+    def _memory(self, v: slice, rows: int) -> Tensor:
+        return self._held[v.start * rows :]
