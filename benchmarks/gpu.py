@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from common import arguments, paired, ratios, save
 
-from firstsight.functional import hebbian_update_, linear_cross_entropy
-from firstsight.functional import tiled as _cross_entropy
+from firstsight.functional import hebbian_update_, linear_cross_entropy, sizes
 from firstsight.heads import HebbianSoftmax
 from firstsight.lab.lm.lstm import LanguageModel, head_width
 from firstsight.lab.lm.recipes import recipe
@@ -33,7 +32,7 @@ def loss_paths(rounds: int) -> dict[str, Any]:
         return torch.autograd.grad(loss, (h, w))
 
     def ours(rows: int) -> object:
-        _cross_entropy._ONE_PASS_TILE["cuda"] = (rows, 65536)
+        sizes.ONE_PASS_TILE["cuda"] = (rows, 65536)
         return torch.autograd.grad(linear_cross_entropy(h, w, y, compute_dtype=torch.bfloat16), (h, w))
 
     paths: dict[str, Callable[[], object]] = {"plain": plain}

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firstsight import InputError
-from firstsight.functional import class_means, hebbian_rate, hebbian_update_, linear_cross_entropy
-from firstsight.functional import tiled as _cross_entropy
+from firstsight.functional import class_means, hebbian_rate, hebbian_update_, linear_cross_entropy, sizes
 
 
 def loop_update(weight, counts, hidden, target, T, gamma, ignore_index):
@@ -123,7 +122,7 @@ def test_loss_and_gradients_equal_autograd(seed, shape, v, d, bias, ignored, red
 @pytest.mark.parametrize("held", [2**23, 2**10])  # one pass, and two where too few rows would fit
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_many_tiles_of_odd_sizes(held, reduction, monkeypatch):
-    monkeypatch.setitem(_cross_entropy._HELD, "cpu", held)
+    monkeypatch.setitem(sizes.HELD, "cpu", held)
     n, v = 1133, 9001  # past every tile's rows and columns, and no multiple of either
     leaves = [torch.randn(n, 3), torch.randn(v, 3), torch.randn(v)]
     target = torch.randint(v, (n,))

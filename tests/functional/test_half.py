@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from firstsight.functional import linear_cross_entropy, tiled
+from firstsight.functional import linear_cross_entropy, sizes
 
 SCALE = 2.0**16
 N, V, D = 300, 1500, 16
@@ -39,8 +39,8 @@ KINDS = {
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_vanishes(kind, peaked, small, smoothing, held, monkeypatch):
-    monkeypatch.setitem(tiled._HELD, "cpu", held)
-    monkeypatch.setitem(tiled._ONE_PASS_TILE, "cpu", (280, 1024))
+    monkeypatch.setitem(sizes.HELD, "cpu", held)
+    monkeypatch.setitem(sizes.ONE_PASS_TILE, "cpu", (280, 1024))
     leaves, target = make(peaked, small)
     dtypes, autocast = KINDS[kind]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from firstsight.functional import linear_cross_entropy, powers, tiled
+from firstsight.functional import linear_cross_entropy, powers, sizes
 
 KINDS = {  # how long activations and rows are, a feature that moves all logits alike, and whether a maximum is needed
     "as a new layer's": (1.0, 0.1, 0.0, False),
@@ -55,7 +55,7 @@ def takes_max(monkeypatch):
 @pytest.mark.parametrize("shape", [(300, 1500, 16), (131, 6001, 33)], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_as_exact_as_with_a_maximum(kind, shape, bias, compute_dtype, takes_max, monkeypatch):
-    monkeypatch.setitem(tiled._ONE_PASS_TILE, "cpu", (128, 1024))  # several blocks of tokens, and tiles
+    monkeypatch.setitem(sizes.ONE_PASS_TILE, "cpu", (128, 1024))  # several blocks of tokens, and tiles
     *leaves, target = make(kind, *shape, ruled_out=bias == "ruled out")
     leaves = leaves[:2] if bias == "no bias" else leaves
     exact = run(leaves, target, torch.float64)
@@ -73,7 +73,7 @@ def test_as_exact_as_with_a_maximum(kind, shape, bias, compute_dtype, takes_max,
 
 
 def test_some_tokens_need_a_maximum(takes_max, monkeypatch):
-    monkeypatch.setitem(tiled._ONE_PASS_TILE, "cpu", (128, 512))
+    monkeypatch.setitem(sizes.ONE_PASS_TILE, "cpu", (128, 512))
     hidden, weight, bias, target = make("as a trained one's", 600, 700, 8, ruled_out=False)
     hidden[300] *= 200
     exact = run((hidden, weight, bias), target, torch.float64)

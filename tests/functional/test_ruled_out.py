@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from firstsight.functional import linear_cross_entropy, tiled
+from firstsight.functional import linear_cross_entropy, sizes
 
 LOWEST = torch.finfo(torch.float32).min
 N, V, D = 1120, 600, 8  # the first tile of classes is 512
@@ -50,7 +50,7 @@ def test_a_tile_of_classes(by, out, reduction):
 @pytest.mark.parametrize("held", [2**23, 2**10])
 def test_in_evaluation(reduction, held, monkeypatch):
     """Without a gradient the loss takes two passes."""
-    monkeypatch.setitem(tiled._HELD, "cpu", held)
+    monkeypatch.setitem(sizes.HELD, "cpu", held)
     hidden, weight, bias = make()
     bias[:512] = -torch.inf
     target, nll = torch.full((N,), 599), torch.empty(N)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.checkpoint import checkpoint
 
-from firstsight.functional import linear_cross_entropy, tiled
+from firstsight.functional import linear_cross_entropy, sizes
 
 REDUCTIONS = ["mean", "sum", "none"]
 
@@ -44,7 +44,7 @@ def assert_same(ours, theirs):
 
 @pytest.fixture(params=[2**23, 2**6], ids=["one pass", "two passes"])
 def _passes(request, monkeypatch):
-    monkeypatch.setitem(tiled._HELD, "cpu", request.param)
+    monkeypatch.setitem(sizes.HELD, "cpu", request.param)
 
 
 def test_the_second_derivative_by_one_number():

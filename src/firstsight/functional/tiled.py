@@ -13,6 +13,10 @@ pass makes each tile of logits again. Four matrix products.
 
 A gradient that is to have a gradient itself is made anew, by plain operations on all logits: twice.py.
 
+Between the products there are, in bfloat16, a copy to float32, the power, its sum, and a copy back; no maximum is taken
+off where none is needed: powers.py. (torch.compile makes one kernel of the four that takes 1.4 times as long as they
+do, after half a minute of compiling: LOG.md.)
+
 Exponentials are taken to the base 2, of logits made from h * log2(e): ``exp2`` is three times as fast on a CPU as
 ``exp``, whose vendor implementation also slows down tenfold where results underflow, which written rows provoke.
 """
@@ -25,15 +29,9 @@ from torch import Tensor
 
 from firstsight.functional.logits import Logits, Tiles, add_product_, extreme, in_range
 from firstsight.functional.powers import Powers
+from firstsight.functional.sizes import ONE_PASS_TILE, TILE, rows_at_once
 from firstsight.functional.tiles import LN_2, kind, slices
 from firstsight.functional.twice import check_unchanged, differentiable_gradients, versions
-
-# Rows and columns of a tile, and how many logits one pass may hold. On a CPU a tile of two passes has to stay in the
-# cache, and the held logits near it; the GPU's numbers are a first guess, for benchmarks/gpu.py to settle.
-_TILE = {"cpu": (1120, 512), "cuda": (8192, 8192)}
-_ONE_PASS_TILE = {"cpu": (280, 4096), "cuda": (2048, 65536)}
-_HELD = {"cpu": 2**23 + 2**21, "cuda": 2**29}
-_FEWEST_ROWS = 128
 
 
 def nll_sum(
@@ -50,10 +48,8 @@ def nll_sum(
     h [N, D], w [V, D], b [V] or None, y [N] in [0, V); the weight of each token in the sum [N], None for 1; even [V]:
     the sum holds sum_v even_v (z_y - z_v) of each token's logits z too, None for nothing.
     """
-    device = kind(h_ND)
-    rows = min(_ONE_PASS_TILE[device][0], _HELD[device] // len(w_VD))
     wanted = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (h_ND, w_VD, b_V))
-    if wanted and rows >= _FEWEST_ROWS:
+    if wanted and (rows := rows_at_once(len(y_N), len(w_VD), compute_dtype, kind(h_ND))):
         given = h_ND, w_VD, b_V, y_N, compute_dtype, rows, token_weight_N, even_V
         return _apply(_OnePass, *given)
     loss_N, nll_N = nll_per_token(h_ND, w_VD, b_V, y_N, compute_dtype, token_weight_N, even_V)
@@ -105,7 +101,7 @@ class _OnePass(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         given = h_ND, w_VD, b_V
         logits = Logits(*given, compute_dtype)
-        powers = Powers(logits, rows, _ONE_PASS_TILE[kind(h_ND)][1])
+        powers = Powers(logits, rows, ONE_PASS_TILE[kind(h_ND)][1])
         grads = gh_ND, gw_VD, gb_V = _zeros(given, logits.sum_dtype)
         nll_N = gh_ND.new_empty(len(y_N))
         share_N = torch.ones_like(nll_N) if token_weight_N is None else token_weight_N.to(nll_N.dtype)
@@ -177,7 +173,7 @@ class _TwoPasses(torch.autograd.Function):
             target_N = g_N if token_weight_N is None else g_N * token_weight_N.to(g_N.dtype)
             share_N1 = target_N[:, None] / (sum_N1 * 2**logits.lift)
             scaled_ND, times = in_range(h_ND.to(logits.sum_dtype) * share_N1, ctx.compute_dtype)
-            tiles = Tiles(logits, *_TILE[kind(h_ND)])
+            tiles = Tiles(logits, *TILE[kind(h_ND)])
             for n, v, z_RC in tiles:
                 p_RC = z_RC.sub_(max_N1[n]).exp2_()
                 if gb_V is not None:
@@ -269,7 +265,7 @@ def _running_sum(logits: Logits) -> tuple[Tensor, Tensor]:
     lowest = torch.finfo(logits.sum_dtype).min  # not -inf: from it, a tile of classes ruled out cannot be taken
     max_N1 = logits.h_ND.new_full((len(logits.h_ND), 1), lowest, dtype=logits.sum_dtype)
     sum_N1 = torch.zeros_like(max_N1)
-    for n, _, z_RC in Tiles(logits, *_TILE[kind(logits.h_ND)]):
+    for n, _, z_RC in Tiles(logits, *TILE[kind(logits.h_ND)]):
         old_R1 = max_N1[n]
         new_R1 = torch.maximum(old_R1, z_RC.amax(1, keepdim=True))
         sum_N1[n] = sum_N1[n] * (old_R1 - new_R1).exp2_() + z_RC.sub_(new_R1).exp2_().sum(1, keepdim=True)
