@@ -185,3 +185,16 @@ def test_what_is_done_in_inference_mode_is_as_without_gradients(make, what):
         fresh.load_state_dict(copy.deepcopy(head.state_dict()))
         heads.append(head)
     assert same(*heads)
+
+
+@pytest.mark.filterwarnings("error")
+def test_many_gradients_at_once_are_no_labels(hebbian):
+    """By is_grads_batched there is no one gradient to compare with the labels, nor anything to refuse."""
+    head, _ = attached(hebbian)
+    h, y = batch()
+    h.requires_grad_()
+    logits = head(h)
+    head.observe(logits, h, y)
+    each = torch.eye(logits.numel(), dtype=h.dtype).view(-1, *logits.shape)
+    found = torch.autograd.grad(logits, h, each, is_grads_batched=True)[0]
+    torch.testing.assert_close(found.view(*logits.shape, *h.shape).sum(0)[:, 0], head.weight.detach())

@@ -31,7 +31,7 @@ from firstsight.functional.logits import Logits, Tiles, add_product_, extreme, i
 from firstsight.functional.powers import Powers
 from firstsight.functional.sizes import ONE_PASS_TILE, TILE, rows_at_once
 from firstsight.functional.tiles import LN_2, kind, slices
-from firstsight.functional.twice import check_unchanged, differentiable_gradients, versions
+from firstsight.functional.twice import check_unchanged, differentiable_gradients, is_batched, versions
 
 
 def nll_sum(
@@ -254,8 +254,7 @@ def _kept(dtype: torch.dtype) -> torch.dtype:
 
 def _is_last(g: Tensor) -> bool:
     """Whether this backward pass, which brings g, is the last one through its graph, so that what was kept is free."""
-    batched = torch._C._functorch.is_batchedtensor(g) or torch._C._functorch.is_legacy_batchedtensor(g)
-    if batched or torch.compiler.is_compiling():
+    if is_batched(g) or torch.compiler.is_compiling():
         return False
     return not torch._C._autograd._get_current_graph_task_keep_graph()
 

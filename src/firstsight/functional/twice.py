@@ -54,3 +54,9 @@ def check_unchanged(tensors: Sequence[Tensor | None], before: list[int]) -> None
                 f"the {name} of linear_cross_entropy is at version {now}; expected version {then} instead. A gradient "
                 f"that has a gradient (create_graph=True) needs it as it was in the forward pass."
             )
+
+
+def is_batched(gradient: Tensor) -> bool:
+    """Whether it stands for several, of ``is_grads_batched`` or vmap: there is no one gradient then."""
+    functorch = torch._C._functorch
+    return bool(functorch.is_batchedtensor(gradient) or functorch.is_legacy_batchedtensor(gradient))

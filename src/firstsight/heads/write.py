@@ -14,6 +14,7 @@ from torch.utils.hooks import unserializable_hook
 
 from firstsight.errors import InputError, warn
 from firstsight.functional.checks import as_labels, check_labels, check_rule
+from firstsight.functional.twice import is_batched
 from firstsight.functional.write import check_finite, move_rows_
 from firstsight.heads.head import REPLACED
 from firstsight.heads.kept.fresh import NEW, TAUGHT, TRAINED, note_written_, sighted
@@ -179,8 +180,7 @@ class HebbianWrite(Keeping):
     def _remember(self, seen: Seen, grad: Tensor, labels: Tensor | None) -> None:
         if not self._attached:
             return
-        batched = torch._C._functorch.is_batchedtensor(grad)  # by is_grads_batched: there is no one gradient to ask
-        if labels is not None and self._watch.asks_for_labels() and not batched:
+        if labels is not None and self._watch.asks_for_labels() and not is_batched(grad):
             self._watch.compare_labels(grad, labels, self.ignore_index)
         self._pending.remember(self.weight, seen)
         if self._pending.cleared >= LIMIT and not self._stepping:  # as a closure does in a step, time and again
