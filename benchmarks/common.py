@@ -43,13 +43,19 @@ def ratios(seconds: Mapping[str, list[float]], of: str, to: str) -> dict[str, fl
 
 def peak_memory(step: Callable[[], object]) -> int:
     """Bytes of resident memory that one call needs at its peak, above what the process held before (Linux)."""
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # sets the high-water mark back
-    before = _status("VmRSS")
+    before = start_peak()
     step()
-    return _status("VmHWM") - before
+    return resident("VmHWM") - before
 
 
-def _status(field: str) -> int:
+def start_peak() -> int:
+    """Set the high-water mark back, and give the bytes of resident memory now."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return resident("VmRSS")
+
+
+def resident(field: str) -> int:
+    """Bytes of resident memory: "VmRSS" now, "VmHWM" at most."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 

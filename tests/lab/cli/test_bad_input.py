@@ -78,6 +78,9 @@ def test_archive_of_something_else(tmp_path, capfd):
         (["--accumulate=3"], "accumulate is 3; expected a divisor of batch = 4"),
         (["--recipe=large"], "recipe is 'large'; expected one of small, demo, paper"),
         (["--no-projection", "--hidden=24"], "embedding is 16 and hidden is 24"),
+        (["--ranks=2"], "--ranks is 2, which only --dry-run takes"),
+        (["--dry-run", "--ranks=3"], "ranks is 3; expected a divisor of batch = 4"),
+        (["--dry-run", "--length=100000"], "Give more text, or a smaller --batch or --length"),
         (["--length=100000"], "Give more text, or a smaller --batch or --length"),
     ],
 )

@@ -124,3 +124,11 @@ def test_demo(tmp_path, capfd):
     assert found["report"] == str(tmp_path / "demo/report.html")
     assert "hebbian" in report
     assert "softmax" in report
+
+
+def test_dry_run(data, tmp_path, capfd):
+    found = read(call(capfd, "train", data, "--out", tmp_path / "run", *TINY, "--dry-run", "--ranks", "2", "--json"))
+    assert set(found) == {"parameters", "operations_per_token", "memory", "measured", "estimate"}
+    assert set(found["memory"]) == {"cpu", "cuda"}
+    assert found["estimate"]["seconds"] > 0
+    assert not (tmp_path / "run").exists()

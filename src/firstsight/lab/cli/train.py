@@ -7,8 +7,9 @@ from pathlib import Path
 
 from tyro.conf import OmitArgPrefixes, Positional
 
+from firstsight.errors import InputError
 from firstsight.lab.cli.eval import print_result
-from firstsight.lab.cli.output import Checked, Found, Json, show
+from firstsight.lab.cli.output import Checked, Found, Json, console, new_table, show
 from firstsight.lab.lm.config import Config, load_config
 from firstsight.lab.lm.recipes import recipe
 from firstsight.lab.system.job import rank
@@ -29,6 +30,8 @@ def train_command(default: Config) -> Callable[..., int]:
         out: Path,
         recipe: str = "small",
         resume: bool = False,
+        dry_run: bool = False,
+        ranks: int = 1,
         json: Json = False,
         config: OmitArgPrefixes[Flags] = Flags(**default.to_dict()),  # noqa: B008 - meant once a command line
     ) -> int:
@@ -39,17 +42,26 @@ def train_command(default: Config) -> Callable[..., int]:
 
         Example: firstsight train data/wikitext-2 --out runs/hebbian --head hebbian --precision bf16
 
+        The same with --dry-run writes nothing, and tells parameters, memory and time first.
+
         Args:
             data: data folder, made by firstsight data.
             out: folder of the run.
             recipe: named settings to start from: small, demo or paper; flags change single ones.
             resume: go on with the run in --out, from its last checkpoint, with its own settings.
+            dry_run: tell what it would take, by an account and a few steps; nothing is written.
+            ranks: with --dry-run, estimate for so many processes that share each batch.
         """
         from firstsight.lab.data import open_corpus
+        from firstsight.lab.lm.dry_run import dry_run as rehearsal
         from firstsight.lab.lm.results import evaluate_run
         from firstsight.lab.lm.training import train as run
         from firstsight.lab.report import write_report
 
+        if ranks != 1 and not dry_run:
+            raise InputError(f"--ranks is {ranks}, which only --dry-run takes. Training counts its own processes.")
+        if dry_run:
+            return show(rehearsal(open_corpus(data), config, ranks=ranks), json, _print_dry_run)
         if config.precision == "fp32" and cpu_multiplies_bf16():
             say("hint: this machine multiplies bfloat16 in hardware; --precision bf16 trains about 1.7 times as fast")
         outcome = run(open_corpus(data), out, config, resume=resume)
@@ -68,6 +80,37 @@ def _print_trained(found: Found) -> None:
         print(f"Report: {found['run']}/report.html")
     else:
         say(f"stopped at step {found['step']:,} by {found['reason']}; the same command with --resume goes on")
+
+
+def _print_dry_run(found: Found) -> None:
+    worked, measured, run = found["operations_per_token"], found["measured"], found["estimate"]
+    table = new_table("The model", ["", "parameters", "operations a token"])
+    for part in sorted(found["parameters"] | worked, key=lambda part: part == "total"):
+        table.add_row(part, *(f"{of[part]:,}" if part in of else "" for of in (found["parameters"], worked)))
+    console.print(table)
+    table = new_table("Memory of its tensors, MB", ["", *found["memory"]])
+    for part in next(iter(found["memory"].values())):
+        values = [of[part] for of in found["memory"].values()]
+        table.add_row(part, *(value if isinstance(value, str) else f"{value / 1e6:,.1f}" for value in values))
+    console.print(table)
+    print(
+        f"Measured here ({measured['device']}, {measured['threads']} threads, {measured['batch']} sequences a step): "
+        f"{measured['tokens_per_second']:,.0f} tokens/s, {measured['seconds_per_step']:.3f} s a step; "
+        f"peak memory {measured['peak_bytes'] / 1e6:,.0f} MB; {measured['valid_tokens_per_second']:,.0f} tokens/s read."
+    )
+    shared = ""
+    if run["ranks"] > 1:
+        sent = run["sent_bytes_per_step"] / 1e6
+        shared = f" by {run['ranks']} ranks, if sending {sent:,.0f} MB each a step took no time"
+    print(
+        f"Estimated for {run['tokens']:,} tokens{shared}: {_duration(run['seconds'])}, "
+        f"{_duration(run['validation_seconds'])} of it for {run['validations']:,} validations."
+    )
+
+
+def _duration(seconds: float) -> str:
+    size, unit = next((n, u) for n, u in ((86_400, "days"), (3600, "hours"), (60, "minutes"), (0, "s")) if seconds >= n)
+    return f"{seconds / max(size, 1):,.1f} {unit}"
 
 
 def _option(arguments: Sequence[str], name: str) -> str | None:

@@ -6,6 +6,7 @@ Shapes: B sequences of a batch, S tokens of a sequence, D width of the head, V v
 import dataclasses
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from firstsight.lab.data import Corpus
 from firstsight.lab.lm.batches import Batches, Share
 from firstsight.lab.lm.config import Config, save_config
 from firstsight.lab.lm.evaluation import Evaluation, evaluate
+from firstsight.lab.lm.lstm import LanguageModel
 from firstsight.lab.lm.run import build_model, build_optimizer, check_folder, check_same, checkpoint_path
 from firstsight.lab.lm.sampling import DocumentSampler
 from firstsight.lab.lm.sights import Sights
@@ -93,6 +95,13 @@ def _begin(corpus: Corpus, out: Path, config: Config, step: int) -> None:
     save_config(out / "config.yaml", str(corpus.folder.resolve()), config)
     for unfinished in out.rglob(".*.part"):  # what a kill left half-written
         unfinished.unlink()
+
+
+def rehearse(corpus: Corpus, config: Config) -> tuple[LanguageModel, Callable[[], float]]:
+    """The model of a run that has no folder, and what takes its next step: nothing is written."""
+    trainer = _Trainer(corpus, Path(), config)
+    trainer.bare.head.attach(trainer.stepped, after=config.write_after)
+    return trainer.bare, trainer._train_step
 
 
 class _Trainer:

@@ -1,0 +1,131 @@
+"""The account of a training run: parameters, operations and memory, by part, from its settings alone.
+
+The model is built without memory (on torch's ``meta`` device) and asked for what it has, so that the paper's, on a GPU,
+can be judged on a laptop. Sizes: V classes, D width of the head, E of the embedding, H LSTM units, N tokens that are
+worked through at once (``batch / accumulate * length``).
+"""
+
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import nn
+
+from firstsight.functional.held import cross_entropy_bytes, sampled_bytes
+from firstsight.lab.lm.config import Config
+from firstsight.lab.lm.lstm import LanguageModel
+from firstsight.lab.lm.run import build_model, build_optimizer
+
+# Numbers of float32 that an LSTM layer keeps for its backward pass, a unit and token: x and y, copied to be laid out
+# otherwise, and torch's workspace on CPUs, measured at 192 to 1,024 units (15.2 to 15.7; 10.7 to 10.9 under bfloat16,
+# where x and y take half). What cuDNN keeps is not documented; it holds no more than that: gates, cell and output.
+_KEPT = {"fp32": 18.5, "bf16": 12.3}
+_KEPT_NORM = 16  # both products, four gates, cell, its content, x and y: see recurrent/layer_norm.py
+
+
+def build(vocab_size: int, config: Config) -> LanguageModel:
+    """The model of these settings, with shapes and no memory."""
+    with torch.device("meta"):
+        return build_model(vocab_size, config)
+
+
+def parameters(model: LanguageModel) -> dict[str, int]:
+    """Trainable parameters by part, exact: each of the head's by its name; "total"."""
+    found: Counter[str] = Counter()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            first = name.split(".")[0]
+            found[name if first == "head" else first] += parameter.numel()
+    return dict(found) | {"total": sum(found.values())}
+
+
+def operations(model: LanguageModel) -> dict[str, int]:
+    """Floating-point operations of training on one token, by part; "total".
+
+    A matrix of m numbers that a token is multiplied with takes 2 m forward and 4 m backward, for the gradients of the
+    token and of the matrix: 6 m. The projection is used twice, in and out. The head is taken with all of its matrices,
+    a sampled one with S + 1 of its V rows. What is no matrix product is left out: norms, gates, optimizer, write.
+    """
+    found = {"lstm": 6 * _matrices(model.lstm)}
+    if model.projection is not None:
+        found["projection"] = 2 * 6 * model.projection.numel()
+    rows = _samples(model) + 1
+    found["head"] = 6 * (rows * model.head.weight.shape[1] if rows > 1 else _matrices(model.head))
+    return found | {"total": sum(found.values())}
+
+
+def memory(model: LanguageModel, config: Config, device: str) -> dict[str, Any]:
+    """Bytes of a training step's tensors on a device, by part, and "peak", the most that are alive at once.
+
+    "weights", "optimizer" and "buffers" are always there. To them come, in the loss and in its backward pass,
+    "activations" of N tokens, what "loss" itself holds (of a head of no kind known here: as if of all V classes), and
+    with ``accumulate`` the "gradients" of the parts before; in the optimizer's step, gradients and the "update"'s own.
+    "at" says which of the three is the peak. What libraries hold besides (a process's own memory, scratch space inside
+    a product or an LSTM, blocks that the allocator keeps) is in no account.
+
+    Args:
+        model: of ``build``.
+        config: its settings.
+        device: "cpu" or "cuda".
+    """
+    state = _optimizer_bytes(model, config)
+    trained = [parameter.nbytes for parameter in model.parameters() if parameter.requires_grad]
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    buffers = sum(buffer.nbytes for buffer in model.buffers())
+    activations, (forward, backward) = _activations(model, config), _loss(model, config, device)
+    # On a GPU torch steps on all parameters at once, on a CPU one by one.
+    own = 0 if config.optimizer == "sgd" else sum(trained) if device == "cuda" else max(trained)
+    earlier = sum(trained) if config.accumulate > 1 else 0
+    phases = {
+        "loss": earlier + activations + forward,
+        "backward": earlier + activations + backward,
+        "update": sum(trained) + own,
+    }
+    at = max(phases, key=lambda phase: phases[phase])
+    parts = {"weights": weights, "gradients": sum(trained), "optimizer": state, "buffers": buffers}
+    parts |= {"activations": activations, "loss": max(forward, backward), "update": own}
+    return {**parts, "peak": weights + state + buffers + phases[at], "at": at}
+
+
+def _matrices(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.ndim > 1)
+
+
+def _samples(model: LanguageModel) -> int:
+    """S of a head that is trained on a sample of its classes, else 0."""
+    samples = int(getattr(model.head, "samples", 0))
+    return samples if samples < len(model.head.weight) else 0
+
+
+def _tokens(config: Config) -> int:
+    return config.batch // config.accumulate * config.length
+
+
+def _optimizer_bytes(model: LanguageModel, config: Config) -> int:
+    """After a step, which gives it its state: of numbers that are nowhere."""
+    optimizer = build_optimizer(model, config)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.empty_like(parameter)
+    optimizer.step()
+    kept = [value for state in optimizer.state.values() for value in state.values()]
+    model.zero_grad()
+    return sum(value.nbytes for value in kept if isinstance(value, torch.Tensor))
+
+
+def _activations(model: LanguageModel, config: Config) -> int:
+    H, E, low = config.hidden, config.embedding, config.precision == "bf16"
+    kept = _KEPT_NORM if config.layer_norm else _KEPT[config.precision]
+    a_token = 4 * config.layers * H * kept + E * (4 + (5 if config.dropout else 0))  # of dropout: what stays, and which
+    if config.projection:
+        a_token += (2 if low else 4) * E
+    copies = 2 * _matrices(model) - 2 * model.head.weight.numel() if low else 0  # of weights in bfloat16
+    return int(_tokens(config) * a_token) + copies
+
+
+def _loss(model: LanguageModel, config: Config, device: str) -> tuple[int, int]:
+    (V, D), N, samples = model.head.weight.shape, _tokens(config), _samples(model)
+    if samples:
+        return sampled_bytes(N, samples, V, D)
+    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    return cross_entropy_bytes(N, V, D, dtype, device, bias=config.bias)

@@ -1,0 +1,117 @@
+"""A dry run: the account of a training run, a few of its steps on this machine, and the time that it would take."""
+
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from firstsight.errors import InputError
+from firstsight.lab.data import Corpus
+from firstsight.lab.lm.config import Config
+from firstsight.lab.lm.dry_run.account import build, memory, operations, parameters
+from firstsight.lab.lm.evaluation import evaluate
+from firstsight.lab.lm.training import VALID_STREAMS, rehearse
+
+# Steps that are timed, after as many that are not: by then the allocator has what it will have. More, while they are
+# short; none after the longest time. A step of more operations than the largest is tried with fewer sequences.
+_STEPS, _SHORTEST, _LONGEST = 5, 4.0, 60.0
+_LARGEST = {"cpu": 2e12, "cuda": math.inf}
+_VALID_TOKENS = 100 * VALID_STREAMS
+
+
+def dry_run(corpus: Corpus, config: Config, *, ranks: int = 1) -> dict[str, Any]:
+    """Tell what training with these settings would take; nothing is written to disk.
+
+    Args:
+        corpus: the data.
+        config: the settings of the run.
+        ranks: so many processes, each with a device like this one, that share each batch.
+
+    Returns:
+        Plain values: ``parameters`` and ``operations_per_token`` by part, ``memory`` by part for "cpu" and "cuda" (all
+        as ``account`` has them), ``measured`` on this machine, and ``estimate`` of the whole run.
+
+    Raises:
+        InputError: the data does not fit the settings, ``ranks`` does not divide the batch, or the command was started
+            in several processes.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("a dry run was started in several processes. Start it without torchrun, with --ranks N.")
+    if ranks < 1 or config.batch % ranks:
+        raise InputError(f"ranks is {ranks}; expected a divisor of batch = {config.batch}.")
+    model = build(len(corpus.vocabulary), config)
+    counted, worked = parameters(model), operations(model)
+    measured = _measure(corpus, config, worked["total"])  # before what else would be loaded into this process's memory
+    return {
+        "parameters": counted,
+        "operations_per_token": worked,
+        "memory": {device: memory(model, config, device) for device in ("cpu", "cuda")},
+        "measured": measured,
+        "estimate": _estimate(corpus, config, measured, 4 * counted["total"], ranks),
+    }
+
+
+def _measure(corpus: Corpus, config: Config, operations: int) -> dict[str, Any]:
+    """Steps of the very trainer, and a part of a validation."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    affordable = max(1, int(_LARGEST[device] / (operations * config.length)))
+    if affordable < config.batch:
+        config = config.replace(batch=affordable, accumulate=1)
+    before = _resident()
+    model, step = rehearse(corpus, config)
+    begin, seconds = time.perf_counter(), list[float]()
+    while len(seconds) < 2 * _STEPS or sum(seconds) < _SHORTEST:
+        seconds.append(_seconds(step))
+        if len(seconds) > 1 and time.perf_counter() - begin > _LONGEST:
+            break
+    timed = seconds[len(seconds) // 2 :]
+    peak = torch.cuda.max_memory_allocated() if device == "cuda" else _resident("VmHWM") - before
+    valid, vocabulary = corpus.split("valid")[:_VALID_TOKENS], corpus.vocabulary
+    streams = min(VALID_STREAMS, len(valid))
+    read = _seconds(lambda: evaluate(model, valid, vocabulary.counts, eos_id=vocabulary.eos_id, streams=streams))
+    return {
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "batch": config.batch,
+        "steps": len(timed),
+        "seconds_per_step": statistics.median(timed),
+        "tokens_per_second": config.batch * config.length / statistics.median(timed),
+        "valid_tokens_per_second": len(valid) / read,
+        "peak_bytes": peak,
+    }
+
+
+def _estimate(corpus: Corpus, config: Config, measured: dict[str, Any], gradient: int, ranks: int) -> dict[str, Any]:
+    """The run's time, the last validation with it; of several ranks as if their exchange took none."""
+    speed = ranks * measured["tokens_per_second"]
+    training = config.steps * config.batch * config.length / speed
+    validations = math.ceil(config.steps / config.eval_every)
+    validating = validations * len(corpus.split("valid")) / measured["valid_tokens_per_second"]
+    return {
+        "ranks": ranks,
+        "tokens": config.steps * config.batch * config.length,
+        "tokens_per_second": speed,
+        "training_seconds": training,
+        "validations": validations,
+        "validation_seconds": validating,
+        "seconds": training + validating,
+        "sent_bytes_per_step": 2 * (ranks - 1) * gradient // ranks,
+    }
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _resident(field: str = "VmRSS") -> int:
+    """Bytes of memory that this process has, or had at most ("VmHWM"); 0 where the system is no Linux."""
+    path = Path("/proc/self/status")
+    lines = path.read_text(encoding="ascii").splitlines() if path.exists() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), 0)
