@@ -4,7 +4,6 @@ Shapes: N tokens, V classes, D features; a tile is R rows (tokens) by C columns 
 """
 
 import math
-from typing import Literal
 
 import torch
 
@@ -30,12 +29,12 @@ def loss_bytes(
     num_classes: int,
     features: int,
     compute_dtype: torch.dtype = torch.float32,
-    device: Literal["cpu", "cuda"] = "cpu",
+    device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> int:
     """Bytes that the mean loss and its backward pass need at their peak, the two gradients included, no bias.
 
-    tokens: of one call; ``dtype``: that of weight and activations, which are not counted. Small things of one value a
+    tokens: of one call; ``device``: "cpu" or "cuda"; ``dtype``: that of weight and activations, which are not counted. Small things of one value a
     token or a class are left out.
     """
     N, V, D = tokens, num_classes, features
@@ -52,3 +51,14 @@ def loss_bytes(
         tiles += max(rows * columns, columns * D, rows * D) * wide.itemsize
         tiles += max(rows, columns) * D * compute_dtype.itemsize
     return gradients + copies + tiles
+
+
+def sampled_bytes(tokens: int, samples: int, classes: int, features: int) -> tuple[int, int]:
+    """Bytes that ``sampled_cross_entropy`` needs at the peaks of its forward and of its backward pass.
+
+    With weights in float32; of N tokens, S samples, V classes, D features.
+    """
+    logits = tokens * samples
+    # Forward: logits without and with what is masked, and the mask. Backward: what was kept of them, and four steps to
+    # their gradient; then the rows' gradients, spread over all V by autograd: the sample's, the targets', their sum.
+    return 9 * logits + 8 * samples * features, max(18 * logits, 3 * 4 * classes * features)

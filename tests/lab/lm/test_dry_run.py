@@ -3,6 +3,7 @@
 import itertools
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from live_bytes import LiveBytes
@@ -26,6 +27,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "wide": {"embedding": 32, "hidden": 512},
     "layer norm": {"layer_norm": True},
     "sampled": {"samples": 1500},
+    "adaptive": {"cutoffs": "1000,2000"},
     "in parts, adam": {"accumulate": 4, "optimizer": "adam"},
     "two layers, untied, sgd": {"layers": 2, "tied": False, "optimizer": "sgd"},
     "no projection": {"projection": False, "tied": False, "optimizer": "adagrad", "dropout": 0.0},
@@ -60,7 +62,8 @@ def test_parameters_are_exact(kind):
     config = MODEL.replace(**KINDS[kind])
     found, real = parameters(build(V, config)), build_model(V, config)
     assert found.pop("total") == num_parameters(real) == sum(found.values())
-    assert found["head.weight"] == real.head.weight.numel()
+    of_head = sum(n for name, n in found.items() if name.startswith("head"))
+    assert of_head == sum(parameter.numel() for parameter in real.head.parameters())
     assert found.get("projection", 0) == (0 if real.projection is None else real.projection.numel())
     assert found.get("embedding", 0) == (0 if config.tied else V * config.embedding)
 
@@ -76,6 +79,10 @@ def test_operations_are_those_of_the_products():
     }
     assert operations(build(V, MODEL.replace(samples=S)))["head"] == 6 * (S + 1) * E
     assert operations(build(V, MODEL.replace(samples=V)))["head"] == 6 * V * E  # from V on it is the full softmax
+    adaptive, counts = build(V, MODEL.replace(cutoffs="1000,2000")), np.zeros(V, dtype=int)
+    counts[:1000], counts[1000:2000] = 3, 1
+    tail = 1000 * (E // 4) + E * (E // 4)
+    assert operations(adaptive, counts)["head"] == 6 * (1002 * E + tail // 4)
 
 
 @pytest.mark.parametrize("accumulate", [8, 1])
@@ -119,8 +126,8 @@ def test_a_step_too_large_for_here_is_tried_with_fewer_sequences(corpus, monkeyp
 
 
 def test_what_cannot_be_is_refused(corpus, monkeypatch):
-    with pytest.raises(InputError, match=r"ranks is 3; expected a divisor of batch = 8"):
-        dry_run(corpus, TINY, ranks=3)
+    with pytest.raises(InputError, match=r"ranks is 9; expected 1 to the sequences of a batch, 8"):
+        dry_run(corpus, TINY, ranks=9)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match=r"several processes.*without torchrun"):
         dry_run(corpus, TINY)

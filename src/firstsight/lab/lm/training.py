@@ -99,7 +99,8 @@ def _begin(corpus: Corpus, out: Path, config: Config, step: int) -> None:
 
 def rehearse(corpus: Corpus, config: Config) -> tuple[LanguageModel, Callable[[], float]]:
     """The model of a run that has no folder, and what takes its next step: nothing is written."""
-    trainer = _Trainer(corpus, Path(), config)
+    trainer = _Trainer(corpus, Path(), config, *start(_PRECISION[config.precision]))
+    trainer.set_up()
     trainer.bare.head.attach(trainer.stepped, after=config.write_after)
     return trainer.bare, trainer._train_step
 

@@ -6,12 +6,13 @@ worked through at once (``batch / accumulate * length``).
 """
 
 from collections import Counter
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import nn
 
-from firstsight.functional.held import cross_entropy_bytes, sampled_bytes
+from firstsight.functional.sizes import loss_bytes, sampled_bytes
 from firstsight.lab.lm.config import Config
 from firstsight.lab.lm.lstm import LanguageModel
 from firstsight.lab.lm.run import build_model, build_optimizer
@@ -39,18 +40,18 @@ def parameters(model: LanguageModel) -> dict[str, int]:
     return dict(found) | {"total": sum(found.values())}
 
 
-def operations(model: LanguageModel) -> dict[str, int]:
+def operations(model: LanguageModel, counts: np.ndarray | None = None) -> dict[str, int]:
     """Floating-point operations of training on one token, by part; "total".
 
     A matrix of m numbers that a token is multiplied with takes 2 m forward and 4 m backward, for the gradients of the
     token and of the matrix: 6 m. The projection is used twice, in and out. The head is taken with all of its matrices,
-    a sampled one with S + 1 of its V rows. What is no matrix product is left out: norms, gates, optimizer, write.
+    a sampled one with S + 1 of its V rows, a tail of an adaptive one with the share of the tokens that are in it, by
+    the occurrences ``counts`` [V]. What is no matrix product is left out: norms, gates, optimizer, write.
     """
     found = {"lstm": 6 * _matrices(model.lstm)}
     if model.projection is not None:
         found["projection"] = 2 * 6 * model.projection.numel()
-    rows = _samples(model) + 1
-    found["head"] = 6 * (rows * model.head.weight.shape[1] if rows > 1 else _matrices(model.head))
+    found["head"] = 6 * _of_head(model.head, counts)
     return found | {"total": sum(found.values())}
 
 
@@ -87,14 +88,30 @@ def memory(model: LanguageModel, config: Config, device: str) -> dict[str, Any]:
     return {**parts, "peak": weights + state + buffers + phases[at], "at": at}
 
 
+def _of_head(head: Any, counts: np.ndarray | None) -> int:
+    """Numbers of the head's matrices that a token is multiplied with."""
+    if samples := _samples(head):
+        return (samples + 1) * int(head.weight.shape[1])
+    if counts is None or not hasattr(head, "tails"):
+        return _matrices(head)
+    parts = np.split(counts, head.cutoffs)[1:]
+    shares = [float(part.sum() / counts.sum()) for part in parts]
+    return _matrices(head.first) + int(sum(s * _matrices(t) for s, t in zip(shares, head.tails, strict=True)))
+
+
 def _matrices(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters() if parameter.ndim > 1)
 
 
-def _samples(model: LanguageModel) -> int:
+def _samples(head: Any) -> int:
     """S of a head that is trained on a sample of its classes, else 0."""
-    samples = int(getattr(model.head, "samples", 0))
-    return samples if samples < len(model.head.weight) else 0
+    samples = int(getattr(head, "samples", 0))
+    return samples if samples < head.num_classes else 0
+
+
+def _layers(head: Any) -> list[nn.Module]:
+    """The output layers that a head is made of: itself, or its clusters."""
+    return [head.first, *(tail.softmax for tail in head.tails)] if hasattr(head, "tails") else [head]
 
 
 def _tokens(config: Config) -> int:
@@ -119,13 +136,19 @@ def _activations(model: LanguageModel, config: Config) -> int:
     a_token = 4 * config.layers * H * kept + E * (4 + (5 if config.dropout else 0))  # of dropout: what stays, and which
     if config.projection:
         a_token += (2 if low else 4) * E
-    copies = 2 * _matrices(model) - 2 * model.head.weight.numel() if low else 0  # of weights in bfloat16
+    copies = 2 * (_matrices(model) - sum(map(_matrices, _layers(model.head)))) if low else 0  # of weights in bfloat16
     return int(_tokens(config) * a_token) + copies
 
 
 def _loss(model: LanguageModel, config: Config, device: str) -> tuple[int, int]:
-    (V, D), N, samples = model.head.weight.shape, _tokens(config), _samples(model)
-    if samples:
-        return sampled_bytes(N, samples, V, D)
-    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-    return cross_entropy_bytes(N, V, D, dtype, device, bias=config.bias)
+    """At the peaks of the forward and of the backward pass."""
+    N, dtype = _tokens(config), torch.bfloat16 if config.precision == "bf16" else torch.float32
+    if samples := _samples(model.head):
+        return sampled_bytes(N, samples, *model.head.weight.shape)
+    scratch, gradients = 0, 0
+    for layer in _layers(model.head):
+        V, D = cast(torch.Tensor, layer.weight).shape
+        own = 4 * (V * D + N * D)
+        gradients += own + 4 * V * config.bias
+        scratch = max(scratch, loss_bytes(N, V, D, dtype, device) - own)
+    return gradients + scratch, gradients

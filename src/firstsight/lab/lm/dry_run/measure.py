@@ -37,15 +37,15 @@ def dry_run(corpus: Corpus, config: Config, *, ranks: int = 1) -> dict[str, Any]
         as ``account`` has them), ``measured`` on this machine, and ``estimate`` of the whole run.
 
     Raises:
-        InputError: the data does not fit the settings, ``ranks`` does not divide the batch, or the command was started
+        InputError: the data does not fit the settings, ``ranks`` are more than sequences, or the command was started
             in several processes.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("a dry run was started in several processes. Start it without torchrun, with --ranks N.")
-    if ranks < 1 or config.batch % ranks:
-        raise InputError(f"ranks is {ranks}; expected a divisor of batch = {config.batch}.")
+    if not 1 <= ranks <= config.batch:
+        raise InputError(f"ranks is {ranks}; expected 1 to the sequences of a batch, {config.batch}.")
     model = build(len(corpus.vocabulary), config)
-    counted, worked = parameters(model), operations(model)
+    counted, worked = parameters(model), operations(model, corpus.vocabulary.counts)
     measured = _measure(corpus, config, worked["total"])  # before what else would be loaded into this process's memory
     return {
         "parameters": counted,
