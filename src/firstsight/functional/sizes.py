@@ -34,8 +34,8 @@ def loss_bytes(
 ) -> int:
     """Bytes that the mean loss and its backward pass need at their peak, the two gradients included, no bias.
 
-    tokens: of one call; ``device``: "cpu" or "cuda"; ``dtype``: that of weight and activations, which are not counted. Small things of one value a
-    token or a class are left out.
+    tokens: of one call; ``device``: "cpu" or "cuda"; ``dtype``: that of weight and activations, which are not counted.
+    Small things of one value a token or a class are left out.
     """
     N, V, D = tokens, num_classes, features
     wide = torch.promote_types(compute_dtype, torch.float32)
