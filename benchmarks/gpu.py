@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from common import arguments, paired, ratios, save
 
-from firstsight.functional import hebbian_update_, linear_cross_entropy, sizes
+from firstsight.functional import hebbian_update_, linear_cross_entropy
+from firstsight.functional.tiling import sizes
 from firstsight.heads import HebbianSoftmax
 from firstsight.lab.lm.lstm import LanguageModel, head_width
 from firstsight.lab.lm.recipes import recipe

@@ -87,7 +87,7 @@ def test_labels_of_any_integer(make, dtype):
 @pytest.mark.parametrize("shape", [(), (1,), (7,), (2, 3)])
 @pytest.mark.parametrize("k", [1, 3, 2500])
 def test_the_best_classes_are_those_of_full_logits(make, shape, k, monkeypatch):
-    monkeypatch.setattr("firstsight.functional.largest._HELD", {"cpu": 4000})
+    monkeypatch.setattr("firstsight.functional.tiling.largest._HELD", {"cpu": 4000})
     head = drawn(make(D, 2500, dtype=torch.float64))
     h, _ = batch(shape)
     values, classes = head.topk(h, k)

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firstsight import InputError
-from firstsight.functional import class_means, hebbian_rate, hebbian_update_, linear_cross_entropy, sizes
+from firstsight.functional import class_means, hebbian_rate, hebbian_update_, linear_cross_entropy
+from firstsight.functional.tiling import sizes
 
 
 def loop_update(weight, counts, hidden, target, T, gamma, ignore_index):

@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from firstsight.functional import linear_cross_entropy, sizes
+from firstsight.functional import linear_cross_entropy
+from firstsight.functional.tiling import sizes
 
 SCALE = 2.0**16
 N, V, D = 300, 1500, 16

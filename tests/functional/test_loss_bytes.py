@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from firstsight.functional import linear_cross_entropy
-from firstsight.functional.sizes import loss_bytes
+from firstsight.functional.tiling.sizes import loss_bytes
 
 
 def allocated(step):

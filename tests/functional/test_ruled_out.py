@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from firstsight.functional import linear_cross_entropy, sizes
+from firstsight.functional import linear_cross_entropy
+from firstsight.functional.tiling import sizes
 
 LOWEST = torch.finfo(torch.float32).min
 N, V, D = 1120, 600, 8  # the first tile of classes is 512

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.checkpoint import checkpoint
 
-from firstsight.functional import linear_cross_entropy, sizes
+from firstsight.functional import linear_cross_entropy
+from firstsight.functional.tiling import sizes
 
 REDUCTIONS = ["mean", "sum", "none"]
 

@@ -17,7 +17,7 @@ from firstsight.functional.checks import (
     counted,
     product_dtype,
 )
-from firstsight.functional.tiled import nll_per_token, nll_sum
+from firstsight.functional.tiling.tiled import nll_per_token, nll_sum
 
 
 def linear_cross_entropy(
@@ -45,7 +45,7 @@ def linear_cross_entropy(
 
     in closed form: :math:`\sum_v w_v (\theta_v \cdot h + b_v) = h \cdot \theta^\top w + b \cdot w`.
 
-    How, and why so, is told in ``tiled.py`` beside this file. A gradient that is to have a gradient itself
+    How, and why so, is told in ``tiling/tiled.py``. A gradient that is to have a gradient itself
     (``create_graph=True``: a gradient penalty, a Hessian) is right as well, but holds the [N, V] logits; for it, weight
     and bias have to be as they were in the forward pass, else a RuntimeError is raised.
 

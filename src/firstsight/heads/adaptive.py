@@ -15,8 +15,8 @@ from torch._compile import _disable_dynamo
 from firstsight.errors import InputError, warn
 from firstsight.functional.adaptive import first_labels, weighted_mean
 from firstsight.functional.checks import IGNORE_INDEX, as_labels, check_class_weight, check_range, check_shapes
-from firstsight.functional.largest import largest_logits
-from firstsight.functional.tiled import log_sum_exp
+from firstsight.functional.tiling.largest import largest_logits
+from firstsight.functional.tiling.tiled import log_sum_exp
 from firstsight.heads.clusters import Clusters, Tail
 from firstsight.heads.hebbian import HebbianSoftmax
 from firstsight.heads.kept.looking import looking

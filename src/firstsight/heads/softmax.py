@@ -13,7 +13,7 @@ from torch._compile import _disable_dynamo
 from firstsight.errors import InputError
 from firstsight.functional import linear_cross_entropy
 from firstsight.functional.checks import as_labels
-from firstsight.functional.largest import largest_logits
+from firstsight.functional.tiling.largest import largest_logits
 from firstsight.heads.head import Head, log_share
 
 

@@ -14,7 +14,7 @@ from torch.utils.hooks import unserializable_hook
 
 from firstsight.errors import InputError, warn
 from firstsight.functional.checks import as_labels, check_labels, check_rule
-from firstsight.functional.twice import is_batched
+from firstsight.functional.tiling.twice import is_batched
 from firstsight.functional.write import check_finite, move_rows_
 from firstsight.heads.head import REPLACED
 from firstsight.heads.kept.fresh import NEW, TAUGHT, TRAINED, note_written_, sighted

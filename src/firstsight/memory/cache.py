@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from firstsight.errors import InputError
-from firstsight.functional.tiles import LN_2, LOG2_E, kind, slices
+from firstsight.functional.tiling.tiles import LN_2, LOG2_E, kind, slices
 from firstsight.memory.store import Memory, Store, check_rate
 
 # Scores of a block: on a CPU they should stay near the cache, and still be a matrix product worth its name.

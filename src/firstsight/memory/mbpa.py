@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from firstsight.errors import InputError
-from firstsight.functional.tiles import LOG2_E, kind, slices
+from firstsight.functional.tiling.tiles import LOG2_E, kind, slices
 from firstsight.memory.neighbours import EPS, kernel, nearest
 from firstsight.memory.rows import Rows, adapted_alone
 from firstsight.memory.store import Memory, Store, check_rate, check_whole

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from firstsight.functional.tiles import kind, slices
+from firstsight.functional.tiling.tiles import kind, slices
 from firstsight.memory.cache import banded
 
 EPS = 1e-3  # of the kernel: FACTS, our decision where the paper is silent

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from firstsight.errors import InputError
-from firstsight.functional.logits import extreme
-from firstsight.functional.tiled import log_sum_exp
-from firstsight.functional.tiles import LOG2_E, kind, slices
+from firstsight.functional.tiling.logits import extreme
+from firstsight.functional.tiling.tiled import log_sum_exp
+from firstsight.functional.tiling.tiles import LOG2_E, kind, slices
 from firstsight.memory.store import sum_dtype
 
 _HELD = {"cpu": 2**26, "cuda": 2**29}  # values of the neighbours' distributions that a step may hold at once

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from firstsight.errors import InputError
 from firstsight.functional import IGNORE_INDEX
-from firstsight.functional.tiles import slices
+from firstsight.functional.tiling.tiles import slices
 
 CHUNK = 8192  # tokens of a stream that are taken in at once: this, not the length of a call, bounds the memory needed
 

@@ -2,18 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Any
 
 from firstsight.errors import InputError, warn
 from firstsight.heads.kept.fresh import TRAINED
 from firstsight.heads.steps.exchange import Group, exchange, is_shared
 
-if TYPE_CHECKING:
-    from firstsight.heads.kept.keeping import Keeping
-
 
 @contextmanager
-def looking(layers: Sequence["Keeping"], group: Group) -> Iterator[None]:
+def looking(layers: Sequence[Any], group: Group) -> Iterator[None]:
     """``Keeping.looking`` of several layers, the first of which sees every example; one without any stays as it was."""
     first = layers[0]
     for layer in layers:

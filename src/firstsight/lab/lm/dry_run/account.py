@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from firstsight.functional.sizes import loss_bytes, sampled_bytes
+from firstsight.functional.tiling.sizes import loss_bytes, sampled_bytes
 from firstsight.lab.lm.config import Config
 from firstsight.lab.lm.lstm import LanguageModel
 from firstsight.lab.lm.run import build_model, build_optimizer

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from firstsight.functional.tiles import LOG2_E, slices, start_of
+from firstsight.functional.tiling.tiles import LOG2_E, slices, start_of
 
 _LIFT = 15  # the largest power of two in float16
 

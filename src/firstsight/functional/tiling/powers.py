@@ -6,8 +6,8 @@ Shapes: N tokens, V classes, D features; a tile is R rows (tokens) by C columns 
 import torch
 from torch import Tensor
 
-from firstsight.functional.logits import Logits, add_product_, in_range
-from firstsight.functional.tiles import slices, start_of
+from firstsight.functional.tiling.logits import Logits, add_product_, in_range
+from firstsight.functional.tiling.tiles import slices, start_of
 
 # Between these, sums of powers are as exact as those of what is less by the largest logit: powers that are no float32
 # any more, below 2^-126, are together less than 2^-42 of the sum, of a million classes; and there is room for what the

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.return_types import topk
 
-from firstsight.functional.tiles import kind, slices
+from firstsight.functional.tiling.tiles import kind, slices
 
 _HELD = {"cpu": 2**22, "cuda": 2**27}  # logits of a tile
 

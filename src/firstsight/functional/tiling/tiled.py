@@ -27,11 +27,11 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from firstsight.functional.logits import Logits, Tiles, add_product_, extreme, in_range
-from firstsight.functional.powers import Powers
-from firstsight.functional.sizes import ONE_PASS_TILE, TILE, rows_at_once
-from firstsight.functional.tiles import LN_2, kind, slices
-from firstsight.functional.twice import check_unchanged, differentiable_gradients, is_batched, versions
+from firstsight.functional.tiling.logits import Logits, Tiles, add_product_, extreme, in_range
+from firstsight.functional.tiling.powers import Powers
+from firstsight.functional.tiling.sizes import ONE_PASS_TILE, TILE, rows_at_once
+from firstsight.functional.tiling.tiles import LN_2, kind, slices
+from firstsight.functional.tiling.twice import check_unchanged, differentiable_gradients, is_batched, versions
 
 
 def nll_sum(
