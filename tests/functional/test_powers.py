@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from firstsight.functional import linear_cross_entropy, powers
-from firstsight.functional.tiling import sizes
+from firstsight.functional import linear_cross_entropy
+from firstsight.functional.tiling import powers, sizes
 
 KINDS = {  # how long activations and rows are, a feature that moves all logits alike, and whether a maximum is needed
     "as a new layer's": (1.0, 0.1, 0.0, False),
