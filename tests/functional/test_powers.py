@@ -107,3 +107,30 @@ def test_several_gradients_at_once():
     expected = torch.autograd.grad(F.cross_entropy(F.linear(*leaves[:2], leaves[2]), target), leaves)
     for own, right in zip(found, expected, strict=True):
         torch.testing.assert_close(own, torch.stack([right, -2 * right]), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("confidence", [0.3, 0.4, 0.6])
+@pytest.mark.parametrize("biased", [True, False])
+def test_tokens_that_the_layer_is_sure_of(dtype, reduction, confidence, biased):
+    """What is left of p - 1 is the other classes' share, and not the rounding of 1 in half precision."""
+    g = torch.Generator().manual_seed(0)
+    weight, target = torch.randn(3000, 64, generator=g), torch.randint(3000, (128,), generator=g)
+    hidden = confidence * weight[target] + 0.05 * torch.randn(128, 64, generator=g)
+    bias = torch.randn(3000, generator=g) if biased else torch.zeros(3000)
+    weight, hidden = (x.to(dtype).float() for x in (weight, hidden))  # so that all that is rounded are the products
+
+    def run(loss, kind):
+        leaves = [x.to(kind).requires_grad_() for x in (hidden, weight, bias)]
+        each = loss(*leaves)
+        return each.detach(), torch.autograd.grad(each.mean(), leaves)
+
+    options = {"reduction": reduction, "compute_dtype": dtype}
+    each, found = run(lambda h, w, b: linear_cross_entropy(h, w, target, b, **options), torch.float32)
+    exact, wanted = run(lambda h, w, b: F.cross_entropy(h @ w.t() + b, target, reduction=reduction), torch.float64)
+    assert exact.mean() < 0.1
+    assert (each >= 0).all()
+    torch.testing.assert_close(each.double(), exact, rtol=0.05, atol=1e-9)
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert (ours.double() - theirs).norm() < 0.06 * theirs.norm()

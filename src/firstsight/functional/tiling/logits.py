@@ -84,9 +84,9 @@ class Logits:
         return Space(wide, self.h_ND.new_empty(max(rows, columns) * D))
 
     def of(self, y_N: Tensor, h_ND: Tensor, b_V: Tensor | None) -> Tensor:
-        """The logit of one class of each token, [N] in nats."""
-        z_N = (h_ND.to(self.sum_dtype) * self._given_VD[y_N]).sum(1)
-        return z_N if b_V is None else z_N + (b_V[y_N] - self.shift)
+        """The logit of one class of each token, [N, 1] in nats, not rounded to the compute dtype."""
+        z_N1 = (h_ND.to(self.sum_dtype) * self._given_VD[y_N]).sum(1, keepdim=True)
+        return z_N1 if b_V is None else z_N1 + (b_V[y_N, None] - self.shift)
 
 
 class Tiles:

@@ -26,30 +26,37 @@ class Powers:
         # float16 has no room for them, and a GPU would have to wait for the answer whether they were in range.
         self._as_they_are = not logits.half and not logits.h_ND.is_cuda
 
-    def make(self, n: slice, gh_RD: Tensor) -> tuple[Tensor, Tensor]:
-        """Hold the powers of these tokens: 2^(z - shift), shift and their sum, each [R, 1] in ``sum_dtype``.
+    def make(self, n: slice, gh_RD: Tensor, y_R: Tensor, z_R1: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Hold the powers of these tokens, 2^(z - shift), all but those of the targets, for which 0 is held.
 
-        gh_RD: [R, D] zeros, filled with the powers times the rows.
+        gh_RD: [R, D] zeros, filled with the powers times the rows; y_R: [R] the targets; z_R1: [R, 1] their logits, to
+        the base 2. Gives shift, the sum of what is held, and the target's power, each [R, 1] in ``sum_dtype``.
+
+        Of a token that the layer is sure of, the target's power is nearly the whole sum, and what would be left of its
+        gradient once 1 is taken off is the rounding of a product in half precision: so it is in no product.
 
         Logits are hardly ever so large that their powers leave float32's range. So the first thing tried is to take no
         maximum off: two passes over all logits fewer. Where a sum says that it was needed, it is done again with it.
         """
         if self._as_they_are:
-            sum_R1 = self._add_up(n, gh_RD, None)
-            if bool(((sum_R1 > _LEAST) & (sum_R1 < _MOST)).all() & gh_RD.isfinite().all()):
-                return torch.zeros_like(sum_R1), sum_R1
+            others_R1, own_R1 = self._add_up(n, gh_RD, y_R, None), z_R1.exp2()
+            sum_R1 = others_R1 + own_R1
+            shares_RD = self._logits.h_ND[n].to(sum_R1.dtype) / sum_R1
+            usual = ((sum_R1 > _LEAST) & (sum_R1 < _MOST)).all()
+            if bool(usual & gh_RD.isfinite().all() & shares_RD.isfinite().all()):
+                return torch.zeros_like(sum_R1), others_R1, own_R1
             self._as_they_are = False  # for the tokens that follow too
             gh_RD.zero_()
-        return self._below_max(n, gh_RD)
+        return self._below_max(n, gh_RD, y_R, z_R1)
 
-    def _below_max(self, n: slice, gh_RD: Tensor) -> tuple[Tensor, Tensor]:
+    def _below_max(self, n: slice, gh_RD: Tensor, y_R: Tensor, z_R1: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         logits = self._logits
         tiles = [logits.make(n, v, self._memory(v, len(gh_RD))) for v in self._tiles]
         max_R1 = torch.cat([z_RC.amax(1, keepdim=True) for z_RC in tiles], 1).amax(1, keepdim=True)
-        max_R1 = logits.base2(max_R1, torch.empty_like(gh_RD[:, 0])) - logits.lift
-        return max_R1, self._add_up(n, gh_RD, max_R1)
+        max_R1 = torch.maximum(logits.base2(max_R1, torch.empty_like(gh_RD[:, 0])), z_R1) - logits.lift
+        return max_R1, self._add_up(n, gh_RD, y_R, max_R1), (z_R1 - max_R1).exp2()
 
-    def _add_up(self, n: slice, gh_RD: Tensor, max_R1: Tensor | None) -> Tensor:
+    def _add_up(self, n: slice, gh_RD: Tensor, y_R: Tensor, max_R1: Tensor | None) -> Tensor:
         logits = self._logits
         sum_R1 = gh_RD.new_zeros(len(gh_RD), 1)
         for v in self._tiles:
@@ -59,7 +66,7 @@ class Powers:
             else:
                 z_RC = start_of(memory, len(gh_RD), v.stop - v.start)
                 p_RC = logits.base2(z_RC, self._space.wide).sub_(max_R1)
-            sum_R1 += p_RC.exp2_().sum(1, keepdim=True)
+            sum_R1 += without_targets_(p_RC.exp2_(), y_R, v, 0.0).sum(1, keepdim=True)
             add_product_(gh_RD, z_RC.copy_(p_RC), logits.w_VD[v], self._space)
         return sum_R1
 
@@ -75,3 +82,10 @@ class Powers:
 
     def _memory(self, v: slice, rows: int) -> Tensor:
         return self._held[v.start * rows :]
+
+
+def without_targets_(x_RC: Tensor, y_R: Tensor, v: slice, value: float) -> Tensor:
+    """The tile of the classes v, with ``value`` for the targets [R] that are among them."""
+    at_R1 = (y_R - v.start).clamp(0, x_RC.shape[1] - 1)[:, None]
+    inside_R1 = ((y_R >= v.start) & (y_R < v.stop))[:, None]
+    return x_RC.scatter_(1, at_R1, x_RC.gather(1, at_R1).masked_fill_(inside_R1, value))
