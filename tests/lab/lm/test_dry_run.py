@@ -107,13 +107,14 @@ def test_nothing_is_written(corpus, tmp_path, monkeypatch, short):
     found = dry_run(corpus, TINY.replace(steps=10, eval_every=3), ranks=4)
     assert {path: path.stat().st_mtime_ns for path in corpus.folder.parent.rglob("*")} == before
     measured, run = found["measured"], found["estimate"]
-    assert measured["batch"] == TINY.batch
-    assert measured["tokens_per_second"] == pytest.approx(TINY.batch * TINY.length / measured["seconds_per_step"])
+    assert measured["batch"] == measured["of"] == TINY.batch // 4
+    assert measured["tokens_per_second"] == pytest.approx(TINY.batch * TINY.length / 4 / measured["seconds_per_step"])
+    assert found["memory"]["cpu"] == memory(build(len(corpus.vocabulary), TINY), TINY.replace(batch=2), "cpu")
     assert run["tokens_per_second"] == 4 * measured["tokens_per_second"]
     assert run["validations"] == 4  # after steps 3, 6, 9, 10
-    assert run["training_seconds"] == pytest.approx(10 * measured["seconds_per_step"] / 4)
+    assert run["training_seconds"] == pytest.approx(10 * measured["seconds_per_step"])
     valid = len(corpus.split("valid"))
-    assert run["validation_seconds"] == pytest.approx(4 * valid / measured["valid_tokens_per_second"])
+    assert run["validation_seconds"] == pytest.approx(valid / measured["valid_tokens_per_second"])
     assert run["sent_bytes_per_step"] == 2 * 3 * 4 * found["parameters"]["total"] // 4
 
 

@@ -183,3 +183,9 @@ def test_names_and_copies() -> None:
     x = torch.randn(2, 4, 3).double()
     for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         assert torch.equal(twin(x)[0], layer(x)[0])
+
+
+@pytest.mark.parametrize("shape", [(3, 0, 5), (3, 5)])
+def test_input_of_no_step_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"expected \[B, S, I\], with one step at least"):
+        LayerNormLSTM(5, 7)(torch.randn(shape))

@@ -50,17 +50,21 @@ def train_command(default: Config) -> Callable[..., int]:
             recipe: named settings to start from: small, demo or paper; flags change single ones.
             resume: go on with the run in --out, from its last checkpoint, with its own settings.
             dry_run: tell what it would take, by an account and a few steps; nothing is written.
-            ranks: with --dry-run, estimate for so many processes that share each batch.
+            ranks: with --dry-run, for so many processes that share each batch: memory is that of one of them.
         """
         from firstsight.lab.data import open_corpus
         from firstsight.lab.lm.dry_run import dry_run as rehearsal
         from firstsight.lab.lm.results import evaluate_run
+        from firstsight.lab.lm.run import check_folder
         from firstsight.lab.lm.training import train as run
         from firstsight.lab.report import write_report
 
         if ranks != 1 and not dry_run:
             raise InputError(f"--ranks is {ranks}, which only --dry-run takes. Training counts its own processes.")
+        if dry_run and resume:
+            raise InputError("--dry-run tells what a whole run takes, from its first step. Leave --resume out.")
         if dry_run:
+            check_folder(out, config, resume=False)
             return show(rehearsal(open_corpus(data), config, ranks=ranks), json, _print_dry_run)
         if config.precision == "fp32" and cpu_multiplies_bf16():
             say("hint: this machine multiplies bfloat16 in hardware; --precision bf16 trains about 1.7 times as fast")
@@ -93,8 +97,9 @@ def _print_dry_run(found: Found) -> None:
         values = [of[part] for of in found["memory"].values()]
         table.add_row(part, *(value if isinstance(value, str) else f"{value / 1e6:,.1f}" for value in values))
     console.print(table)
+    tried = f"{measured['batch']} of {measured['of']} sequences a step"
     print(
-        f"Measured here ({measured['device']}, {measured['threads']} threads, {measured['batch']} sequences a step): "
+        f"Measured here ({measured['device']}, {measured['threads']} threads, {tried}): "
         f"{measured['tokens_per_second']:,.0f} tokens/s, {measured['seconds_per_step']:.3f} s a step; "
         f"peak memory {measured['peak_bytes'] / 1e6:,.0f} MB; {measured['valid_tokens_per_second']:,.0f} tokens/s read."
     )
@@ -103,7 +108,7 @@ def _print_dry_run(found: Found) -> None:
         sent = run["sent_bytes_per_step"] / 1e6
         shared = f" by {run['ranks']} ranks, if sending {sent:,.0f} MB each a step took no time"
     print(
-        f"Estimated for {run['tokens']:,} tokens{shared}: {_duration(run['seconds'])}, "
+        f"Estimated for {run['steps']:,} steps, {run['tokens']:,} tokens{shared}: {_duration(run['seconds'])}, "
         f"{_duration(run['validation_seconds'])} of it for {run['validations']:,} validations."
     )
 

@@ -50,14 +50,13 @@ def train(corpus: Corpus, out: Path, config: Config, *, resume: bool = False) ->
     any other way it goes on, with ``resume``, from the last checkpoint: on a CPU bit for bit as if nothing had
     happened, ``metrics.jsonl`` included (its time fields apart).
 
-    In N processes of ``torchrun`` each has its share of every batch, and the step is that of one process,
+    In N processes each has its share of every batch, and the step is that of one process,
 
     .. math:: g = \frac{1}{B S} \sum_{r=1}^{N} \sum_{t \in r} \nabla \mathrm{nll}_t, \qquad
               g \leftarrow g \min\left(1, \frac{\mathrm{clip}}{|g|}\right),
 
-    with the sum over the B S tokens of the whole batch, so that clip does not depend on N (our reading of the paper's
-    "gradients summed"). What a rank alone draws, dropout, differs from rank to rank; all else is that of one process to
-    rounding. Rank 0 writes the files, which do not depend on N, and a run may go on with another N.
+    so that clip does not depend on N (our decision). Dropout differs from rank to rank; all else is that of one process
+    to rounding. Rank 0 writes the files, and a run may go on with another N.
 
     Args:
         corpus: the data; trained on "train", validated on "valid".
@@ -203,9 +202,7 @@ class _Trainer:
         if config.pass_state:
             state.lstm = torch.cat([h for h, _ in after], 1), torch.cat([c for _, c in after], 1)
         self.sights.step()
-        state.step += 1
-        state.loss_sum += total
-        state.loss_steps += 1
+        state.step, state.loss_sum, state.loss_steps = state.step + 1, state.loss_sum + total, state.loss_steps + 1
         return total
 
     def _validate(self, speed: float) -> None:
@@ -237,8 +234,8 @@ class _Trainer:
         state.loss_sum, state.loss_steps = 0.0, 0
         if improved:
             self._save(self.best, full=False)
-        train_perplexity = math.exp(min(line["train_loss"], 700))
-        perplexities = f"train {readable(train_perplexity)}  valid {readable(found.perplexity)}"
+        trained = readable(math.exp(min(line["train_loss"], 700)))
+        perplexities = f"train {trained}  valid {readable(found.perplexity)}"
         say(f"step {state.step:,}  perplexity: {perplexities}{'  (best)' if improved else ''}  {speed:,.0f} tokens/s")
 
     def _test(self, sampler: DocumentSampler) -> dict[str, Any]:

@@ -34,7 +34,8 @@ def dry_run(corpus: Corpus, config: Config, *, ranks: int = 1) -> dict[str, Any]
 
     Returns:
         Plain values: ``parameters`` and ``operations_per_token`` by part, ``memory`` by part for "cpu" and "cuda" (all
-        as ``account`` has them), ``measured`` on this machine, and ``estimate`` of the whole run.
+        as ``account`` has them), ``measured`` on this machine, and ``estimate`` of the whole run. Of several ranks
+        memory and what is measured are those of one, with its share of the batch.
 
     Raises:
         InputError: the data does not fit the settings, ``ranks`` are more than sequences, or the command was started
@@ -46,20 +47,28 @@ def dry_run(corpus: Corpus, config: Config, *, ranks: int = 1) -> dict[str, Any]
         raise InputError(f"ranks is {ranks}; expected 1 to the sequences of a batch, {config.batch}.")
     model = build(len(corpus.vocabulary), config)
     counted, worked = parameters(model), operations(model, corpus.vocabulary.counts)
-    measured = _measure(corpus, config, worked["total"])  # before what else would be loaded into this process's memory
+    own = _share(config, ranks)
+    measured = _measure(corpus, own, worked["total"])  # before what else would be loaded into this process's memory
     return {
         "parameters": counted,
         "operations_per_token": worked,
-        "memory": {device: memory(model, config, device) for device in ("cpu", "cuda")},
+        "memory": {device: memory(model, own, device) for device in ("cpu", "cuda")},
         "measured": measured,
         "estimate": _estimate(corpus, config, measured, 4 * counted["total"], ranks),
     }
 
 
+def _share(config: Config, ranks: int) -> Config:
+    """The settings of one rank's work: its sequences, in as many parts as it has."""
+    batch, parts = math.ceil(config.batch / ranks), math.ceil(config.accumulate / ranks)
+    parts = next(n for n in range(parts, batch + 1) if batch % n == 0)
+    return config.replace(batch=batch, accumulate=parts)
+
+
 def _measure(corpus: Corpus, config: Config, operations: int) -> dict[str, Any]:
     """Steps of the very trainer, and a part of a validation."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    affordable = max(1, int(_LARGEST[device] / (operations * config.length)))
+    whole, affordable = config.batch, max(1, int(_LARGEST[device] / (operations * config.length)))
     if affordable < config.batch:
         config = config.replace(batch=affordable, accumulate=1)
     before = _resident()
@@ -78,6 +87,7 @@ def _measure(corpus: Corpus, config: Config, operations: int) -> dict[str, Any]:
         "device": device,
         "threads": torch.get_num_threads(),
         "batch": config.batch,
+        "of": whole,
         "steps": len(timed),
         "seconds_per_step": statistics.median(timed),
         "tokens_per_second": config.batch * config.length / statistics.median(timed),
@@ -91,9 +101,10 @@ def _estimate(corpus: Corpus, config: Config, measured: dict[str, Any], gradient
     speed = ranks * measured["tokens_per_second"]
     training = config.steps * config.batch * config.length / speed
     validations = math.ceil(config.steps / config.eval_every)
-    validating = validations * len(corpus.split("valid")) / measured["valid_tokens_per_second"]
+    validating = validations * len(corpus.split("valid")) / (ranks * measured["valid_tokens_per_second"])
     return {
         "ranks": ranks,
+        "steps": config.steps,
         "tokens": config.steps * config.batch * config.length,
         "tokens_per_second": speed,
         "training_seconds": training,

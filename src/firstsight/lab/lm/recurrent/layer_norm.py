@@ -55,7 +55,13 @@ class LayerNormLSTM(nn.Module):
         start_bias(self.bias_ih_l0)
 
     def forward(self, x_BSI: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Run the layer: x [B, S, I] and (h, c), each [1, B, H], to y [B, S, H] and the last (h, c)."""
+        """Run the layer: x [B, S, I] and (h, c), each [1, B, H], to y [B, S, H] and the last (h, c).
+
+        Raises:
+            InputError: x is not as above, or S is 0.
+        """
+        if x_BSI.ndim != 3 or not x_BSI.shape[1]:
+            raise InputError(f"x is {list(x_BSI.shape)}; expected [B, S, I], with one step at least.")
         dtype, device = self.gain_ih_l0.dtype, x_BSI.device.type
         low = torch.is_autocast_enabled(device) and multiplies_low(device)
         factor = torch.get_autocast_dtype(device) if low else dtype
