@@ -94,7 +94,7 @@ def _print_dry_run(found: Found) -> None:
     console.print(table)
     table = new_table("Memory of its tensors, MB", ["", *found["memory"]])
     for part in next(iter(found["memory"].values())):
-        values = [of[part] for of in found["memory"].values()]
+        values = [of.get(part, "") for of in found["memory"].values()]
         table.add_row(part, *(value if isinstance(value, str) else f"{value / 1e6:,.1f}" for value in values))
     console.print(table)
     tried = f"{measured['batch']} of {measured['of']} sequences a step"

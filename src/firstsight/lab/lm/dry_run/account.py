@@ -19,9 +19,12 @@ from firstsight.lab.lm.run import build_model, build_optimizer
 
 # Numbers of float32 that an LSTM layer keeps for its backward pass, a unit and token: x and y, copied to be laid out
 # otherwise, and torch's workspace on CPUs, measured at 192 to 1,024 units (15.2 to 15.7; 10.7 to 10.9 under bfloat16,
-# where x and y take half). What cuDNN keeps is not documented; it holds no more than that: gates, cell and output.
+# where x and y take half). What cuDNN keeps is not documented, and taken to be as much.
 _KEPT = {"fp32": 18.5, "bf16": 12.3}
 _KEPT_NORM = 16  # both products, four gates, cell, its content, x and y: see recurrent/layer_norm.py
+# What the process of a run grew by at its peak on a CPU, fitted to seven settings of 80 to 450 MB: six are met within
+# 8%, bfloat16 with 14% too much. Blocks that the C library's allocator keeps and scratch space grow with the tensors.
+_PROCESS_SHARE, _PROCESS_BYTES = 1.4, 30e6
 
 
 def build(vocab_size: int, config: Config) -> LanguageModel:
@@ -61,8 +64,9 @@ def memory(model: LanguageModel, config: Config, device: str) -> dict[str, Any]:
     "weights", "optimizer" and "buffers" are always there. To them come, in the loss and in its backward pass,
     "activations" of N tokens, what "loss" itself holds (of a head of no kind known here: as if of all V classes), and
     with ``accumulate`` the "gradients" of the parts before; in the optimizer's step, gradients and the "update"'s own.
-    "at" says which of the three is the peak. What libraries hold besides (a process's own memory, scratch space inside
-    a product or an LSTM, blocks that the allocator keeps) is in no account.
+    "at" says which of the three is the peak. On a CPU "process" is what the process will grow by, by a rule of thumb:
+    to the tensors come libraries, scratch space inside products and the LSTM, and blocks that the allocator keeps. It
+    is too much for models of gigabytes, whose blocks are given back. On a GPU these are in no account.
 
     Args:
         model: of ``build``.
@@ -85,7 +89,9 @@ def memory(model: LanguageModel, config: Config, device: str) -> dict[str, Any]:
     at = max(phases, key=lambda phase: phases[phase])
     parts = {"weights": weights, "gradients": sum(trained), "optimizer": state, "buffers": buffers}
     parts |= {"activations": activations, "loss": max(forward, backward), "update": own}
-    return {**parts, "peak": weights + state + buffers + phases[at], "at": at}
+    peak = weights + state + buffers + phases[at]
+    process = {"process": int(_PROCESS_SHARE * peak + _PROCESS_BYTES)} if device == "cpu" else {}
+    return {**parts, "peak": peak, **process, "at": at}
 
 
 def _of_head(head: Any, counts: np.ndarray | None) -> int:

@@ -19,7 +19,7 @@ from firstsight.lab.lm.training import VALID_STREAMS, rehearse
 
 # Steps that are timed, after as many that are not: by then the allocator has what it will have. More, while they are
 # short; none after the longest time. A step of more operations than the largest is tried with fewer sequences.
-_STEPS, _SHORTEST, _LONGEST = 5, 4.0, 60.0
+_STEPS, _SHORTEST, _LONGEST = 8, 4.0, 60.0
 _LARGEST = {"cpu": 2e12, "cuda": math.inf}
 _VALID_TOKENS = 100 * VALID_STREAMS
 

@@ -115,8 +115,7 @@ def _forward(given: tuple[Tensor, ...], keep: bool) -> tuple[tuple[Tensor, ...],
 def _steps(*tensors: Tensor, back: bool = False) -> Iterator[tuple[Tensor, ...]]:
     """Views of every step of tensors [S, ...], first to last or ``back``; made in blocks, so that few live at a time.
 
-    Views of all steps at once outlive so many collections of Python's young objects that its full ones, each of a
-    tenth of a second, come every 25 calls.
+    Views of all steps at once make Python's garbage collector look at everything, for a tenth of the time.
     """
     for block in _ordered(zip(*(torch.split(tensor, 8) for tensor in tensors), strict=True), back):
         yield from _ordered(zip(*(tensor.unbind(0) for tensor in block), strict=True), back)
