@@ -260,3 +260,19 @@ def test_what_was_written_is_neither_lost_nor_slipped_in():
     for saved, taking in ((head, HebbianSoftmax(D, V, rule="centered")), (HebbianSoftmax(D, V, rule="centered"), head)):
         with pytest.raises(RuntimeError, match=r'"written" is in the state or the head has record=True'):
             taking.load_state_dict(saved.state_dict(), strict=False)
+
+
+@pytest.mark.parametrize("features", [1, 3])
+@pytest.mark.parametrize("rule", ["direction", "centered", "sight"])
+def test_half_a_row_and_half_its_opposite_point_nowhere(rule, features):
+    """What is left is rounding, whose sign would differ from machine to machine: such a row stays as it is."""
+    for seed in range(20):
+        g = torch.Generator().manual_seed(seed)
+        head = HebbianSoftmax(features, 2, rule=rule, T=50, gamma=0.0, dtype=torch.float64)
+        row = torch.randn(features, generator=g, dtype=torch.float64)
+        with torch.no_grad():
+            head.weight[:] = torch.stack([row, -row])
+            head.counts[:] = 2  # lambda is a half
+        before = head.weight.detach().clone()
+        head.write(torch.stack([-3 * row, 3 * row]) * 0.7, torch.tensor([0, 1]))
+        torch.testing.assert_close(head.weight.detach(), before, rtol=1e-12, atol=0)

@@ -124,7 +124,9 @@ class Rule:
             x_UD = _stretched(x_UD, length_U1, rows_UD)
         new_UD = rows_UD + rate_U1 * x_UD if self.additive else torch.lerp(rows_UD, x_UD, rate_U1)
         if self.kept:
-            new_UD = _stretched(new_UD, length_U1, rows_UD)
+            # Of half a row and half its opposite, which is usual where there is one feature, rounding is left.
+            least_U1 = ROUNDING * torch.finfo(new_UD.dtype).eps * length_U1
+            new_UD = _stretched(new_UD, length_U1, rows_UD, least_U1)
         if moments is None or not self.calibrated:
             return new_UD, None
         change_UD = new_UD - rows_UD
@@ -148,6 +150,7 @@ def sparing(move: Move, spared: range) -> Move:
     return moved
 
 
-def _stretched(x_UD: Tensor, length_U1: Tensor, otherwise_UD: Tensor) -> Tensor:
+def _stretched(x_UD: Tensor, length_U1: Tensor, otherwise_UD: Tensor, least_U1: Tensor | float = 0.0) -> Tensor:
     own_U1 = x_UD.norm(dim=1, keepdim=True)
-    return torch.where(own_U1 < torch.finfo(x_UD.dtype).tiny, otherwise_UD, x_UD * (length_U1 / own_U1))
+    none_U1 = (own_U1 < torch.finfo(x_UD.dtype).tiny) | (own_U1 <= least_U1)
+    return torch.where(none_U1, otherwise_UD, x_UD * (length_U1 / own_U1))
