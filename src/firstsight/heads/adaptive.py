@@ -109,8 +109,8 @@ class AdaptiveSoftmax(Clusters):
         of a job have gradients of the same parameters.
         """
         loss: Tensor | float = 0.0
-        nll = torch.zeros(target.shape, dtype=torch.promote_types(self.first.weight.dtype, torch.float32))
-        nll = nll.to(target.device)
+        dtype = torch.promote_types(self.first.weight.dtype, torch.float32)
+        nll = torch.zeros(target.shape, dtype=dtype, device=target.device)
         for layer, h, y, own in self._clusters(hidden, target):
             each = nll.new_empty(y.shape)
             part = layer._cross_entropy(h, y, reduction, each)
@@ -150,11 +150,11 @@ class AdaptiveSoftmax(Clusters):
         if hidden.shape[-1:] != self.first.weight.shape[1:]:
             raise InputError(f"hidden is {list(hidden.shape)}; expected [..., {self.in_features}], as the rows are.")
         h_ND = hidden.reshape(-1, self.in_features).to(self.first.weight.dtype)
-        z_norm_N1 = log_sum_exp(h_ND, self.first.weight, self.first.bias, h_ND.dtype)[:, None]
+        norm_N1 = log_sum_exp(h_ND, self.first.weight, self.first.bias, h_ND.dtype)[:, None]
         found, frequent = [], self._frequent
         for rows, start in zip(self._words(), (0, self._edges()[-1]), strict=True):
-            found.append(_largest(self.first, h_ND, rows, -z_norm_N1, start, k))
-        clusters_NC = _logits(self.first, h_ND, slice(frequent, frequent + len(self.tails))) - z_norm_N1
+            found.append(_largest(self.first, h_ND, rows, -norm_N1, start, k))
+        clusters_NC = _logits(self.first, h_ND, slice(frequent, frequent + len(self.tails))) - norm_N1
         for (tail, start, _), log_share_N in zip(self._tails(), clusters_NC.unbind(1), strict=True):
             layer, h_Nd = tail.softmax, F.linear(h_ND, tail.projection)
             norm_N = log_sum_exp(h_Nd, layer.weight, layer.bias, h_ND.dtype)
