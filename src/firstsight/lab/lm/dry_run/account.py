@@ -62,8 +62,8 @@ def memory(model: LanguageModel, config: Config, device: str) -> dict[str, Any]:
     """Bytes of a training step's tensors on a device, by part, and "peak", the most that are alive at once.
 
     "weights", "optimizer" and "buffers" are always there. To them come, in the loss and in its backward pass,
-    "activations" of N tokens, what "loss" itself holds (of a head of no kind known here: as if of all V classes), and
-    with ``accumulate`` the "gradients" of the parts before; in the optimizer's step, gradients and the "update"'s own.
+    "activations" of N tokens, what "loss" itself holds, of clusters as if each had all tokens, and with
+    ``accumulate`` the "gradients" of the parts before; in the optimizer's step, gradients and the "update"'s own.
     "at" says which of the three is the peak. On a CPU "process" is what the process will grow by, by a rule of thumb:
     to the tensors come libraries, scratch space inside products and the LSTM, and blocks that the allocator keeps. It
     is too much for models of gigabytes, whose blocks are given back. On a GPU these are in no account.

@@ -1,7 +1,6 @@
 """A dry run: the account of a training run, a few of its steps on this machine, and the time that it would take."""
 
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from firstsight.lab.lm.config import Config
 from firstsight.lab.lm.dry_run.account import build, memory, operations, parameters
 from firstsight.lab.lm.evaluation import evaluate
 from firstsight.lab.lm.training import VALID_STREAMS, rehearse
+from firstsight.lab.system.job import world_size
 
 # Steps that are timed, after as many that are not: by then the allocator has what it will have. More, while they are
 # short; none after the longest time. A step of more operations than the largest is tried with fewer sequences.
@@ -41,7 +41,7 @@ def dry_run(corpus: Corpus, config: Config, *, ranks: int = 1) -> dict[str, Any]
         InputError: the data does not fit the settings, ``ranks`` are more than sequences, or the command was started
             in several processes.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if world_size() > 1:
         raise InputError("a dry run was started in several processes. Start it without torchrun, with --ranks N.")
     if not 1 <= ranks <= config.batch:
         raise InputError(f"ranks is {ranks}; expected 1 to the sequences of a batch, {config.batch}.")
