@@ -1,4 +1,4 @@
-"""Tasks of ``firstsight.lab.studies.jobs`` as forks of the test, and ends that come in their midst."""
+"""Tasks of ``firstsight.lab.runs.jobs`` as forks of the test, and ends that come in their midst."""
 
 import fcntl
 import os
@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch._dynamo  # noqa: F401 - the first optimizer imports it: once, in place of once in every fork
 
-from firstsight.lab.studies import worker
+from firstsight.lab.runs import worker
 
 
 class Forked:
@@ -62,7 +62,7 @@ class Forked:
 
 def start_with(patch: pytest.MonkeyPatch, popen: Callable = Forked) -> None:
     """Let tasks be started by this in place of ``subprocess.Popen``."""
-    patch.setattr("firstsight.lab.studies.jobs.subprocess", SimpleNamespace(Popen=popen, PIPE=None))
+    patch.setattr("firstsight.lab.runs.jobs.subprocess", SimpleNamespace(Popen=popen, PIPE=None))
 
 
 def wait_for(condition, process=None) -> None:

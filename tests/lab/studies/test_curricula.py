@@ -15,8 +15,8 @@ from omniglot_folder import write_images
 import firstsight.lab.curriculum.loop  # noqa: F401 - once, in place of once in every fork
 from firstsight.errors import InputError
 from firstsight.lab.curriculum.draws import image_facts
+from firstsight.lab.runs.jobs import JobsFailedError, alone
 from firstsight.lab.studies.curricula import CurriculumJob, read_result, run_curricula
-from firstsight.lab.studies.jobs import JobsFailedError, alone
 
 SHORT = TINY.replace(max_steps=30)
 VARIANTS = {"hebbian": SHORT, "softmax": SHORT.replace(head="softmax")}

@@ -13,8 +13,8 @@ from firstsight.lab.lm.config import save_config
 from firstsight.lab.lm.recipes import recipe
 from firstsight.lab.report.study import COLUMNS, OVERALL, RARE, format_difference, groups, markdown
 from firstsight.lab.report.study_figure import draw_study
+from firstsight.lab.runs.jobs import seconds_left
 from firstsight.lab.runs.metrics import append_metrics
-from firstsight.lab.studies.jobs import seconds_left
 from firstsight.lab.studies.recipe import load_study
 from firstsight.lab.studies.study import check_jobs, list_study, make_jobs, record
 from firstsight.lab.system.files import write_json

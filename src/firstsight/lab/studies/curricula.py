@@ -18,7 +18,7 @@ from firstsight.lab.curriculum.loop import MAY_CHANGE, check_checkpoint
 from firstsight.lab.curriculum.settings import Curriculum
 from firstsight.lab.data.omniglot import open_omniglot
 from firstsight.lab.runs.checkpoint import load_checkpoint
-from firstsight.lab.studies.jobs import Ended, Job, run_all
+from firstsight.lab.runs.jobs import Ended, Job, run_all
 from firstsight.lab.system.files import read_json
 from firstsight.lab.system.progress import duration
 
@@ -41,7 +41,7 @@ class CurriculumJob(Job):
     folder: Path
     data: Path
     facts: Mapping[str, Any]
-    kind = "curriculum"
+    does = "firstsight.lab.studies.work:teach"
 
     @property
     def title(self) -> str:
@@ -54,7 +54,7 @@ class CurriculumJob(Job):
         return self.settings.max_steps
 
     def told(self) -> Mapping[str, Any]:
-        """See ``worker.teach``."""
+        """See ``work.teach``."""
         return {"data": str(self.data), "settings": self.settings.to_dict(), "folder": str(self.folder)}
 
     @cached_property

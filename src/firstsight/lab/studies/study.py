@@ -12,8 +12,8 @@ from firstsight.errors import InputError
 from firstsight.lab.data import open_corpus
 from firstsight.lab.lm.config import Config, load_config
 from firstsight.lab.lm.sights import sight_curve
+from firstsight.lab.runs.jobs import Ended, Job, check_workers, run_all
 from firstsight.lab.runs.metrics import read_metrics
-from firstsight.lab.studies.jobs import Ended, Job, check_workers, run_all
 from firstsight.lab.studies.recipe import Study, load_study
 from firstsight.lab.system.files import read_json, write_json
 from firstsight.lab.system.machine import provenance
@@ -36,7 +36,7 @@ class StudyJob(Job):
     source: str
     folder: Path
     split: str
-    kind = "lm"
+    does = "firstsight.lab.studies.work:train_and_evaluate"
 
     @property
     def title(self) -> str:
@@ -49,7 +49,7 @@ class StudyJob(Job):
         return self.config.steps * self.config.batch * self.config.length
 
     def told(self) -> Mapping[str, Any]:
-        """See ``worker.train_and_evaluate``."""
+        """See ``work.train_and_evaluate``."""
         about = {"data": self.source, "folder": str(self.folder), "config": self.config.to_dict(), "split": self.split}
         return {**about, "outcome": str(self.folder / OUTCOME)}
 

@@ -9,8 +9,8 @@ from firstsight.errors import InputError
 from firstsight.lab.curriculum.settings import Curriculum, OptimizerName
 from firstsight.lab.curriculum.summary import Panel, summarise
 from firstsight.lab.report.curriculum import curriculum_plots
+from firstsight.lab.runs.jobs import JobsFailedError
 from firstsight.lab.studies.curricula import finished, run_curricula
-from firstsight.lab.studies.jobs import JobsFailedError
 from firstsight.lab.system.files import write_json
 
 STEPS = {"cpu": 500, "paper": 5000}

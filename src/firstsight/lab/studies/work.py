@@ -1,17 +1,10 @@
-"""The process of a job: ``python -m firstsight.lab.studies.worker JSON``, started by ``jobs``."""
+"""What the processes of studies do: a language model, or a curriculum; see ``runs.jobs``."""
 
-import json
-import os
-import signal
-import sys
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from firstsight.errors import InputError
+from firstsight.lab.runs.worker import exit_code
 from firstsight.lab.system.files import write_json
 from firstsight.lab.system.progress import Bar
 
@@ -32,7 +25,7 @@ def train_and_evaluate(told: Told) -> int:
         write_json(outcome, {"reason": "diverged", "message": str(error)})
         return 0
     if found["reason"].startswith("SIG"):
-        return _code(found["reason"])
+        return exit_code(found["reason"])
     write_json(outcome, found)
     evaluate_run(folder, told["split"], checkpoint="last", data=told["data"])  # all at equally many tokens
     return 0
@@ -53,35 +46,4 @@ def teach(told: Told) -> int:
                 bar.update(record["step"], f"{record['classes']} classes, accuracy {record['accuracy']:.2f}")
 
         reason = run_curriculum(images, settings, progress=progress, out=Path(told["folder"]))["reason"]
-    return _code(reason)
-
-
-def _code(reason: str) -> int:
-    return 128 + signal.Signals[reason] if reason.startswith("SIG") else 0
-
-
-WORKERS: dict[str, Callable[[Told], int]] = {"lm": train_and_evaluate, "curriculum": teach}
-
-
-def main() -> None:
-    """Do what the starter told, and end with the code that it gives."""
-    told = json.loads(sys.argv[1])
-    sys.argv = list(told["command"])  # what results are to say made them
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        code = WORKERS[told["kind"]](told)
-    except (InputError, OSError) as error:
-        print(f"firstsight: {error}", file=sys.stderr)
-        code = 2
-    sys.exit(code)
-
-
-def _end_with_parent() -> None:
-    """End as SIGTERM does when the starter is gone: standard input is a pipe of which it alone holds the other end."""
-    os.read(0, 1)
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-if __name__ == "__main__":
-    main()
+    return exit_code(reason)

@@ -19,7 +19,7 @@ from firstsight.lab.system.interrupt import ending_signals
 from firstsight.lab.system.machine import cores
 from firstsight.lab.system.progress import duration, say
 
-WORKER = "firstsight.lab.studies.worker"
+WORKER = "firstsight.lab.runs.worker"
 THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 TAIL = 12  # lines of a failed job's log that are shown
 
@@ -41,8 +41,8 @@ class Job(ABC):
 
     folder: Path
     """of the run, where its ``log.txt`` goes"""
-    kind: str
-    """which of ``worker.WORKERS`` does it"""
+    does: str
+    """``module:function`` that its process calls with what it is told, and that gives the exit code"""
 
     @property
     @abstractmethod
@@ -198,7 +198,7 @@ class _Schedule:
 def _start(job: Job, lock: IO[str]) -> _Running:
     """The job in a session of its own: a terminal's Ctrl-C reaches it through this process alone, and once."""
     job.folder.mkdir(parents=True, exist_ok=True)
-    told = {**job.told(), "kind": job.kind, "command": sys.argv}
+    told = {**job.told(), "does": job.does, "command": sys.argv}
     with open(job.folder / "log.txt", "ab") as log:
         start = log.tell()
         process = subprocess.Popen(
