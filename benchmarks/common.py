@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from firstsight.lab.system.files import write_json
-from firstsight.lab.system.machine import provenance
+from firstsight.lab.system.machine import provenance, resident
 
 
 def paired(variants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
@@ -52,12 +52,6 @@ def start_peak() -> int:
     """Set the high-water mark back, and give the bytes of resident memory now."""
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     return resident("VmRSS")
-
-
-def resident(field: str) -> int:
-    """Bytes of resident memory: "VmRSS" now, "VmHWM" at most."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
 def in_subprocess(script: str, *arguments: str) -> str:

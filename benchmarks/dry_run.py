@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import arguments, in_subprocess, print_and_save, resident, start_peak
+from common import arguments, in_subprocess, print_and_save, start_peak
 
 from firstsight.lab.data import open_corpus, write_corpus
 from firstsight.lab.lm.config import Config
@@ -23,6 +23,7 @@ from firstsight.lab.lm.lstm import num_parameters
 from firstsight.lab.lm.recipes import recipe
 from firstsight.lab.lm.run import open_run
 from firstsight.lab.lm.training import train
+from firstsight.lab.system.machine import resident
 
 RESULT = "benchmarks/results/dry_run.json"
 SIZES: dict[str, tuple[int, Config]] = {

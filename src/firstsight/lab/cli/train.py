@@ -14,7 +14,7 @@ from firstsight.lab.lm.config import Config, load_config
 from firstsight.lab.lm.recipes import recipe
 from firstsight.lab.system.job import rank
 from firstsight.lab.system.machine import cpu_multiplies_bf16
-from firstsight.lab.system.progress import say
+from firstsight.lab.system.progress import duration, say
 
 
 @dataclass(frozen=True)
@@ -108,14 +108,9 @@ def _print_dry_run(found: Found) -> None:
         sent = run["sent_bytes_per_step"] / 1e6
         shared = f" by {run['ranks']} ranks, if sending {sent:,.0f} MB each a step took no time"
     print(
-        f"Estimated for {run['steps']:,} steps, {run['tokens']:,} tokens{shared}: {_duration(run['seconds'])}, "
-        f"{_duration(run['validation_seconds'])} of it for {run['validations']:,} validations."
+        f"Estimated for {run['steps']:,} steps, {run['tokens']:,} tokens{shared}: {duration(run['seconds'])}, "
+        f"{duration(run['validation_seconds'])} of it for {run['validations']:,} validations."
     )
-
-
-def _duration(seconds: float) -> str:
-    size, unit = next((n, u) for n, u in ((86_400, "days"), (3600, "hours"), (60, "minutes"), (0, "s")) if seconds >= n)
-    return f"{seconds / max(size, 1):,.1f} {unit}"
 
 
 def _option(arguments: Sequence[str], name: str) -> str | None:

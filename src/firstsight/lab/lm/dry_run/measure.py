@@ -4,7 +4,6 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from firstsight.lab.lm.dry_run.account import build, memory, operations, paramet
 from firstsight.lab.lm.evaluation import evaluate
 from firstsight.lab.lm.training import VALID_STREAMS, rehearse
 from firstsight.lab.system.job import world_size
+from firstsight.lab.system.machine import resident
 
 # Steps that are timed, after as many that are not: by then the allocator has what it will have. More, while they are
 # short; none after the longest time. A step of more operations than the largest is tried with fewer sequences.
@@ -71,7 +71,7 @@ def _measure(corpus: Corpus, config: Config, operations: int) -> dict[str, Any]:
     whole, affordable = config.batch, max(1, int(_LARGEST[device] / (operations * config.length)))
     if affordable < config.batch:
         config = config.replace(batch=affordable, accumulate=1)
-    before = _resident()
+    before = resident("VmRSS")
     model, step = rehearse(corpus, config)
     begin, seconds = time.perf_counter(), list[float]()
     while len(seconds) < 2 * _STEPS or sum(seconds) < _SHORTEST:
@@ -79,7 +79,7 @@ def _measure(corpus: Corpus, config: Config, operations: int) -> dict[str, Any]:
         if len(seconds) > 1 and time.perf_counter() - begin > _LONGEST:
             break
     timed = seconds[len(seconds) // 2 :]
-    peak = torch.cuda.max_memory_allocated() if device == "cuda" else _resident("VmHWM") - before
+    peak = torch.cuda.max_memory_allocated() if device == "cuda" else resident("VmHWM") - before
     valid, vocabulary = corpus.split("valid")[:_VALID_TOKENS], corpus.vocabulary
     streams = min(VALID_STREAMS, len(valid))
     read = _seconds(lambda: evaluate(model, valid, vocabulary.counts, eos_id=vocabulary.eos_id, streams=streams))
@@ -119,10 +119,3 @@ def _seconds(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
-
-
-def _resident(field: str = "VmRSS") -> int:
-    """Bytes of memory that this process has, or had at most ("VmHWM"); 0 where the system is no Linux."""
-    path = Path("/proc/self/status")
-    lines = path.read_text(encoding="ascii").splitlines() if path.exists() else []
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), 0)
