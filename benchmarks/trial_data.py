@@ -72,7 +72,7 @@ def characters(source: Path, out: Path, epochs: int) -> None:
 @torch.no_grad()
 def embed(body: nn.Module, images_NSS: Tensor) -> Tensor:
     """[N, D] float32 in evaluation mode."""
-    return torch.cat([body.eval()(block) for block in images_NSS.split(512)])
+    return torch.cat([body.eval()(block) for block in images_NSS.split(512)])  # type: ignore[no-untyped-call]
 
 
 def nearest(h_ND: Tensor, y: np.ndarray) -> float:

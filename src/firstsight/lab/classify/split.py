@@ -98,15 +98,16 @@ def make_split(source: Source, settings: Trial) -> tuple[Split, Duplicates, list
     old, parts = draw.old_classes(set().union(*new))
     y_N = np.full(len(source), -1)
     index = {label: i for i, label in enumerate(old)}
-    for rows in parts.values():
-        y_N[rows] = [index[source.labels[row]] for row in rows]
+    for own in parts.values():
+        y_N[own] = [index[source.labels[row]] for row in own]
     shown, asked = [], []
     for group in new:
         shown.append(np.array([draw.shown[label] for label in group]))
         asked.append(np.concatenate([draw.asked[label] for label in group]))
         for i, label in enumerate(group):
             y_N[[*draw.shown[label], *draw.asked[label]]] = len(old) + i
-    split = Split(old, *new, **parts, **dict(zip(_NEW, shown + asked, strict=True)), y_N=y_N)  # type: ignore[arg-type, misc]
+    rows: dict[str, Rows] = parts | dict(zip(_NEW, shown + asked, strict=True))
+    split = Split(classes=old, new_valid=new[0], new_test=new[1], y_N=y_N, **rows)
     return split, Duplicates(len(source) - len(set(draw.keys)), draw.across), draw.notes
 
 
@@ -203,7 +204,7 @@ class _Draw:
             raise InputError(
                 f"{self.source.name}: {len(rows['train']):,} rows of old classes train, {len(rows['valid']):,} are "
                 f"there to choose on, {len(rows['test']):,} to judge on. Expected some of each: more different "
-                "examples a class (one alone only trains), a larger test_share, or a split of your own with train and test."
+                "examples a class (one alone only trains), a larger test_share, or a split of your own with both."
             )
         return old, {name: np.array(sorted(own), dtype=np.int64) for name, own in rows.items()}
 
