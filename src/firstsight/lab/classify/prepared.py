@@ -6,6 +6,7 @@ examples of D features), ``split.npz``, ``labels.json`` and, where there are tex
 
 import hashlib
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ def prepare(source: Source, settings: Trial, out: str | Path, *, encoder: str | 
         try:
             return open_prepared(folder)
         except InputError as error:
-            say(f"{error} It is made anew.")
+            say(f"{folder} is made anew: {error}")
     elif before.get("complete") is True:
         say(f"{folder} was made of other data, or with other settings, and is made anew")
     split, duplicates, notes = make_split(source, settings)
@@ -117,7 +118,7 @@ def prepare(source: Source, settings: Trial, out: str | Path, *, encoder: str | 
     }
     manifest = {"version": _VERSION, "complete": True, "request": request, **content, "identity": _digest(content)}
     write_json(folder / MANIFEST, manifest)
-    vectors_of.clear(folder / "blocks")
+    _tidy(folder)
     return open_prepared(folder)
 
 
@@ -239,11 +240,11 @@ def _before(folder: Path) -> dict[str, Any]:
         try:
             before = read_json(path, _WHAT)
         except InputError as error:
-            say(f"{error} It is made anew.")
+            say(f"{folder} is made anew: {error}")
             return {}
         if isinstance(before, dict) and "request" in before:
             return before
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or any(not path.name.startswith(".") for path in folder.iterdir())):
         raise InputError(
             f"{folder}: this is no folder that firstsight try made, and it would write there. Give another --out, or "
             "move it away."
@@ -261,6 +262,13 @@ def _write_hidden(path: Path, blocks: Iterable[npt.NDArray[np.float32]], rows: i
         file.write(np.ascontiguousarray(block, dtype="<f4").data)
         for block in every:
             file.write(np.ascontiguousarray(block, dtype="<f4").data)
+
+
+def _tidy(folder: Path) -> None:
+    """Take away the encoder's blocks, and what killed processes left of files that they had not finished."""
+    shutil.rmtree(folder / "blocks", ignore_errors=True)
+    for path in folder.glob(".*.part"):
+        path.unlink(missing_ok=True)
 
 
 def _digest(value: Any) -> str:

@@ -67,7 +67,7 @@ def read_table(path: Path, *, text: str | None, label: str | None, split: str | 
             that are lists, an empty file.
     """
     notes: list[str] = []
-    sample, counts, labels = _Sample(max_rows), Counter[str](), Counter[str]()
+    sample, counts, labels = _Sample(max_rows), Counter(of_file=0, empty_text=0, no_label=0), Counter[str]()
     size = path.stat().st_size
     if size == 0:
         raise InputError(f"{path}: this file is empty. Expected a row of column names, and rows of texts and labels.")
@@ -161,13 +161,12 @@ def _choose(
                 "them, or put the names of the columns into the first line."
             )
     free = [name for name in columns if name not in (text, label, split)]
-    two = len(free) + (text is not None) + (label is not None) == 2
-    asked = {"text": text, "label": label}
-    if text is None and label is None and two:
-        last = free[0] if free[0].lower() in _LABELS and free[1].lower() not in _LABELS else free[1]
-        guess = {"text": next(name for name in free if name != last), "label": last}
-    else:
-        guess = {kind: kind if kind in free else free[0] if two else "" for kind in asked if asked[kind] is None}
+    guess = {kind: kind for kind, name in (("text", text), ("label", label)) if name is None}
+    if len(guess) == len(free) == len(set(free)):  # one column is left for each
+        if "label" in guess:
+            guess["label"] = next((name for word in _LABELS for name in free if name.lower() == word), free[-1])
+        if "text" in guess:
+            guess["text"] = next(name for name in free if name != guess.get("label"))
     if any(columns.count(name) != 1 for name in guess.values()):
         wanted = " and ".join(f"the {kind}s (--{kind})" for kind, name in guess.items() if columns.count(name) != 1)
         raise InputError(f"{path}: which column holds {wanted}? The columns, by the file's first line, are {listed}.")

@@ -5,7 +5,6 @@ Shapes: N texts (T of them train), G sequences of letters, D features.
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,13 +64,13 @@ def counted(texts: Sequence[str], train: npt.NDArray[np.int64], seed: int = 0) -
 
 
 def encoder_key(encoder: str) -> dict[str, str]:
-    """What tells one encoder from another: the name, and of a folder the checksum of its files."""
+    """What tells one encoder from another: the checksum of a folder's files, or the name of what is no folder."""
     folder = Path(encoder)
     if not folder.is_dir():
         return {"name": encoder}
     files = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     listed = [(path.relative_to(folder).as_posix(), sha256(path)) for path in files]
-    return {"name": folder.resolve().name, "sha256": hashlib.sha256(json.dumps(listed).encode()).hexdigest()}
+    return {"sha256": hashlib.sha256(json.dumps(listed).encode()).hexdigest()}
 
 
 def load_encoder(encoder: str) -> Any:
@@ -80,6 +79,11 @@ def load_encoder(encoder: str) -> Any:
     Raises:
         InputError: the package is missing, or there is no such model, or it is broken.
     """
+    if not Path(encoder).exists() and (encoder.startswith((".", "/", "~")) or encoder.count("/") > 1):
+        raise InputError(
+            f"{encoder}: there is no such folder. Expected that of a sentence-transformers model, or a name."
+        )
+    say(f"loading the encoder {encoder}")
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
@@ -131,8 +135,3 @@ def _stored(path: Path, rows: int) -> Floats | None:
         say(str(error))
         return None
     return h_ND if h_ND.ndim == 2 and len(h_ND) == rows and h_ND.dtype == np.float32 else None
-
-
-def clear(folder: Path) -> None:
-    """Take the blocks away."""
-    shutil.rmtree(folder, ignore_errors=True)
