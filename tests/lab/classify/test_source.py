@@ -1,4 +1,5 @@
 import hashlib
+import io
 import zipfile
 
 import numpy as np
@@ -136,6 +137,13 @@ def test_broken_npz(tmp_path):
             read_source(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("h.npy", b"\x93NUMPY")
+        archive.writestr("y.npy", b"")
+    with pytest.raises(InputError, match=r"no .npz file, or it was cut short"):
+        read_source(path)
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (1 << 44, 8)})
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("h.npy", header.getvalue())
         archive.writestr("y.npy", b"")
     with pytest.raises(InputError, match=r"no .npz file, or it was cut short"):
         read_source(path)

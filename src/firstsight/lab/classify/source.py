@@ -202,6 +202,8 @@ def _array(path: Path, archive: Any, name: str) -> npt.NDArray[Any]:
                 f"{path}: {name} is an array of Python objects, and is not read: it could run any program. Save "
                 "numbers or text: np.stack(list(h)) for vectors, np.array(y, dtype=str) for labels."
             ) from error
+        except MemoryError as error:  # a header that promises more than there can be
+            raise ValueError(str(error)) from error
         file.read(1)  # at the end the CRC is looked at
     return array
 
