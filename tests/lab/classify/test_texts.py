@@ -37,6 +37,13 @@ def test_nothing_is_learnt_from_rows_that_do_not_train():
     assert not np.array_equal(h_ND[:250], counted(rows, np.arange(50, 250))[:250])
 
 
+def test_of_many_training_texts_some_are_learnt_from(monkeypatch):
+    monkeypatch.setattr(texts, "FITTED", 50)
+    rows = sentences(300)
+    h_ND = counted(rows, np.arange(0, 200))
+    np.testing.assert_array_equal(h_ND, counted(rows, np.linspace(0, 199, 50).astype(int)))
+
+
 def test_like_texts_are_near():
     h_ND = counted([*sentences(200), "alphabetical gammas", "gamma alphabet", "omegas zetas"], np.arange(200))
     assert h_ND[200] @ h_ND[201] > 0.5 > h_ND[200] @ h_ND[202]

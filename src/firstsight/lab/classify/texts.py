@@ -1,6 +1,6 @@
 """Texts to vectors: by counting letters on any machine, or by an encoder that somebody has.
 
-Shapes: N texts (T of them train), G sequences of letters, D features.
+Shapes: N texts (from T of them is learnt), G sequences of letters, D features.
 """
 
 import hashlib
@@ -21,6 +21,8 @@ FEATURES = 256
 """D of counted letters, at most."""
 LETTERS = 2_000
 """Characters of a text that are counted."""
+FITTED = 30_000
+"""Training texts, at most, that the sequences and the SVD are learnt from, so that minutes do not become an hour."""
 BLOCK = 2048
 """Texts that are encoded between two files: what a kill can cost."""
 
@@ -36,7 +38,8 @@ def counted(texts: Sequence[str], train: npt.NDArray[np.int64], seed: int = 0) -
     text the first ``LETTERS`` characters are looked at, so that time and memory are bounded.
 
     Sequences, their weights and the SVD come from the rows ``train`` alone: nothing is learnt from a text that is asked
-    or of a class that comes later. A text that has nothing in common with them is a row of zeros.
+    or of a class that comes later. Of many, ``FITTED`` evenly spaced ones are taken. A text that has nothing in common
+    with them is a row of zeros.
 
     Raises:
         InputError: the training texts hold no letters.
@@ -46,9 +49,10 @@ def counted(texts: Sequence[str], train: npt.NDArray[np.int64], seed: int = 0) -
     from sklearn.preprocessing import normalize
 
     count = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), min_df=2, sublinear_tf=True, dtype=np.float32)
-    say(f"counting the letters of {len(texts):,} texts")
+    say(f"learning vectors from the letters of {min(FITTED, len(train)):,} texts")
+    fitted_T = train[np.linspace(0, len(train) - 1, min(FITTED, len(train))).astype(np.int64)]
     try:
-        train_TG = count.fit_transform([texts[row][:LETTERS] for row in train])
+        train_TG = count.fit_transform([texts[row][:LETTERS] for row in fitted_T])
     except ValueError as error:  # an empty vocabulary
         raise InputError(
             f"The texts cannot be counted ({error}). Expected texts of words, or give --encoder."
@@ -57,10 +61,13 @@ def counted(texts: Sequence[str], train: npt.NDArray[np.int64], seed: int = 0) -
     if D < 1:
         raise InputError(f"The training texts hold {train_TG.shape[1]} sequences of letters. Expected hundreds.")
     svd = TruncatedSVD(D, random_state=seed).fit(train_TG)
-    blocks = (texts[start : start + BLOCK] for start in range(0, len(texts), BLOCK))
-    h_ND = np.concatenate([svd.transform(count.transform([text[:LETTERS] for text in block])) for block in blocks])
-    unit_ND: Floats = normalize(h_ND).astype(np.float32)
-    return unit_ND
+    h_ND = np.zeros((len(texts), D), dtype=np.float32)
+    with Bar("texts to vectors", len(texts)) as bar:
+        for start in range(0, len(texts), BLOCK):
+            block = [text[:LETTERS] for text in texts[start : start + BLOCK]]
+            h_ND[start : start + BLOCK] = normalize(svd.transform(count.transform(block)))
+            bar.advance(len(block))
+    return h_ND
 
 
 def encoder_key(encoder: str) -> dict[str, str]:
