@@ -108,7 +108,7 @@ def test_seeds_differ():
     [
         ([14] * 30, 80, "0 of 30 classes have 15 or more different examples"),
         ([20] * 3 + [5] * 30, 80, "3 of 33 classes have 15"),
-        ([20] * 7, 80, "7 of 7 classes have 15 .* Expected 4 such classes of 8 in all"),
+        ([20] * 7, 80, "7 of 7 classes have 15 .*mean.* Expected 4 such classes of 8 in all"),
         ([20] * 20, 1, "and new_classes is 1. Expected 4 such .* and 2 or more for new_classes"),
         ([20] * 4 + [1] * 20, 80, "rows of old classes train, 0 are there to choose on, 0 to judge on"),
     ],
@@ -116,6 +116,15 @@ def test_seeds_differ():
 def test_too_few(sizes, new, says):
     with pytest.raises(InputError, match=says):
         make_split(source(sizes), Trial(new_classes=new))
+
+
+def test_the_largest_classes_do_not_come_later():
+    sizes = [15] * 30 + [500] * 4 + [1] * 100  # 18.5 in the mean
+    for seed in range(8):
+        split, _, _ = make_split(src := source(sizes), trial := Trial(seed=seed))
+        check(split, src, trial)
+        assert len(split.new_test) == 7
+        assert {"c030", "c031", "c032", "c033"} <= set(split.classes)
 
 
 def test_the_least_that_goes():

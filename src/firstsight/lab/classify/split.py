@@ -3,9 +3,10 @@
 Our decisions, and why:
 
 * Classes that come later have 15 examples or more, all different: 10 that are shown and 5 or more that are asked, so
-  that every number of shots asks the same queries. They are drawn, in two groups (to choose on, to judge on), from such
-  classes at random: each group has no more than a quarter of them, and of all classes, so that old classes of every
-  size remain.
+  that every number of shots asks the same queries, and no more than ten times as many as a class has in the mean: a
+  class that is a third of all rows would speak for all new ones, and be missing among the old. They are drawn, in two
+  groups (to choose on, to judge on), from such classes at random: each group has no more than a quarter of them, and of
+  all classes, so that old classes of every size remain.
 * Of each old class ``test_share`` of its rows is asked at the end and half as much in the choice; what is not a whole
   number is rounded by chance, so that classes of few examples are asked in proportion too. One row at least trains.
 * A row whose text or vector is also in training is not asked, whatever its label: it would measure memory, and methods
@@ -30,6 +31,8 @@ from firstsight.lab.classify.source import Source
 SHOWN = max(SHOTS)
 LEAST_GROUP = 2
 """Classes that come later in each group, at least."""
+LARGE = 10
+"""Times the mean number of examples: larger classes do not come later."""
 GROUP_SHARE = 4
 """One of so many classes, at most, is in a group."""
 
@@ -139,7 +142,8 @@ class _Draw:
         labels_of: dict[bytes, set[str]] = defaultdict(set)
         for key, label in zip(self.keys, self.source.labels, strict=True):
             labels_of[key].add(label)
-        for label in sorted(self.of_class):
+        most_rows = LARGE * len(self.source) / len(self.of_class)
+        for label in sorted(label for label, rows in self.of_class.items() if len(rows) <= most_rows):
             own: dict[bytes, int] = {}  # of a text that is there twice the first row, of one with two labels none
             for row in self.rng.permutation(self.of_class[label]).tolist():
                 if len(labels_of[self.keys[row]]) == 1:
@@ -173,7 +177,7 @@ class _Draw:
         where = "" if self.source.part is None else f" ({SHOWN} outside of your split's test part, {ASKED} in it)"
         return InputError(
             f"{self.source.name}: {enough:,} of {len(self.of_class):,} classes have {SHOWN + ASKED} or more different "
-            f"examples{where}, and new_classes is {self.settings.new_classes}. Expected {2 * LEAST_GROUP} such classes "
+            f"examples{where} (and no more than {LARGE} times the mean), and new_classes is {self.settings.new_classes}. Expected {2 * LEAST_GROUP} such classes "
             f"of {LEAST_GROUP * GROUP_SHARE} in all at the least, and {LEAST_GROUP} or more for new_classes: some come "
             "later to choose a method on, as many others to judge it on. Give more examples, or wider classes."
         )
