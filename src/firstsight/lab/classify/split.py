@@ -178,7 +178,8 @@ class _Draw:
         return InputError(
             f"{self.source.name}: {enough:,} of {len(self.of_class):,} classes have {SHOWN + ASKED} or more different "
             f"examples{where} (and no more than {LARGE} times the mean), and new_classes is "
-            f"{self.settings.new_classes}. Expected {2 * LEAST_GROUP} such classes of {LEAST_GROUP * GROUP_SHARE} in all at the least, and {LEAST_GROUP} or more for new_classes: some come "
+            f"{self.settings.new_classes}. Expected {2 * LEAST_GROUP} such classes of {LEAST_GROUP * GROUP_SHARE} "
+            f"in all at the least, and {LEAST_GROUP} or more for new_classes: some come "
             "later to choose a method on, as many others to judge it on. Give more examples, or wider classes."
         )
 
