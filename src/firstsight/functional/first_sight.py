@@ -52,6 +52,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from firstsight.functional.rows import fixed_generator, moments_of_rows, stand_ins_for
+
 RIDGE = 0.06  # times D / V
 STAND_INS = 2048  # S at most: of more classes the most frequent half of S, and a sample of the rest
 DRAWS = 64  # R
@@ -119,11 +121,10 @@ def look(
         cross: [D, D], Cov(row of the class, activation); its rows belong to the row.
         stand_ins: S at most. draws: R, even.
     """
-    w_VD, mean_D, S_DD, C_DD = (x.double() for x in (weight, mean, covariance, cross))
+    mean_D, S_DD, C_DD = (x.double() for x in (mean, covariance, cross))
     share_V = occurrences.double() / occurrences.sum()
     D, num_classes = weight.shape[1], int((occurrences > 0).sum())
-    row_D = share_V @ w_VD
-    T_DD = (w_VD - row_D).t() @ ((w_VD - row_D) * share_V[:, None])
+    row_D, T_DD = moments_of_rows(weight, share_V)
     ridge, one_DD = RIDGE * D / num_classes, torch.eye(D, dtype=torch.float64, device=weight.device)
     of_S, of_T = S_DD.diagonal().mean(), T_DD.diagonal().mean()
     S_DD, T_DD = S_DD + ridge * of_S * one_DD, T_DD + ridge * of_T * one_DD
@@ -138,10 +139,11 @@ def look(
         even_D = torch.linalg.solve(S_DD, mean_D)
         evenness = even_D @ mean_D
         lift_D = even_D / evenness if evenness >= _EVEN else torch.zeros_like(even_D)
-    at_S, times_S = _stand_ins(share_V, stand_ins)
-    g_SD, z_SD = w_VD[at_S] @ face_DD, (w_VD[at_S] - row_D) @ recall_DD
-    at_mean_S = w_VD[at_S] @ mean_D + (0 if bias is None else bias[at_S].double())
-    draw_RD = torch.randn(draws // 2, D, generator=_generator(), dtype=torch.float64, device="cpu")
+    at_S, times_S = stand_ins_for(share_V, stand_ins)
+    w_SD = weight[at_S].double()
+    g_SD, z_SD = w_SD @ face_DD, (w_SD - row_D) @ recall_DD
+    at_mean_S = w_SD @ mean_D + (0 if bias is None else bias[at_S].double())
+    draw_RD = torch.randn(draws // 2, D, generator=fixed_generator(), dtype=torch.float64, device="cpu")
     draw_RD = torch.cat([draw_RD, -draw_RD]).to(weight.device)
     logit_SS = z_SD @ g_SD.t() + at_mean_S
     spread_RS = (draw_RD * (1 - rho_D).sqrt()) @ g_SD.t()
@@ -268,23 +270,7 @@ def _without_outliers(x_R: Tensor) -> Tensor:
     return x_R.clamp(low - 1.5 * (high - low), high + 1.5 * (high - low))
 
 
-def _generator() -> torch.Generator:
-    return torch.Generator("cpu").manual_seed(0)
-
-
 def _inverse_root(M_DD: Tensor) -> Tensor:
     values_D, vectors_DD = torch.linalg.eigh(M_DD)
     root_DD: Tensor = vectors_DD * values_D.clamp(min=values_D[-1] * 1e-12).rsqrt() @ vectors_DD.t()
     return root_DD
-
-
-def _stand_ins(share_V: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Trained classes that stand for all [S], and how many each stands for: the most frequent, a sample of the rest."""
-    known = (share_V > 0).nonzero()[:, 0]
-    if len(known) <= most:
-        return known, torch.ones_like(share_V[known])
-    order = known[share_V[known].argsort(descending=True, stable=True)]
-    top, rest = order[: most // 2], order[most // 2 :]
-    drawn = torch.randperm(len(rest), generator=_generator(), device="cpu")[: most - len(top)].to(rest.device)
-    times = torch.full((len(drawn),), len(rest) / len(drawn), dtype=share_V.dtype, device=share_V.device)
-    return torch.cat([top, rest[drawn]]), torch.cat([torch.ones_like(share_V[top]), times])

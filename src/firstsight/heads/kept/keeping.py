@@ -177,10 +177,12 @@ class Keeping(Stored):
             fresh_V[classes_U] = TRAINED
         if not bool(coming(fresh_V[classes_U]).any()):  # of the classes written alone: this is every step's
             return classes_U, None
-        coming_V = coming(fresh_V)
-        occurrences_V = torch.where(fresh_V == TAUGHT, (counts_V - 1).clamp(min=1), counts_V - 1)
-        occurrences_V = occurrences_V.masked_fill(coming_V & (counts_V < self.T), 0)
-        return classes_U, self._looks.take(self.weight, self.bias, occurrences_V, moments, training)
+
+        def occurrences() -> Tensor:
+            occurrences_V = torch.where(fresh_V == TAUGHT, (counts_V - 1).clamp(min=1), counts_V - 1)
+            return occurrences_V.masked_fill(coming(fresh_V) & (counts_V < self.T), 0)
+
+        return classes_U, self._looks.take(self.weight, self.bias, occurrences, moments, training)
 
     @torch.no_grad()
     def _start_moments(self, sums: Sums) -> None:
