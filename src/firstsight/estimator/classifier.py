@@ -214,10 +214,8 @@ class FirstSightClassifier(Answers):
         if sample_weight is None:
             return x_ND, labels, None
         weight_N = _check_sample_weight(sample_weight, x_ND, dtype=np.float64)
-        if (weight_N < 0).any() or not weight_N.any():
-            raise InputError(
-                f"sample_weight is from {weight_N.min():g} to {weight_N.max():g}; expected 0 or more, and not all 0."
-            )
+        if (weight_N < 0).any():
+            raise InputError(f"sample_weight goes down to {weight_N.min():g}; expected 0 or more of each.")
         counts = weight_N > 0
         weight_N, x_ND, labels = (part if counts.all() else part[counts] for part in (weight_N, x_ND, labels))
         return x_ND, labels, None if (weight_N == weight_N[0]).all() else weight_N

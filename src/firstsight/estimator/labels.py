@@ -51,6 +51,8 @@ def as_labels(y: Any) -> np.ndarray:
     if labels.dtype.kind not in "Obiuf":
         raise _strange(str(labels.dtype))
     if labels.dtype.kind == "f":
+        if not np.isfinite(labels).all():
+            raise _strange("NaN or infinity")
         check_classification_targets(labels)
     dtypes: dict[str, type] = {"O": object, "b": bool, "f": np.float64}
     found: np.ndarray = labels.astype(dtypes.get(labels.dtype.kind, np.int64))

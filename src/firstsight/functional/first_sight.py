@@ -147,8 +147,7 @@ def look(
     draw_RD = torch.cat([draw_RD, -draw_RD]).to(weight.device)
     logit_SS = z_SD @ g_SD.t() + at_mean_S
     spread_RS = (draw_RD * (1 - rho_D).sqrt()) @ g_SD.t()
-    best_SR = torch.stack([(logit_SS + own_S).amax(1) for own_S in spread_RS], 1)
-    total_SR = torch.stack([(logit_SS + (own_S + times_S.log())).logsumexp(1) for own_S in spread_RS], 1)
+    best_SR, total_SR = _best_and_total(logit_SS, spread_RS, times_S)
     right_SR = logit_SS.diagonal()[:, None] + spread_RS.t() >= best_SR
     weight_S = share_V[at_S] * times_S / draws
     found = Sight(
@@ -220,6 +219,18 @@ def first_sight(
     return rows_UD + bias_U[:, None] * sight.lift_D, bias_U
 
 
+def _best_and_total(logit_SS: Tensor, spread_RS: Tensor, times_S: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the logits of each draw the largest and the log-sum-exp [S, R], where a class counts so many times.
+
+    In memory asked for once: what is small between what is large, allocated in turn, leaves holes that nothing fits.
+    """
+    best_RS, total_RS, now_SS = torch.empty_like(spread_RS), torch.empty_like(spread_RS), torch.empty_like(logit_SS)
+    for own_S, best_S, total_S in zip(spread_RS, best_RS, total_RS, strict=True):
+        torch.amax(torch.add(logit_SS, own_S, out=now_SS), 1, out=best_S)
+        torch.mv(now_SS.sub_(best_S[:, None]).exp_(), times_S, out=total_S)
+    return best_RS.t().contiguous(), (total_RS.log_() + best_RS).t().contiguous()
+
+
 def _bias(sight: Sight, g_D: Tensor, z_D: Tensor, at_mean: Tensor, left_D: Tensor, claims: Claims) -> Tensor:
     """Equation (2) for one class: from which bias on it wins each imagined activation, and what is won and lost."""
     old_S = sight.g_SD @ z_D + sight.at_mean_S
@@ -236,7 +247,7 @@ def _bias(sight: Sight, g_D: Tensor, z_D: Tensor, at_mean: Tensor, left_D: Tenso
     width = SMOOTHING * win_R.std().clamp(min=1e-6)
     steps = torch.linspace(0, 1, TRIALS, device=win_R.device)
     trial_B = torch.lerp(win_R.min() - 3 * width, win_R.max() + 3 * width, steps)
-    in_reach = lose_SR < trial_B[-1] + 3 * width
+    in_reach = (lose_SR < trial_B[-1] + 3 * width) & (sight.share_SR > 0)
     won_B = torch.special.ndtr((trial_B - win_R[:, None]) / width).mean(0)
     lost_B = sight.share_SR[in_reach] @ torch.special.ndtr((trial_B - lose_SR[in_reach][:, None]) / width)
     gain_B = won_B / sight.num_classes - claims.price * lost_B
