@@ -10,6 +10,7 @@ with a threshold from others of them, and how many of classes that were never sh
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -26,7 +27,8 @@ from firstsight.estimator.labels import Known
 from firstsight.estimator.rows import Rows
 from firstsight.lab.system.progress import say
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "icd"
+SHARED = Path(os.environ.get("FIRSTSIGHT_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+DATA = SHARED / "data" / "icd"
 SHARES = (0.8, 0.9, 0.95)
 
 
@@ -126,6 +128,7 @@ def main() -> int:
     parser.add_argument("--splits", nargs="*", type=int, default=[0, 1, 2], help="of ICD-10")
     given = parser.parse_args()
     found = arrivals(given.classes, given.features, given.arrivals)
+    say(str(found))
     save(given.out, {"arrivals": found, "strangers": [strangers(number) for number in given.splits]})
     return 0
 

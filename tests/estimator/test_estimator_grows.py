@@ -147,7 +147,7 @@ def test_a_trained_class_that_is_forgotten_is_never_answered(trained, clusters):
     kept = np.delete(np.arange(10), [0, 2])
     without = np.delete(trained.decision_function(X), trained.classes_.tolist().index(NAMES[5]), 1)
     assert np.allclose(without, logits[:, kept], atol=1e-4)
-    trained.partial_fit(*clusters(1, [4]))  # and may come again, as a new one
+    trained.forget(NAMES[5]).partial_fit(*clusters(2, [4]))  # and may come again, as a new one
     assert NAMES[4] in trained.classes_
     assert trained.score(*clusters(20, [4])) > 0.5
 
