@@ -52,6 +52,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from firstsight.functional.rows import fixed_generator, moments_of_rows, stand_ins_for
+
 RIDGE = 0.06  # times D / V
 STAND_INS = 2048  # S at most: of more classes the most frequent half of S, and a sample of the rest
 DRAWS = 64  # R
@@ -119,11 +121,10 @@ def look(
         cross: [D, D], Cov(row of the class, activation); its rows belong to the row.
         stand_ins: S at most. draws: R, even.
     """
-    w_VD, mean_D, S_DD, C_DD = (x.double() for x in (weight, mean, covariance, cross))
+    mean_D, S_DD, C_DD = (x.double() for x in (mean, covariance, cross))
     share_V = occurrences.double() / occurrences.sum()
     D, num_classes = weight.shape[1], int((occurrences > 0).sum())
-    row_D = share_V @ w_VD
-    T_DD = (w_VD - row_D).t() @ ((w_VD - row_D) * share_V[:, None])
+    row_D, T_DD = moments_of_rows(weight, share_V)
     ridge, one_DD = RIDGE * D / num_classes, torch.eye(D, dtype=torch.float64, device=weight.device)
     of_S, of_T = S_DD.diagonal().mean(), T_DD.diagonal().mean()
     S_DD, T_DD = S_DD + ridge * of_S * one_DD, T_DD + ridge * of_T * one_DD
@@ -138,15 +139,15 @@ def look(
         even_D = torch.linalg.solve(S_DD, mean_D)
         evenness = even_D @ mean_D
         lift_D = even_D / evenness if evenness >= _EVEN else torch.zeros_like(even_D)
-    at_S, times_S = _stand_ins(share_V, stand_ins)
-    g_SD, z_SD = w_VD[at_S] @ face_DD, (w_VD[at_S] - row_D) @ recall_DD
-    at_mean_S = w_VD[at_S] @ mean_D + (0 if bias is None else bias[at_S].double())
-    draw_RD = torch.randn(draws // 2, D, generator=_generator(), dtype=torch.float64, device="cpu")
+    at_S, times_S = stand_ins_for(share_V, stand_ins)
+    w_SD = weight[at_S].double()
+    g_SD, z_SD = w_SD @ face_DD, (w_SD - row_D) @ recall_DD
+    at_mean_S = w_SD @ mean_D + (0 if bias is None else bias[at_S].double())
+    draw_RD = torch.randn(draws // 2, D, generator=fixed_generator(), dtype=torch.float64, device="cpu")
     draw_RD = torch.cat([draw_RD, -draw_RD]).to(weight.device)
     logit_SS = z_SD @ g_SD.t() + at_mean_S
     spread_RS = (draw_RD * (1 - rho_D).sqrt()) @ g_SD.t()
-    best_SR = torch.stack([(logit_SS + own_S).amax(1) for own_S in spread_RS], 1)
-    total_SR = torch.stack([(logit_SS + (own_S + times_S.log())).logsumexp(1) for own_S in spread_RS], 1)
+    best_SR, total_SR = _best_and_total(logit_SS, spread_RS, times_S)
     right_SR = logit_SS.diagonal()[:, None] + spread_RS.t() >= best_SR
     weight_S = share_V[at_S] * times_S / draws
     found = Sight(
@@ -218,6 +219,18 @@ def first_sight(
     return rows_UD + bias_U[:, None] * sight.lift_D, bias_U
 
 
+def _best_and_total(logit_SS: Tensor, spread_RS: Tensor, times_S: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the logits of each draw the largest and the log-sum-exp [S, R], where a class counts so many times.
+
+    In memory asked for once: what is small between what is large, allocated in turn, leaves holes that nothing fits.
+    """
+    best_RS, total_RS, now_SS = torch.empty_like(spread_RS), torch.empty_like(spread_RS), torch.empty_like(logit_SS)
+    for own_S, best_S, total_S in zip(spread_RS, best_RS, total_RS, strict=True):
+        torch.amax(torch.add(logit_SS, own_S, out=now_SS), 1, out=best_S)
+        torch.mv(now_SS.sub_(best_S[:, None]).exp_(), times_S, out=total_S)
+    return best_RS.t().contiguous(), (total_RS.log_() + best_RS).t().contiguous()
+
+
 def _bias(sight: Sight, g_D: Tensor, z_D: Tensor, at_mean: Tensor, left_D: Tensor, claims: Claims) -> Tensor:
     """Equation (2) for one class: from which bias on it wins each imagined activation, and what is won and lost."""
     old_S = sight.g_SD @ z_D + sight.at_mean_S
@@ -234,7 +247,7 @@ def _bias(sight: Sight, g_D: Tensor, z_D: Tensor, at_mean: Tensor, left_D: Tenso
     width = SMOOTHING * win_R.std().clamp(min=1e-6)
     steps = torch.linspace(0, 1, TRIALS, device=win_R.device)
     trial_B = torch.lerp(win_R.min() - 3 * width, win_R.max() + 3 * width, steps)
-    in_reach = lose_SR < trial_B[-1] + 3 * width
+    in_reach = (lose_SR < trial_B[-1] + 3 * width) & (sight.share_SR > 0)
     won_B = torch.special.ndtr((trial_B - win_R[:, None]) / width).mean(0)
     lost_B = sight.share_SR[in_reach] @ torch.special.ndtr((trial_B - lose_SR[in_reach][:, None]) / width)
     gain_B = won_B / sight.num_classes - claims.price * lost_B
@@ -268,23 +281,7 @@ def _without_outliers(x_R: Tensor) -> Tensor:
     return x_R.clamp(low - 1.5 * (high - low), high + 1.5 * (high - low))
 
 
-def _generator() -> torch.Generator:
-    return torch.Generator("cpu").manual_seed(0)
-
-
 def _inverse_root(M_DD: Tensor) -> Tensor:
     values_D, vectors_DD = torch.linalg.eigh(M_DD)
     root_DD: Tensor = vectors_DD * values_D.clamp(min=values_D[-1] * 1e-12).rsqrt() @ vectors_DD.t()
     return root_DD
-
-
-def _stand_ins(share_V: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Trained classes that stand for all [S], and how many each stands for: the most frequent, a sample of the rest."""
-    known = (share_V > 0).nonzero()[:, 0]
-    if len(known) <= most:
-        return known, torch.ones_like(share_V[known])
-    order = known[share_V[known].argsort(descending=True, stable=True)]
-    top, rest = order[: most // 2], order[most // 2 :]
-    drawn = torch.randperm(len(rest), generator=_generator(), device="cpu")[: most - len(top)].to(rest.device)
-    times = torch.full((len(drawn),), len(rest) / len(drawn), dtype=share_V.dtype, device=share_V.device)
-    return torch.cat([top, rest[drawn]]), torch.cat([torch.ones_like(share_V[top]), times])

@@ -55,21 +55,27 @@ class Looks:
         return changed
 
     def take(
-        self, weight: Tensor, bias: Tensor | None, occurrences_V: Tensor, moments: Moments, training: bool
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        occurrences: Callable[[], Tensor],
+        moments: Moments,
+        training: bool,
     ) -> Sight | None:
         """The look that is good now; None while there is nothing to look at, which is warned of.
 
         Args:
             weight: [V, D].
             bias: [V] or None.
-            occurrences_V: in training, 0 of the new classes.
+            occurrences: gives [V] how often each class occurred in training, 0 of the new ones; asked for a new look
+                alone, so that a write that reuses one costs nothing of V.
             moments: of training.
             training: whether rows change at every step: a look is then good for ``HORIZON`` of them.
         """
         stamp = _stamp(weight, bias)
         changed = self._steps >= HORIZON if training else self._steps > 0 or stamp != self._stamp
         if self._sight is None or changed or self._sight.row_D.device != weight.device:
-            self._sight, self._stamp, self._steps = _look(weight, bias, occurrences_V, moments), stamp, 0
+            self._sight, self._stamp, self._steps = _look(weight, bias, occurrences(), moments), stamp, 0
         if self._sight is None:
             warn(
                 "a new class is written as the rule 'centered' writes it, and a trained layer would hardly find it. "

@@ -62,6 +62,8 @@ class Keeping(Stored):
         self._settle()
         self._watch.forget_rows()
         self._pending.keep_classes(kept, self.num_classes)
+        if self._rule.sighted:
+            Moments(self._kept("moments")).forget_rows_(self.weight.detach(), self._occurrences(), kept)
         super()._keep_classes(kept, parameters, optimizers)
         for name in ["counts"] + ["written"] * self._record + self._of_sight():
             self._keep(name, self._kept(name)[kept])
@@ -177,10 +179,13 @@ class Keeping(Stored):
             fresh_V[classes_U] = TRAINED
         if not bool(coming(fresh_V[classes_U]).any()):  # of the classes written alone: this is every step's
             return classes_U, None
-        coming_V = coming(fresh_V)
+        return classes_U, self._looks.take(self.weight, self.bias, self._occurrences, moments, training)
+
+    def _occurrences(self) -> Tensor:
+        """[V] how often each class occurred in training, as far as is known; 0 of those that came later."""
+        fresh_V, counts_V = self._kept("fresh"), self._kept("counts")
         occurrences_V = torch.where(fresh_V == TAUGHT, (counts_V - 1).clamp(min=1), counts_V - 1)
-        occurrences_V = occurrences_V.masked_fill(coming_V & (counts_V < self.T), 0)
-        return classes_U, self._looks.take(self.weight, self.bias, occurrences_V, moments, training)
+        return occurrences_V.masked_fill(coming(fresh_V) & (counts_V < self.T), 0)
 
     @torch.no_grad()
     def _start_moments(self, sums: Sums) -> None:

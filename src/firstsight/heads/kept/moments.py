@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from firstsight.functional.rows import moments_of_rows
 from firstsight.heads.steps.exchange import Sums
 
 Needs: TypeAlias = Literal["nothing", "mean", "covariance", "cross"]
@@ -18,6 +19,8 @@ RATE = 0.01
 RIDGE = 0.01
 # In units of the last place: differences of running means that are as small as this are rounding.
 ROUNDING = 32
+_FEW = 8192  # classes of which the covariance of rows is made anew when some go
+_SAME = 1e-6  # variance of the rows, as a share of the largest, below which a direction has none
 
 
 def no_moments(weight: Tensor, needs: Needs) -> Tensor | None:
@@ -101,6 +104,30 @@ class Moments:
         """[D, D], the covariance of the row of an activation's class (the first dimension) with the activation."""
         of_rows = self._buffer[1 + self._D :] / self._buffer[0, 0]
         return of_rows[:, 1:] - torch.outer(of_rows[:, 0], self.mean())
+
+    def forget_rows_(self, weight: Tensor, occurrences: Tensor, kept: Tensor) -> None:
+        r"""Let the covariance of rows and activations be that of some of the classes, as far as can be told.
+
+        What :math:`T^{-1} C` recalls of a row stays as it was: :math:`C \leftarrow T' T^{-1} C`, with T the covariance
+        of the rows before and T' after (our decision). Left as it is, C would speak of directions in which T' has
+        next to nothing, and a class that comes there would look as if it took everything. Of many classes it is left:
+        the part of a few is too small to matter, and the covariance of all rows takes seconds.
+
+        Args:
+            weight: [V, D] before.
+            occurrences: [V] in training; 0 of classes that have no part in this.
+            kept: the classes that stay.
+        """
+        stays_V = torch.zeros_like(occurrences)
+        stays_V[kept] = occurrences[kept]
+        unchanged = torch.equal(stays_V, occurrences) or not bool(stays_V.any())
+        if unchanged or self.empty() or not self.trained() or len(occurrences) > _FEW:
+            return
+        _, T_DD = moments_of_rows(weight, occurrences.double() / occurrences.sum())
+        row_D, left_DD = moments_of_rows(weight, stays_V.double() / stays_V.sum())
+        back_DD = torch.linalg.pinv(T_DD, rtol=_SAME, hermitian=True) @ self.cross().double()
+        of_rows = torch.cat([row_D[:, None], left_DD @ back_DD + torch.outer(row_D, self.mean().double())], 1)
+        self._buffer[1 + self._D :] = (of_rows * self.weight()).to(self._buffer.dtype)
 
     def covariance(self) -> Tensor:
         """[D, D], with a ridge on its diagonal."""

@@ -1,0 +1,66 @@
+"""The layer of a classifier, with spare rows below those of its classes so that a class more is no copy of all.
+
+A spare row is one that was added to the layer and not met yet: it has not occurred, so that no write goes by it, and
+no answer reads it.
+
+Shapes: N examples, V classes, D features.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from firstsight.heads import HebbianSoftmax
+
+SPARE = 8  # a layer grows by one row in so many, and by FEWEST at least
+FEWEST = 16
+_LOGITS = 2**23  # that are held at a time: 32 MB
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Torch's generators started at ``seed``, and left as they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+class Rows:
+    """A layer whose first ``used`` rows are classes."""
+
+    def __init__(self, head: HebbianSoftmax) -> None:
+        self.head, self.used = head, head.num_classes
+
+    @property
+    def device(self) -> torch.device:
+        """Where the layer is."""
+        return self.head.weight.device
+
+    def room_for(self, n: int) -> None:
+        """See to it that there are n spare rows at least: amortised, the cost of n rows."""
+        if self.used + n > self.head.num_classes:
+            missing = self.used + n - self.head.num_classes
+            with seeded(0, self.device):  # no answer reads what they start with
+                self.head.add_classes(missing + max(FEWEST, self.used // SPARE))
+
+    def trim(self) -> None:
+        """Give the spare rows back."""
+        if self.used < self.head.num_classes:
+            self.head.remove_classes(range(self.used, self.head.num_classes))
+
+    def remove(self, rows: Tensor) -> None:
+        """Forget classes by their rows; those after them move up."""
+        self.head.remove_classes(rows)
+        self.used -= len(rows)
+
+    def logits(self, hidden: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Logits [n, V] of some examples of [N, D] at a time, and which they are."""
+        assert self.head.bias is not None
+        weight_VD, bias_V = self.head.weight.detach()[: self.used], self.head.bias.detach()[: self.used]
+        n = max(1, _LOGITS // self.used)
+        for start in range(0, len(hidden), n):
+            at = slice(start, start + n)
+            yield at, F.linear(hidden[at].to(self.device), weight_VD, bias_V)
