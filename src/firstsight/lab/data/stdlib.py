@@ -44,13 +44,10 @@ def prepare(out: str | Path) -> Corpus:
     Raises:
         InputError: this Python comes without the sources of its library, or one of them does not parse.
     """
-    root = Path(sysconfig.get_path("stdlib"))
+    root = library()
     modules, topics = collect(root), pydoc_topics(root)
     if sum(map(len, modules.values())) < _LEAST_LINES:
-        raise InputError(
-            f"{root}: this Python comes without the source files of its standard library, whose docstrings are this "
-            "corpus. Use a Python that has them (python.org, conda, a system's full package), or firstsight data text."
-        )
+        raise without_sources(root)
     splits = split(modules, others=_size(topics))
     texts = {name: [line for module in names for line in modules[module]] for name, names in splits.items()}
     texts["train"] += topics
@@ -66,9 +63,33 @@ def prepare(out: str | Path) -> Corpus:
     )
 
 
+def library() -> Path:
+    """Where the running Python has its standard library."""
+    return Path(sysconfig.get_path("stdlib"))
+
+
+def without_sources(root: Path) -> InputError:
+    """What is said where the library holds too little to be one."""
+    return InputError(
+        f"{root}: this Python comes without the source files of its standard library, whose docstrings are the data "
+        "here. Use a Python that has them (python.org, conda, a system's full package), or texts of your own."
+    )
+
+
 def collect(root: Path) -> dict[str, list[str]]:
     """The lines of the docstrings under ``root`` by module, in the order of the source files' names."""
     modules: dict[str, list[str]] = {}
+    for module, docstring in docstrings(root):
+        modules.setdefault(module, []).extend(_lines(docstring))
+    return {name: lines for name, lines in modules.items() if lines}
+
+
+def docstrings(root: Path) -> Iterator[tuple[str, str]]:
+    """Module and text of each docstring under ``root``, in the order of the source files; one that recurs comes once.
+
+    Raises:
+        InputError: a source file does not parse.
+    """
     seen: set[str] = set()
     for path in _sources(root):
         try:
@@ -78,12 +99,12 @@ def collect(root: Path) -> dict[str, list[str]]:
                 f"{path}: this file does not parse ({error}), and it lies in the library of this Python. Move it away "
                 "if it is not part of Python; otherwise the installation is damaged."
             ) from error
-        lines = modules.setdefault(module_of(path.relative_to(root)), [])
+        module = module_of(path.relative_to(root))
         for docstring in _docstrings(tree):
             if docstring not in seen:
                 seen.add(docstring)
-                lines += _lines(docstring)
-    return {name: lines for name, lines in modules.items() if lines}
+                # A docstring can hold a lone surrogate, which UTF-8 cannot.
+                yield module, docstring.encode("utf-8", "replace").decode()
 
 
 def _sources(root: Path) -> Iterator[Path]:
@@ -124,8 +145,6 @@ def pydoc_topics(root: Path) -> list[str]:
 
 
 def _lines(text: str) -> list[str]:
-    # A docstring can hold a lone surrogate, which UTF-8 cannot.
-    text = text.encode("utf-8", "replace").decode()
     return [line.strip() for line in text.split("\n") if any(map(str.isalnum, line))]
 
 
