@@ -136,7 +136,9 @@ def compare(
 def _pairs(ours: Sequence[Outcome], rival: Sequence[Outcome]) -> list[tuple[Outcome, Outcome]]:
     a, b = ({one.seed: one for one in outcomes} for outcomes in (ours, rival))
     if not a or not b:
-        raise InputError(f"There are {len(a)} outcomes of ours and {len(b)} of the rival; expected one or more of each.")
+        raise InputError(
+            f"There are {len(a)} outcomes of ours and {len(b)} of the rival; expected one or more of each."
+        )
     if len(a) == 1 or len(b) == 1:
         return [(x, y) for x in a.values() for y in b.values()]
     common = sorted(a.keys() & b.keys())

@@ -16,14 +16,15 @@ from firstsight.errors import InputError
 from firstsight.lab.classify.advice import advise, paste
 from firstsight.lab.classify.choose import choose
 from firstsight.lab.classify.compare import compare
-from firstsight.lab.classify.jobs import Measuring, Trials, best, choosing_jobs, measuring_jobs
 from firstsight.lab.classify.methods.catalogue import METHODS
 from firstsight.lab.classify.methods.task import Task
 from firstsight.lab.classify.outcome import Outcome, numbers
-from firstsight.lab.classify.plan import Plan, Units, make_plan, timed
 from firstsight.lab.classify.prepared import Prepared, prepare
+from firstsight.lab.classify.runs.jobs import Measuring, Trials, best, choosing_jobs, measuring_jobs
+from firstsight.lab.classify.runs.plan import Plan, Units, make_plan, timed
+from firstsight.lab.classify.runs.winner import save_winner
 from firstsight.lab.classify.settings import Trial
-from firstsight.lab.classify.winner import save_winner
+from firstsight.lab.classify.source import Source
 from firstsight.lab.runs.jobs import Job, check_workers, run_all
 from firstsight.lab.system.files import read_json, write_json
 from firstsight.lab.system.machine import cores, provenance
@@ -38,7 +39,7 @@ class TrialEndedError(InputError):
 
 
 def run_trial(
-    source: Any,
+    source: Source,
     settings: Trial,
     out: Path,
     *,
@@ -123,7 +124,8 @@ def _judged(
         for one in outcomes
     ]
     ours = {method.name for method in METHODS.values() if method.ours}
-    choice = choose(lines, ours, settings.shots) | {"shots": settings.shots, "new_share": settings.new_share}
+    choice: dict[str, Any] = {**choose(lines, ours, settings.shots)}
+    choice |= {"shots": settings.shots, "new_share": settings.new_share}
     seeds = [settings.seed + number for number in range(plan.seeds)]
     sides = {
         side: _chosen(outcomes, choice[side]["method"], choice[side]["arrival"], settings.shots, seeds)

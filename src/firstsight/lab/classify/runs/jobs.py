@@ -8,7 +8,7 @@ from typing import Any
 from firstsight.errors import InputError
 from firstsight.lab.classify.methods.catalogue import METHODS, Method
 from firstsight.lab.classify.outcome import Outcome, load_about, load_outcomes
-from firstsight.lab.classify.plan import Plan, Units
+from firstsight.lab.classify.runs.plan import Plan, Units
 from firstsight.lab.classify.settings import Trial
 from firstsight.lab.runs.jobs import Ended, Job
 from firstsight.lab.system.files import read_json
@@ -46,7 +46,7 @@ class Choosing(Job):
     of: Trials
     method: Method
     setting: float
-    does = "firstsight.lab.classify.work:choose"
+    does = "firstsight.lab.classify.runs.work:choose"
 
     @property
     def folder(self) -> Path:  # type: ignore[override]
@@ -98,7 +98,7 @@ class Measuring(Job):
     method: Method
     chosen: Choosing
     seed: int
-    does = "firstsight.lab.classify.work:measure"
+    does = "firstsight.lab.classify.runs.work:measure"
 
     @property
     def folder(self) -> Path:  # type: ignore[override]
