@@ -20,6 +20,7 @@ from firstsight.lab.classify.methods.task import Task, labels_of
 from firstsight.lab.classify.settings import Trial
 
 WIDTH, DROPOUT, BODY_RATE = 256, 0.2, 1e-3
+LEAST_STEPS = 300  # of a training: where examples are few, so many steps need more epochs
 
 
 class Trained(Classifier):
@@ -46,23 +47,24 @@ class Trained(Classifier):
     def fit(self, task: Task) -> None:
         """Train from the start."""
         self._make(task)
-        self._train(self.head, self.body, task.train_h, task.train_y, self.rate, BODY_RATE, self.epochs)
+        self._train(self.head, self.body, task.train_h, task.train_y, self.epochs, LEAST_STEPS)
 
     def _train(
-        self, head: nn.Module, body: nn.Module | None, h: Tensor, y: Tensor, rate: float, body_rate: float, epochs: int
+        self, head: nn.Module, body: nn.Module | None, h: Tensor, y: Tensor, epochs: int, least_steps: int
     ) -> None:
         fit_head(
             head,
             h,
             y,
-            rate=rate,
+            rate=self.rate,
             epochs=epochs,
             batch_size=self.settings.batch,
+            least_steps=least_steps,
             seed=self.seed,
             loss=self._loss(head, torch.bincount(y)),
             balanced=self.method.name == "softmax-balanced",
             body=body,
-            body_rate=body_rate,
+            body_rate=BODY_RATE,
         )
 
     def _loss(self, head: Any, counts_V: Tensor) -> Loss | None:
@@ -144,7 +146,7 @@ class Trained(Classifier):
         h = torch.cat([self.task.train_h, shown_h.flatten(0, 1)])
         y = torch.cat([self.task.train_y, labels_of(shown_h, self.task.num_classes)])
         torch.manual_seed(self.seed)
-        self._train(head, body, h, y, self.rate, BODY_RATE, 1)
+        self._train(head, body, h, y, 1, 0)
         return linear_answer(_layer(head), lambda h: self._features(h, body))
 
 

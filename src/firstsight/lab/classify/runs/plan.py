@@ -17,7 +17,7 @@ from firstsight.lab.classify.methods.base import asked, linear_answer
 from firstsight.lab.classify.methods.catalogue import EPOCH, METHODS, REPLAY, Method
 from firstsight.lab.classify.methods.rivals import ALL_DATA
 from firstsight.lab.classify.methods.task import Task
-from firstsight.lab.classify.methods.trained import WIDTH, body_of
+from firstsight.lab.classify.methods.trained import LEAST_STEPS, WIDTH, body_of
 from firstsight.lab.classify.settings import SHOTS, Trial
 
 FEW = (1, 5)  # shots at which what takes a training loop is measured, beside settings.shots
@@ -112,7 +112,9 @@ class Units:
         """Seconds of one training, with the start of its process."""
         if method.name == "logistic":
             return START_SECONDS + LOGISTIC * self.steps * self.step
-        return START_SECONDS + (plan.epochs * self.steps * self._step(method) if method.trained else 0.0)
+        return START_SECONDS + (
+            max(plan.epochs * self.steps, LEAST_STEPS) * self._step(method) if method.trained else 0.0
+        )
 
     def choosing(self, plan: Plan, method: Method, settings: Trial) -> float:
         """Seconds of a job that tries one setting: see ``jobs``."""
