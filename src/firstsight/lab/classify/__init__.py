@@ -1,1 +1,1 @@
-"""The practitioner's trial: vectors and labels -> which layer, for which classes, and what happens when new ones come."""
+"""The practitioner's trial: vectors and labels -> which layer, for which classes, what happens when new ones come."""
