@@ -11,9 +11,6 @@ from torch import Tensor
 from firstsight.errors import InputError
 from firstsight.lab.classify.methods.base import Answer, Classifier, asked
 from firstsight.lab.classify.methods.catalogue import EPOCH, METHODS, NONE, Method
-from firstsight.lab.classify.methods.logistic import Logistic
-from firstsight.lab.classify.methods.nearest import Nearest
-from firstsight.lab.classify.methods.running import LDA, Means
 from firstsight.lab.classify.methods.task import Part, Task
 from firstsight.lab.classify.methods.trained import Trained
 from firstsight.lab.classify.outcome import Outcome, numbers, save_outcomes
@@ -28,13 +25,22 @@ Told = Mapping[str, Any]
 
 
 def make(method: Method, settings: Trial, *, setting: float, seed: int, epochs: int) -> Classifier:
-    """A method, before it is fitted."""
+    """A method, before it is fitted.
+
+    scikit-learn and SciPy, which take a second to import, wait for those that need them: there are many processes.
+    """
     if method.trained:
         return Trained(method, settings, rate=setting, seed=seed, epochs=epochs)
     if method.name == "knn":
+        from firstsight.lab.classify.methods.nearest import Nearest
+
         return Nearest(int(setting))
     if method.name == "logistic":
+        from firstsight.lab.classify.methods.logistic import Logistic
+
         return Logistic(setting, seed)
+    from firstsight.lab.classify.methods.running import LDA, Means
+
     return Means() if method.name == "means" else LDA(setting)
 
 
