@@ -1,6 +1,7 @@
 """What is left out for the time, in which order, and that a plan is what it says."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from trial_data import small_task
@@ -9,7 +10,7 @@ from firstsight.lab.classify.methods.catalogue import METHODS
 from firstsight.lab.classify.runs.plan import Plan, Units, make_plan, shots_of, timed
 from firstsight.lab.classify.settings import RATES, Trial
 
-UNITS = Units(step=0.01, writing=0.02, ask=1e-5, steps=60, rows=4000, kept=20.0)
+UNITS = Units(step=0.01, writing=0.02, ask=1e-5, steps=60, rows=4000, logits=10**7, kept=20.0)
 
 
 def test_with_time_enough_nothing_is_left_out():
@@ -36,6 +37,13 @@ def test_what_does_not_fit_at_all_is_said():
     assert not plan.replay
     assert "nothing is left to leave out" in plan.said()
     assert "fine-tuning with replay" in plan.said()
+
+
+def test_a_logistic_regression_that_memory_cannot_hold_is_left_out_and_said():
+    plan = make_plan(replace(UNITS, logits=10**9), Trial(), 10**6, 2)
+    assert "logistic" not in plan.methods
+    assert "logistic regression" in plan.said()
+    assert plan.seeds == 3
 
 
 def test_more_workers_take_less_time():

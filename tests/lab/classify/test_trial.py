@@ -22,7 +22,7 @@ from firstsight.lab.classify.settings import Trial
 from firstsight.lab.classify.trial import run_trial
 
 SETTINGS = Trial(seeds=2, epochs=1, batch=32, new_classes=4)
-FEW = ("softmax", "sight", "means")
+FEW = ("sight", "means")
 HELPERS = Path(__file__).resolve().parents[2] / "helpers"
 
 
@@ -31,7 +31,7 @@ def write_plan(out, source, methods=FEW, budget=5.0):
     from firstsight.lab.classify.prepared import prepare
 
     plan = Plan(2, 1, 1, methods, False, budget, 1.0, 2)
-    units = {"step": 0.001, "writing": 0.001, "ask": 1e-6, "steps": 10, "rows": 100, "kept": 10.0}
+    units = {"step": 0.001, "writing": 0.001, "ask": 1e-6, "steps": 10, "rows": 100, "logits": 1000, "kept": 10.0}
     told = {"identity": prepare(source, SETTINGS, out).identity, "settings": SETTINGS.to_dict()}
     (out / "plan.json").write_text(json.dumps({**told, "plan": plan.to_dict(), "units": units}))
 
@@ -142,12 +142,20 @@ def test_other_data_or_settings_are_refused_by_name(done, tmp_path, source, sett
 def test_results_of_another_trial_in_its_folders_are_refused(done, tmp_path):
     out = tmp_path / "copy"
     subprocess.run(["cp", "-r", done[0], out], check=True)
-    path = next((out / "settings" / "softmax").iterdir()) / "choice.json"
+    path = next((out / "settings" / "sight").iterdir()) / "choice.json"
     told = json.loads(path.read_text())
     told["asked"]["epochs"] = 99
     path.write_text(json.dumps(told))
     with pytest.raises(InputError, match=r"choice\.json.*epochs differ"):
         run_trial(small_source(), SETTINGS, out, budget=5)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"plan": 3', '{"plan": {"seeds": 1}, "units": {}}'])
+def test_a_damaged_plan_is_named(tmp_path, content):
+    (tmp_path / "plan.json").write_text(content)
+    with pytest.raises(InputError, match=r"plan\.json"):
+        run_trial(small_source(), SETTINGS, tmp_path, budget=5)
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize(("budget", "workers", "word"), [(0, None, "budget"), (5, 0, "workers")])

@@ -6,7 +6,7 @@ What is done stays done in ``out``: the same call goes on after any end, and giv
 import signal
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +69,14 @@ def run_trial(
     check_workers(workers)
     if not budget > 0:
         raise InputError(f"budget is {budget}; expected minutes above 0.")
+    before = _read_plan(out / "plan.json")
+    _check(before is None or before.settings == settings.to_dict(), out / "plan.json", "settings")
     prepared = prepare(source, settings, out, encoder=encoder)
     task = Task(prepared)
-    plan, units = _planned(task, prepared.identity, settings, out, budget, workers or cores())
+    planned = _planned(before, task, prepared.identity, settings, out / "plan.json", budget, workers or cores())
+    plan = planned.plan
     say(plan.said())
-    trials = Trials(out, prepared.identity, settings, plan, units)
+    trials = Trials(out, prepared.identity, settings, plan, planned.units)
     choosing = choosing_jobs(trials)
     _run(choosing, out, workers)
     measuring = measuring_jobs(trials, best(choosing))
@@ -91,23 +94,52 @@ def _run(jobs: Sequence[Job], out: Path, workers: int | None) -> None:
         raise error
 
 
-def _planned(task: Task, identity: str, settings: Trial, out: Path, budget: float, workers: int) -> tuple[Plan, Units]:
-    """The plan that was made before, or one made now: timings differ from run to run, and what is run must not."""
-    path, asked = out / "plan.json", {"identity": identity, "settings": settings.to_dict()}
-    if path.exists():
-        found = read_json(path, "the plan of a trial")
-        if not isinstance(found, dict) or {name: found.get(name) for name in asked} != asked:
-            raise InputError(
-                f"{path}: this folder holds a trial of other data or settings. Give this one its own --out."
-            )
+@dataclass(frozen=True)
+class _Planned:
+    """What ``plan.json`` holds: a plan, what it is for, and what was timed for it."""
+
+    identity: str
+    settings: dict[str, Any]
+    plan: Plan
+    units: Units
+
+    def to_dict(self) -> dict[str, Any]:
+        own = {"identity": self.identity, "settings": self.settings}
+        return {**own, "plan": self.plan.to_dict(), "units": asdict(self.units)}
+
+
+def _read_plan(path: Path) -> _Planned | None:
+    if not path.exists():
+        return None
+    found = read_json(path, "the plan of a trial")
+    try:
         plan, units = Plan.from_dict(found["plan"]), Units(**found["units"])
-        if plan.budget != budget:
-            say(f"{path}: planned for {plan.budget:g} minutes, and kept; another --out plans anew for {budget:g}.")
-        return plan, units
+        return _Planned(found["identity"], found["settings"], plan, units)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path}: expected the plan of a trial, as this version of firstsight writes it ({error!r}). Delete it, or "
+            "give another --out."
+        ) from error
+
+
+def _planned(
+    before: _Planned | None, task: Task, identity: str, settings: Trial, path: Path, budget: float, workers: int
+) -> _Planned:
+    """The plan that was made before, or one made now: timings differ from run to run, and what is run must not."""
+    if before is not None:
+        _check(before.identity == identity, path, "data")
+        if before.plan.budget != budget:
+            say(f"{path}: planned for {before.plan.budget:g} minutes, and kept; another --out plans anew.")
+        return before
     units = timed(task, settings)
-    plan = make_plan(units, settings, budget, workers)
-    write_json(path, {**asked, "plan": plan.to_dict(), "units": asdict(units)})
-    return plan, units
+    made = _Planned(identity, settings.to_dict(), make_plan(units, settings, budget, workers), units)
+    write_json(path, made.to_dict())
+    return made
+
+
+def _check(same: bool, path: Path, what: str) -> None:
+    if not same:
+        raise InputError(f"{path}: this folder holds a trial of other {what}. Give this one an --out of its own.")
 
 
 def _judged(
@@ -117,7 +149,7 @@ def _judged(
     counts, outcomes = task.counts.numpy(), [outcome for job in jobs for outcome in job.outcomes()]
     right = {name: _right(task, name) for name in ("valid", "test")}
     abouts = {(job.method.name, job.seed): job.about() or {} for job in jobs}
-    settings_of = {job.method.name: job.chosen.setting for job in jobs}
+    settings_of = {job.method.name: job.setting for job in jobs}
     lines = [
         numbers(one, *right[one.part], counts, settings.new_share)
         | {"rate": settings_of[one.method], "seconds_train": abouts[one.method, one.seed]["seconds"]}
@@ -174,7 +206,7 @@ def _methods(jobs: Sequence[Measuring]) -> list[dict[str, Any]]:
             "name": name,
             "title": METHODS[name].title,
             "ours": METHODS[name].ours,
-            "rate": first[name].chosen.setting,
+            "rate": first[name].setting,
             "setting": METHODS[name].setting,
             "converged": own[0]["converged"],
             "seconds_train": float(np.mean([about["seconds"] for about in own])),

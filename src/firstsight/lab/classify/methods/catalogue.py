@@ -33,6 +33,11 @@ class Method:
     options: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def one(self) -> bool:
+        """Whether it has no setting to try."""
+        return len(self.settings) == 1
+
+    @property
     def arrivals(self) -> tuple[str, ...]:
         """All ways in which classes come to it."""
         return (*self.at_once, EPOCH) if self.trained else self.at_once
@@ -50,7 +55,7 @@ METHODS = {
         Method("sight", "HebbianSoftmax", (WRITE,), ours=True),
         Method("paper", 'HebbianSoftmax, rule="paper"', (WRITE,), ours=True, options=_PAPER),
         Method("sight-adjusted", "HebbianSoftmax, logit adjustment", (WRITE,), ours=True),
-        Method("means", "class means", (ADDED,), (0.0,), "none", trained=False),
+        Method("means", "class means", (ADDED,), (0.0,), "", trained=False),
         Method("knn", "nearest neighbours", (ADDED,), (3, 1, 10), "neighbours", trained=False),
         Method("lda", "streaming LDA", (ADDED,), (0.1, 0.5, 0.01), "shrinkage", trained=False),
         Method("logistic", "logistic regression", _RIVAL, (100, 10, 1000), "C", trained=False),

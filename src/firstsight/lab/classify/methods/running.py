@@ -18,6 +18,9 @@ from firstsight.lab.classify.methods.task import Task, labels_of
 TEMPERATURES = (-7.0, 12.0)  # where the logarithm of what logits are multiplied by is looked for
 
 
+ROWS = 8192  # of a block
+
+
 class Sums(NamedTuple):
     """Of all examples so far: how many of each class [V], their sums [V, D], and all outer products' sum [D, D]."""
 
@@ -27,10 +30,14 @@ class Sums(NamedTuple):
 
     @classmethod
     def of(cls, h: Tensor, y: Tensor, num_classes: int) -> Self:
-        """Of [N, D] float with classes [N], in float64."""
-        h = h.double()
-        sums = h.new_zeros(num_classes, h.shape[1]).index_add_(0, y, h)
-        return cls(torch.bincount(y, minlength=num_classes).double(), sums, h.T @ h)
+        """Of [N, D] float with classes [N], in float64, block by block."""
+        D = h.shape[1]
+        sums, outer = torch.zeros(num_classes, D).double(), torch.zeros(D, D).double()
+        for start in range(0, len(y), ROWS):
+            h_BD = h[start : start + ROWS].double()
+            sums.index_add_(0, y[start : start + ROWS], h_BD)
+            outer += h_BD.T @ h_BD
+        return cls(torch.bincount(y, minlength=num_classes).double(), sums, outer)
 
     def grown(self, h: Tensor, y: Tensor, num_classes: int) -> Self:
         """With further examples, of further classes perhaps."""

@@ -31,7 +31,7 @@ class Trained(Classifier):
         self.head: nn.Module
         self.body: nn.Module | None = None
 
-    def _make(self, task: Task) -> None:
+    def _build(self, task: Task) -> None:
         torch.manual_seed(self.seed)
         self.task, D = task, task.train_h.shape[1]
         if self.settings.body == "mlp":
@@ -46,7 +46,7 @@ class Trained(Classifier):
 
     def fit(self, task: Task) -> None:
         """Train from the start."""
-        self._make(task)
+        self._build(task)
         self._train(self.head, self.body, task.train_h, task.train_y, self.epochs, LEAST_STEPS)
 
     def _train(
@@ -84,7 +84,7 @@ class Trained(Classifier):
 
     def restore(self, task: Task, state: State) -> None:
         """Be as trained."""
-        self._make(task)
+        self._build(task)
         for name, module in (("head.", self.head), ("body.", self.body)):
             if module is not None:
                 module.load_state_dict({k.removeprefix(name): v for k, v in state.items() if k.startswith(name)})

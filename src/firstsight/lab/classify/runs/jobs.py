@@ -55,8 +55,8 @@ class Choosing(Job):
 
     @property
     def title(self) -> str:
-        """``softmax, rate 0.03``."""
-        return f"{self.method.name}, {self.method.setting} {self.setting:g}"
+        """``softmax, rate 0.03``; ``means``, of which there is but one."""
+        return self.method.name if self.method.one else f"{self.method.name}, {self.method.setting} {self.setting:g}"
 
     @property
     def work(self) -> float:
@@ -127,6 +127,11 @@ class Measuring(Job):
         if self.seed == self.of.settings.seed:
             told["trained"] = str(self.chosen.folder)
         return told
+
+    @property
+    def setting(self) -> float | None:
+        """The best, where there are several."""
+        return None if self.method.one else self.chosen.setting
 
     def about(self) -> dict[str, Any] | None:
         """``seconds`` of the training and ``converged``, once it is done."""

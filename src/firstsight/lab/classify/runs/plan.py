@@ -22,6 +22,7 @@ from firstsight.lab.classify.settings import SHOTS, Trial
 
 FEW = (1, 5)  # shots at which what takes a training loop is measured, beside settings.shots
 TIMED, ROUNDS = 20, 3  # steps that are timed, and how often: the fastest counts, what else the machine does does not
+MOST_LOGITS = 2**28  # that scikit-learn may hold in each of a few arrays: 1 GB in float32
 START_SECONDS = 5.0  # of a process, until it trains
 LOGISTIC = 60.0  # epochs of a softmax that a logistic regression takes, on the ICD texts 20 to 40
 
@@ -86,6 +87,7 @@ class Units:
         ask: one example, of all classes.
         steps: of an epoch.
         rows: examples asked of one part, about.
+        logits: training examples x classes.
         kept: examples that neighbours are looked for among, in units of classes: what a search costs in ``ask``.
     """
 
@@ -94,6 +96,7 @@ class Units:
     ask: float
     steps: int
     rows: int
+    logits: int
     kept: float
 
     def at_shots(self, plan: Plan, method: Method, settings: Trial, shots: int) -> float:
@@ -156,7 +159,8 @@ def timed(task: Task, settings: Trial) -> Units:
         torch.set_num_threads(threads)
     rows = (len(task.valid.old_y) + len(task.valid.new_y) + len(task.test.old_y) + len(task.test.new_y)) // 2
     kept = max(1.0, len(task.train_y) / task.num_classes)
-    return Units(step, writing, ask, -(-len(task.train_y) // settings.batch), rows, kept)
+    steps, logits = -(-len(task.train_y) // settings.batch), len(task.train_y) * task.num_classes
+    return Units(step, writing, ask, steps, rows, logits, kept)
 
 
 def _step(task: Task, settings: Trial, made: type[Softmax]) -> float:
@@ -192,7 +196,7 @@ def _fastest(work: Callable[[], object]) -> float:
 def make_plan(units: Units, settings: Trial, budget: float, workers: int) -> Plan:
     """The first of the plans, from all to little, that fits ``budget`` minutes; the last where none does."""
     plan = None
-    for plan in _plans(settings, budget, workers):
+    for plan in _plans(units, settings, budget, workers):
         plan = replace(plan, estimate=round(units.minutes(plan, settings), 2))
         if plan.estimate <= budget:
             break
@@ -200,12 +204,16 @@ def make_plan(units: Units, settings: Trial, budget: float, workers: int) -> Pla
     return plan
 
 
-def _plans(settings: Trial, budget: float, workers: int) -> Iterator[Plan]:
+def _plans(units: Units, settings: Trial, budget: float, workers: int) -> Iterator[Plan]:
     """From all to little."""
     rates = max(len(method.settings) for method in METHODS.values())
     plan = Plan(settings.seeds, rates, settings.epochs, tuple(METHODS), True, budget, 0.0, workers)
-    yield plan
     left: list[str] = []
+    without = tuple(name for name in METHODS if name != "logistic")
+    if units.logits > MOST_LOGITS:
+        left.append("logistic regression (scikit-learn's holds examples x classes in memory)")
+        plan = replace(plan, methods=without, left_out=tuple(left))
+    yield plan
 
     def less(what: str, **changes: Any) -> Plan:
         nonlocal plan
@@ -220,5 +228,6 @@ def _plans(settings: Trial, budget: float, workers: int) -> Iterator[Plan]:
     for part in (2, 4):
         if (epochs := max(1, settings.epochs // part)) < plan.epochs:
             yield less(f"epochs after {epochs}", epochs=epochs)
-    yield less("logistic regression", methods=tuple(name for name in plan.methods if name != "logistic"))
+    if "logistic" in plan.methods:
+        yield less("logistic regression", methods=without)
     yield less("fine-tuning with replay", replay=False)
