@@ -6,7 +6,7 @@ What is done stays done in ``out``: the same call goes on after any end, and giv
 import signal
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -158,9 +158,8 @@ def _judged(
     ours = {method.name for method in METHODS.values() if method.ours}
     choice: dict[str, Any] = {**choose(lines, ours, settings.shots)}
     choice |= {"shots": settings.shots, "new_share": settings.new_share}
-    seeds = [settings.seed + number for number in range(plan.seeds)]
     sides = {
-        side: _chosen(outcomes, choice[side]["method"], choice[side]["arrival"], settings.shots, seeds)
+        side: _chosen(outcomes, choice[side]["method"], choice[side]["arrival"], settings.shots)
         for side in ("ours", "rival")
     }
     trial: dict[str, Any] = {
@@ -188,11 +187,10 @@ def _right(task: Task, name: str) -> tuple[np.ndarray, np.ndarray]:
     return part.old_y.numpy(), part.new_y.numpy()
 
 
-def _chosen(outcomes: Sequence[Outcome], method: str, arrival: str, shots: int, seeds: Sequence[int]) -> list[Outcome]:
-    """Its outcomes on the test part, seed by seed; a method that no seed changes stands for each of them."""
+def _chosen(outcomes: Sequence[Outcome], method: str, arrival: str, shots: int) -> list[Outcome]:
+    """Its outcomes on the test part, seed by seed; one of a method that no seed changes."""
     wanted = (method, arrival, shots, "test")
-    found = [one for one in outcomes if (one.method, one.arrival, one.shots, one.part) == wanted]
-    return found if len(found) == len(seeds) else [replace(found[0], seed=seed) for seed in seeds]
+    return [one for one in outcomes if (one.method, one.arrival, one.shots, one.part) == wanted]
 
 
 def _methods(jobs: Sequence[Measuring]) -> list[dict[str, Any]]:
