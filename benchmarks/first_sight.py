@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 from common import save
-from first_sight_rivals import FINETUNINGS, Layer, anew, finetuned, imprinted
+from first_sight_rivals import FINETUNINGS, anew
 from torch import Tensor, nn
 
 from firstsight import HebbianSoftmax
+from firstsight.lab.classify.methods.rivals import Layer, finetuned, imprinted
 from firstsight.lab.system.files import write_json
 from firstsight.lab.system.progress import say
 

@@ -1,81 +1,23 @@
-"""What people do today when new classes come to a trained layer: imprinting, fine-tuning with replay, training anew.
+"""Two things that people do today when new classes come: settings of fine-tuning with replay, and training anew.
 
-Each gives weights [V + U, D] and biases [V + U] of a layer of V classes and U new ones. The settings of the fine-tuning
-were chosen on three to four layers of splits 0 to 2, by how many new examples are found where 1.5 points of the old are
-lost with one example of each: the best of those that keep 2,048 examples and take 60 steps (with five examples another
-share was 0.6 better at 2.5 lost), and the best of all tried, with five too (three rates, shares and sets of rows, up to
-960 steps, not every one on every layer; LOG.md).
+Those of the fine-tuning were chosen on three to four layers of splits 0 to 2, by how many new examples are found where
+1.5 points of the old are lost with one example of each: the best of those that keep 2,048 examples and take 60 steps
+(with five examples another share was 0.6 better at 2.5 lost), and the best of all tried, with five too (three rates,
+shares and sets of rows, up to 960 steps, not every one on every layer; LOG.md).
 """
 
-from typing import NamedTuple
-
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from firstsight import Softmax
-
-Layer = tuple[Tensor, Tensor]
-NEW_IN_STEP, IN_STEP = 64, 256
-
-
-class Setting(NamedTuple):
-    """Of a fine-tuning."""
-
-    rate: float  # of Adam
-    share: float | None  # of the loss that is the new classes'; None: as many as there are of their examples
-    steps: int
-    replayed: int  # training examples that were kept to be played again
-    all_rows: bool  # train the old classes' rows too
-
+from firstsight.lab.classify.methods.rivals import ALL_DATA, Layer, Setting
 
 FINETUNINGS = {
     "fine-tuning, 60 steps": Setting(0.03, None, 60, 2048, False),
-    "fine-tuning, 960 steps on all data": Setting(0.03, 0.25, 960, 10**9, True),
+    "fine-tuning, 960 steps on all data": ALL_DATA,
 }
 
 
-def imprinted(layer: Layer, shown_h: Tensor) -> Layer:
-    """Qi et al. (2018): the direction of the examples' mean, the mean length of trained rows, their mean bias.
-
-    ``shown_h``: [U, k, D].
-    """
-    weight, bias = layer
-    rows = F.normalize(shown_h.mean(1), dim=1) * weight.norm(dim=1).mean()
-    return torch.cat([weight, rows]), torch.cat([bias, bias.mean().expand(len(rows))])
-
-
-def finetuned(layer: Layer, shown_h: Tensor, old_h: Tensor, old_y: Tensor, setting: Setting) -> Layer:
-    """Imprinting, then Adam, with examples of the old classes played again.
-
-    Args:
-        layer: as it was trained.
-        shown_h: [U, k, D] examples of the new classes.
-        old_h: [N, D] training examples of the old classes.
-        old_y: [N] their labels.
-        setting: what is trained, on what, for how long.
-    """
-    g, V, (U, k, D) = torch.Generator().manual_seed(0), len(layer[0]), shown_h.shape
-    start = imprinted(layer, shown_h)
-    first = 0 if setting.all_rows else V
-    rows, biases = (part[first:].clone().requires_grad_() for part in start)
-    kept = torch.randperm(len(old_y), generator=g)[: setting.replayed]
-    new_h, new_y = shown_h.reshape(-1, D), torch.arange(V, V + U).repeat_interleave(k)
-    share = setting.share or len(new_y) / (len(old_y) + len(new_y))
-    optimizer = torch.optim.Adam([rows, biases], lr=setting.rate)
-    for _ in range(setting.steps):
-        old = kept[torch.randint(len(kept), (IN_STEP,), generator=g)]
-        new = torch.randint(len(new_y), (min(NEW_IN_STEP, len(new_y)),), generator=g)
-        weight, bias = torch.cat([start[0][:first], rows]), torch.cat([start[1][:first], biases])
-        loss = (1 - share) * F.cross_entropy(F.linear(old_h[old], weight, bias), old_y[old])
-        loss = loss + share * F.cross_entropy(F.linear(new_h[new], weight, bias), new_y[new])
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    return torch.cat([start[0][:first], rows.detach()]), torch.cat([start[1][:first], biases.detach()])
-
-
-def anew(h: Tensor, y: Tensor, num_classes: int, rate: float, epochs: int, batch: int) -> Layer:
+def anew(h: torch.Tensor, y: torch.Tensor, num_classes: int, rate: float, epochs: int, batch: int) -> Layer:
     """A plain softmax trained from the start on all there is, old and new."""
     torch.manual_seed(0)
     head = Softmax(h.shape[1], num_classes)

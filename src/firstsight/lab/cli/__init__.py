@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import tyro
 
@@ -20,12 +21,14 @@ from firstsight.lab.cli.score import score
 from firstsight.lab.cli.study import study
 from firstsight.lab.cli.sweep import sweep
 from firstsight.lab.cli.train import default_settings, train_command
+from firstsight.lab.cli.try_data import default_trial, try_command
 from firstsight.lab.system.job import as_one, launched
 
 DESCRIPTION = """A softmax that remembers a class from its first example, and the experiments around it.
 
-Start with: firstsight demo. Then, on your own text: firstsight data text --from FILE --out data/mine;
-firstsight train data/mine --out runs/mine; firstsight score runs/mine FILE. Every command takes --help and --json."""
+Start with: firstsight demo. With labelled data of your own: firstsight try DATA. With plain text of your own:
+firstsight data text --from FILE --out data/mine; firstsight train data/mine --out runs/mine; firstsight score runs/mine
+FILE. Every command takes --help and --json."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,8 +47,10 @@ def _run(arguments: list[str]) -> int:
             raise InputError("of all commands torchrun can start firstsight train alone. Start this one without it.")
         app = tyro.extras.SubcommandApp()
         train = train_command(default_settings(arguments))
-        for command in (demo, data, train, evaluate, score, report, study, adapt, sweep, omniglot, figure):
-            app.command(name="eval" if command is evaluate else None)(command)
+        trial = try_command(default_trial(arguments))
+        names: dict[Any, str] = {evaluate: "eval", trial: "try"}
+        for command in (demo, trial, data, train, evaluate, score, report, study, adapt, sweep, omniglot, figure):
+            app.command(name=names.get(command))(command)
         return int(app.cli(prog="firstsight", description=DESCRIPTION, args=arguments))
     except InputError as error:
         return fail(str(error), error.exit_code)

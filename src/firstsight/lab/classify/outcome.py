@@ -1,0 +1,147 @@
+"""What a method answered, example by example, and the numbers of one line of the trial made of it.
+
+Shapes: N examples of old classes, Q of new ones, V old classes.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from firstsight.errors import InputError
+from firstsight.lab.system.files import atomic_write
+from firstsight.lab.system.shape import finite_or_none
+
+BINS = 15  # of the calibration error
+BANDS = {"below_5": (0, 4), "5_to_20": (5, 20), "above_20": (21, math.inf)}  # training examples of an old class
+_ARRAYS = [f"{whose}_{what}" for whose in ("old", "new") for what in ("right", "nll", "confidence", "answer")]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One method, one arrival, one number of shots, one seed, one part ("valid" or "test").
+
+    Answers are over old and new classes. Where nothing has come (arrival "none", 0 shots), no new one can be right, and
+    its NLL is infinite.
+
+    Attributes:
+        old_right: [N] bool, in the order of the split's rows.
+        old_nll: [N] float32, nats.
+        old_confidence: [N] float32, probability of the answer.
+        new_right, new_nll, new_confidence: [Q], the same of the queries of new classes.
+        old_answer, new_answer: [N] and [Q] int32, the class answered.
+        seconds: of the arrival.
+    """
+
+    method: str
+    arrival: str
+    shots: int
+    seed: int
+    part: str
+    old_right: np.ndarray
+    old_nll: np.ndarray
+    old_confidence: np.ndarray
+    new_right: np.ndarray
+    new_nll: np.ndarray
+    new_confidence: np.ndarray
+    old_answer: np.ndarray
+    new_answer: np.ndarray
+    seconds: float
+
+
+def numbers(
+    outcome: Outcome, old_y: np.ndarray, new_y: np.ndarray, old_counts: np.ndarray, new_share: float
+) -> dict[str, Any]:
+    """One line of ``trial.json``, but for what its training took and at which rate.
+
+    Accuracies are in [0, 1]; ``mixed``, ``nll`` (nats; None where infinite) and ``ece`` (15 bins of equal width) are of
+    the stated mix, in which each old example weighs (1 - s) / N and each new one s / Q.
+
+    Args:
+        outcome: of the method.
+        old_y, new_y: [N] and [Q] the right classes.
+        old_counts: [V] training examples of each old class.
+        new_share: s.
+    """
+    s, counts = new_share, old_counts[old_y]
+    weight = np.concatenate([np.full(len(old_y), (1 - s) / len(old_y)), np.full(len(new_y), s / len(new_y))])
+    right, confidence, nll = (
+        np.concatenate([getattr(outcome, f"old_{name}"), getattr(outcome, f"new_{name}")]).astype(np.float64)
+        for name in ("right", "confidence", "nll")
+    )
+    bins = np.clip((confidence * BINS).astype(int), 0, BINS - 1)
+    gaps = np.bincount(bins, weights=weight * (right - confidence), minlength=BINS)
+    within = {name: (counts >= low) & (counts <= high) for name, (low, high) in BANDS.items()}
+    old_micro, new_micro = float(outcome.old_right.mean()), float(outcome.new_right.mean())
+    return {
+        "method": outcome.method,
+        "arrival": outcome.arrival,
+        "shots": outcome.shots,
+        "part": outcome.part,
+        "seed": outcome.seed,
+        "seconds": outcome.seconds,
+        "old_micro": old_micro,
+        "old_macro": _macro(outcome.old_right, old_y),
+        "new_micro": new_micro,
+        "new_macro": _macro(outcome.new_right, new_y),
+        "mixed": (1 - s) * old_micro + s * new_micro,
+        "nll": finite_or_none(float(weight @ nll)),
+        "ece": float(np.abs(gaps).sum()),
+        "bands": {name: float(outcome.old_right[own].mean()) if own.any() else None for name, own in within.items()},
+    }
+
+
+def _macro(right: np.ndarray, y: np.ndarray) -> float:
+    """Mean over the classes that are asked of the share that is right."""
+    classes, which = np.unique(y, return_inverse=True)
+    return float((np.bincount(which, weights=right) / np.bincount(which)).mean()) if len(classes) else math.nan
+
+
+def save_outcomes(path: Path, about: Mapping[str, Any], outcomes: Sequence[Outcome]) -> None:
+    """Write outcomes and what is to be known about them as one ``.npz``, whole or not at all."""
+    arrays = {f"{i}/{name}": getattr(one, name) for i, one in enumerate(outcomes) for name in _ARRAYS}
+    heads = [{k: v for k, v in vars(one).items() if k not in _ARRAYS} for one in outcomes]
+    told = np.frombuffer(json.dumps({"about": about, "outcomes": heads}).encode(), dtype=np.uint8)
+    with atomic_write(path, "wb") as file:
+        np.savez(file, told=told, **arrays)
+
+
+def load_about(path: Path) -> dict[str, Any]:
+    """What is to be known about a file of outcomes, which stay unread.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    return dict(_load(path, arrays=False)[0])
+
+
+def load_outcomes(path: Path) -> list[Outcome]:
+    """The outcomes of a file.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    return _load(path, arrays=True)[1]
+
+
+def _load(path: Path, *, arrays: bool) -> tuple[dict[str, Any], list[Outcome]]:
+    try:
+        with np.load(path) as file:
+            told = json.loads(bytes(file["told"]))
+            heads = told["outcomes"] if arrays else []
+            all_ = [Outcome(**head, **{name: file[f"{i}/{name}"] for name in _ARRAYS}) for i, head in enumerate(heads)]
+            return told["about"], all_
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        raise InputError(
+            f"{path}: expected outcomes of a trial, but the file is damaged ({error}). Delete it."
+        ) from error
+    except Exception as error:  # zipfile.BadZipFile, zlib.error
+        if type(error).__module__ not in ("zipfile", "zlib"):
+            raise
+        raise InputError(
+            f"{path}: expected outcomes of a trial, but the file is damaged ({error}). Delete it."
+        ) from error

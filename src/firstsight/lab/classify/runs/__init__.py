@@ -1,0 +1,1 @@
+"""What the processes of a trial do, how many there are, and what they leave."""

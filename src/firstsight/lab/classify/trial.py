@@ -1,0 +1,230 @@
+"""The practitioner's trial: every method on one data set, the choice on its validation part, the judgement on its test.
+
+What is done stays done in ``out``: the same call goes on after any end, and gives the same numbers.
+"""
+
+import signal
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from firstsight.errors import InputError
+from firstsight.lab.classify.advice import advise, paste
+from firstsight.lab.classify.choose import choose
+from firstsight.lab.classify.compare import compare
+from firstsight.lab.classify.methods.catalogue import METHODS
+from firstsight.lab.classify.methods.task import Task
+from firstsight.lab.classify.outcome import Outcome, numbers
+from firstsight.lab.classify.prepared import Prepared, prepare
+from firstsight.lab.classify.runs.jobs import Measuring, Trials, best, choosing_jobs, measuring_jobs
+from firstsight.lab.classify.runs.plan import Plan, Units, make_plan, timed
+from firstsight.lab.classify.runs.winner import save_winner
+from firstsight.lab.classify.settings import Trial
+from firstsight.lab.classify.source import Source
+from firstsight.lab.runs.jobs import Job, check_workers, run_all
+from firstsight.lab.system.files import read_json, write_json
+from firstsight.lab.system.machine import cores, provenance
+from firstsight.lab.system.progress import say
+
+COMMONEST, ROWS = 30, 2  # mistakes that are told, and examples of each
+BUDGET = 20.0  # minutes
+
+
+class TrialEndedError(InputError):
+    """A signal ended the trial before it was done; ``exit_code`` is what a shell expects of it."""
+
+
+def run_trial(
+    source: Source,
+    settings: Trial,
+    out: Path,
+    *,
+    encoder: str | None = None,
+    budget: float = BUDGET,
+    workers: int | None = None,
+) -> dict[str, Any]:
+    """Try all methods on a data set.
+
+    Args:
+        source: vectors or texts with their labels.
+        settings: what decides the numbers.
+        out: folder of all that is made.
+        encoder: of texts; see ``prepare``.
+        budget: minutes that it may take; what is left out for it is said and told in ``plan``.
+        workers: processes at a time; by default one a core.
+
+    Returns:
+        What ``out/trial.json`` holds: ``data``, ``settings``, ``plan``, ``methods``, ``lines``, ``choice``,
+        ``comparison``, ``advice``, ``paste``, ``confusions``, ``winner``, and where it was made.
+
+    Raises:
+        InputError: the data, ``budget`` or ``workers`` are not as expected, or ``out`` holds another trial.
+        JobsFailedError: jobs failed; all others were run.
+        TrialEndedError: a signal ended it.
+    """
+    check_workers(workers)
+    if not budget > 0:
+        raise InputError(f"budget is {budget}; expected minutes above 0.")
+    before = _read_plan(out / "plan.json")
+    _check(before is None or before.settings == settings.to_dict(), out / "plan.json", "settings")
+    prepared = prepare(source, settings, out, encoder=encoder)
+    task = Task(prepared)
+    planned = _planned(before, task, prepared.identity, settings, out / "plan.json", budget, workers or cores())
+    plan = planned.plan
+    say(plan.said())
+    trials = Trials(out, prepared.identity, settings, plan, planned.units)
+    choosing = choosing_jobs(trials)
+    _run(choosing, out, workers)
+    measuring = measuring_jobs(trials, best(choosing))
+    _run(measuring, out, workers)
+    trial = _judged(prepared, task, settings, plan, measuring, out)
+    write_json(out / "trial.json", trial)
+    return trial
+
+
+def _run(jobs: Sequence[Job], out: Path, workers: int | None) -> None:
+    ended = run_all(jobs, out / "jobs", "another firstsight try", workers=workers)
+    if ended:
+        error = TrialEndedError(f"{ended}: the trial ended before it was done. The same command goes on in {out}.")
+        error.exit_code = 128 + signal.Signals[ended]
+        raise error
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """What ``plan.json`` holds: a plan, what it is for, and what was timed for it."""
+
+    identity: str
+    settings: dict[str, Any]
+    plan: Plan
+    units: Units
+
+    def to_dict(self) -> dict[str, Any]:
+        own = {"identity": self.identity, "settings": self.settings}
+        return {**own, "plan": self.plan.to_dict(), "units": asdict(self.units)}
+
+
+def _read_plan(path: Path) -> _Planned | None:
+    if not path.exists():
+        return None
+    found = read_json(path, "the plan of a trial")
+    try:
+        plan, units = Plan.from_dict(found["plan"]), Units(**found["units"])
+        return _Planned(found["identity"], found["settings"], plan, units)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path}: expected the plan of a trial, as this version of firstsight writes it ({error!r}). Delete it, or "
+            "give another --out."
+        ) from error
+
+
+def _planned(
+    before: _Planned | None, task: Task, identity: str, settings: Trial, path: Path, budget: float, workers: int
+) -> _Planned:
+    """The plan that was made before, or one made now: timings differ from run to run, and what is run must not."""
+    if before is not None:
+        _check(before.identity == identity, path, "data")
+        if before.plan.budget != budget:
+            say(f"{path}: planned for {before.plan.budget:g} minutes, and kept; another --out plans anew.")
+        return before
+    units = timed(task, settings)
+    made = _Planned(identity, settings.to_dict(), make_plan(units, settings, budget, workers), units)
+    write_json(path, made.to_dict())
+    return made
+
+
+def _check(same: bool, path: Path, what: str) -> None:
+    if not same:
+        raise InputError(f"{path}: this folder holds a trial of other {what}. Give this one an --out of its own.")
+
+
+def _judged(
+    prepared: Prepared, task: Task, settings: Trial, plan: Plan, jobs: Sequence[Measuring], out: Path
+) -> dict[str, Any]:
+    """All numbers, the choice, the comparison, and what follows."""
+    counts, outcomes = task.counts.numpy(), [outcome for job in jobs for outcome in job.outcomes()]
+    right = {name: _right(task, name) for name in ("valid", "test")}
+    abouts = {(job.method.name, job.seed): job.about() or {} for job in jobs}
+    settings_of = {job.method.name: job.setting for job in jobs}
+    lines = [
+        numbers(one, *right[one.part], counts, settings.new_share)
+        | {"rate": settings_of[one.method], "seconds_train": abouts[one.method, one.seed]["seconds"]}
+        for one in outcomes
+    ]
+    ours = {method.name for method in METHODS.values() if method.ours}
+    choice: dict[str, Any] = {**choose(lines, ours, settings.shots)}
+    choice |= {"shots": settings.shots, "new_share": settings.new_share}
+    sides = {
+        side: _chosen(outcomes, choice[side]["method"], choice[side]["arrival"], settings.shots)
+        for side in ("ours", "rival")
+    }
+    trial: dict[str, Any] = {
+        "data": prepared.found,
+        "settings": settings.to_dict(),
+        "plan": plan.to_dict() | {"said": plan.said()},
+        "methods": _methods(jobs),
+        "lines": lines,
+        "choice": choice,
+        "comparison": compare(
+            sides["ours"], sides["rival"], *right["test"], counts, settings.new_share, seed=settings.seed
+        ),
+        "confusions": confusions(sides["ours"][0], prepared),
+    }
+    verdict = trial["comparison"]["verdict"]
+    won = choice["rival" if verdict == "rival" else "ours"]["method"]
+    trial["winner"] = save_winner(next(job for job in jobs if job.method.name == won), prepared, task, out / "winner")
+    trial |= provenance()
+    trial["advice"], trial["paste"] = advise(trial), paste(trial)
+    return trial
+
+
+def _right(task: Task, name: str) -> tuple[np.ndarray, np.ndarray]:
+    part = task.part(name)
+    return part.old_y.numpy(), part.new_y.numpy()
+
+
+def _chosen(outcomes: Sequence[Outcome], method: str, arrival: str, shots: int) -> list[Outcome]:
+    """Its outcomes on the test part, seed by seed; one of a method that no seed changes."""
+    wanted = (method, arrival, shots, "test")
+    return [one for one in outcomes if (one.method, one.arrival, one.shots, one.part) == wanted]
+
+
+def _methods(jobs: Sequence[Measuring]) -> list[dict[str, Any]]:
+    """What each method is, with which setting, and what its training took: the mean over seeds."""
+    abouts = defaultdict(list)
+    for job in jobs:
+        abouts[job.method.name].append(job.about() or {})
+    first = {job.method.name: job for job in reversed(jobs)}
+    return [
+        {
+            "name": name,
+            "title": METHODS[name].title,
+            "ours": METHODS[name].ours,
+            "rate": first[name].setting,
+            "setting": METHODS[name].setting,
+            "converged": own[0]["converged"],
+            "seconds_train": float(np.mean([about["seconds"] for about in own])),
+        }
+        for name, own in abouts.items()
+    ]
+
+
+def confusions(outcome: Outcome, prepared: Prepared) -> list[dict[str, Any]]:
+    """The commonest mistakes on the test part: ``true``, ``answered`` (labels), ``count``, and up to two ``rows``."""
+    split = prepared.split
+    names, rows = [*split.classes, *split.new_test], np.concatenate([split.test, split.asked_test])
+    right = np.concatenate([split.y_of(split.test), split.y_of(split.asked_test)])
+    answers = np.concatenate([outcome.old_answer, outcome.new_answer])
+    pairs: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for row, true, answered in zip(rows, right, answers, strict=True):
+        if true != answered:
+            pairs[int(true), int(answered)].append(int(row))
+    commonest = Counter({pair: len(own) for pair, own in pairs.items()}).most_common(COMMONEST)
+    return [
+        {"true": names[true], "answered": names[answered], "count": count, "rows": pairs[true, answered][:ROWS]}
+        for (true, answered), count in commonest
+    ]

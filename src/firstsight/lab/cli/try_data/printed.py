@@ -1,0 +1,59 @@
+"""What ``firstsight try`` prints: what was found, the table, the advice, where the report is, and what to paste."""
+
+import textwrap
+from pathlib import Path
+
+from rich.text import Text
+
+from firstsight.lab.cli.output import Found, console, new_table
+
+WIDE = 132  # columns where the output is no terminal
+
+
+def print_trial(trial: Found, report: Path) -> None:
+    """A trial for a person at a terminal."""
+    from firstsight.lab.classify.advice import remarks
+
+    for line in found_lines(trial):
+        print(line)
+    _print_table(trial)
+    width = console.width if console.is_terminal else WIDE
+    print(textwrap.fill(trial["advice"], width))
+    for remark in remarks(trial):
+        print(textwrap.fill(f"- {remark}", width, subsequent_indent="  "))
+    print(f"\nReport: {report}   numbers: {report.parent / 'trial.json'}")
+    print(f"\nTo paste:\n\n{trial['paste']}")
+
+
+def found_lines(trial: Found) -> list[str]:
+    """What the data are, in a few lines."""
+    data = trial["data"]
+    vectors = f"{data['features']:,} features" + (f" by {data['encoder']}" if data.get("encoder") else "")
+    lines = [
+        f"{data['rows']:,} rows, {data['classes']:,} classes, {vectors}",
+        f"classes by rows: {data['below_5']:,} below 5, {data['5_to_20']:,} of 5 to 20, {data['above_20']:,} above 20",
+        f"old classes: {data['old_classes']:,}; rows: {data['train']:,} to train on, {data['valid']:,} to choose on, "
+        f"{data['test']:,} to judge on",
+        f"new classes: {data['new_valid']:,} to choose on, {data['new_test']:,} others to judge on",
+    ]
+    twins = data.get("duplicates") or {}
+    if twins.get("rows"):
+        lines.append(f"{twins['rows']:,} rows are there before; {twins['across']:,} rows of test are in training too")
+    said = (trial.get("plan") or {}).get("said")
+    return [*lines, *map(str, data.get("notes") or []), *([str(said)] if said else [])]
+
+
+def _print_table(trial: Found) -> None:
+    from firstsight.lab.report.trial import trial_rows
+
+    shots, share = trial["choice"]["shots"], f"{100 * trial['choice']['new_share']:g}%"
+    names = ["method", "new classes by", "old", "new 1", "2", "5", "10", "mixed", "NLL", "ECE", "train", "learn"]
+    title = f"Test, percent right; old and mixed with {shots} shown, {share} of the mix new; * was compared"
+    table = new_table(title, names, left=("method", "new classes by"))
+    for row in trial_rows(trial):
+        name, arrival, *cells = row.cells
+        plain = [cell if names[at + 2] == "mixed" else cell.split(" ± ")[0] for at, cell in enumerate(cells)]
+        style = "bold" if row.chosen else ""
+        mark = " *" if row.chosen else ""
+        table.add_row(*(Text(cell, style=style) for cell in (f"{name}{mark}", arrival, *plain)))
+    console.print(table, width=None if console.is_terminal else WIDE)

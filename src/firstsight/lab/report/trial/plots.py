@@ -1,0 +1,194 @@
+"""The figures of a trial, from ``trial.json``: the comparison, curves, bars by frequency, after one more epoch."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from firstsight.lab.classify.compare import RARE
+from firstsight.lab.classify.settings import SHOTS
+from firstsight.lab.classify.wording import mean, named, points, select, titles
+from firstsight.lab.report.style import INK, MUTED, SERIES, STYLE, Line, Plot, add_legend, lines_of, new_axes
+from firstsight.lab.report.trial.table import pairs
+
+Trial = Mapping[str, Any]
+
+BANDS = {"below_5": "below 5", "5_to_20": "5 to 20", "above_20": "above 20"}
+PARTS = {"mixed": "mixed", "new": "new classes", "old": "old classes", "rare": f"old, below {RARE}"}
+
+
+def trial_plots(trial: Trial) -> list[Plot]:
+    """All figures that have something to draw."""
+    shown = _shown(trial)
+    lines = lines_of([method for method, _ in shown])
+    with matplotlib.rc_context(STYLE):
+        drawn = [
+            _comparison(trial),
+            _curves(trial, shown, lines),
+            _shots(trial, shown, lines),
+            _bands(trial, shown, lines),
+            _epoch(trial, shown, lines),
+        ]
+    return [plot for plot in drawn if plot]
+
+
+def _shown(trial: Trial) -> list[tuple[str, str]]:
+    """One way of each method, as many methods as there are colours: the two compared, then the best on validation."""
+    chosen = [(trial["choice"][side]["method"], trial["choice"][side]["arrival"]) for side in ("ours", "rival")]
+    found = dict(chosen)
+    for method, arrival in pairs(trial):
+        if method not in found and len(found) < len(SERIES):
+            found[method] = arrival
+    return list(found.items())
+
+
+def _names(trial: Trial, shown: Sequence[tuple[str, str]]) -> dict[str, str]:
+    return {method: named(trial, {"method": method, "arrival": arrival}) for method, arrival in shown}
+
+
+def _legend(axes: Axes, lines: Mapping[str, Line], names: Mapping[str, str], *, bars: bool = False) -> None:
+    add_legend(axes, {names[method]: lines[method] for method in names}, bars=bars)
+
+
+def _percent(axis: Any) -> None:
+    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
+
+
+def _comparison(trial: Trial) -> Plot:
+    comparison = trial["comparison"]
+    figure, axes = new_axes("Ours against the best rival", height=2.2)
+    found = {name: comparison[key] for key, name in PARTS.items() if comparison[key]}
+    for y, (name, part) in enumerate(found.items()):
+        tested = name == "mixed"
+        color = INK if tested else MUTED
+        if part["low"] is not None:
+            axes.plot([100 * part["low"], 100 * part["high"]], [y, y], color=color, linewidth=2.2 if tested else 1.3)
+        axes.plot([100 * part["difference"]], [y], "D" if tested else "o", color=color, markersize=6 if tested else 4.5)
+        axes.annotate(
+            points(part["difference"], sign=True),
+            (1.01, y),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=7.5,
+            color=color,
+        )
+    axes.set_yticks(range(len(found)), list(found))
+    axes.set_ylim(len(found) - 0.5, -0.5)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.grid(axis="x")
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g}".replace("-", "−") if value else "0"))
+    axes.set_xlabel("difference in points: to the right, ours is better")
+    caption = (
+        f"{named(trial, trial['choice']['ours'])} less {named(trial, trial['choice']['rival'])}, accuracy on test, "
+        "with 95% intervals by a bootstrap over classes. The verdict rests on the first line; the others describe."
+    )
+    return Plot("comparison", caption, figure)
+
+
+def _curves(trial: Trial, shown: Sequence[tuple[str, str]], lines: Mapping[str, Line]) -> Plot:
+    figure, axes = new_axes("New classes against old, as examples come", height=3.3)
+    for method, arrival in shown:
+        found = [(k, *_new_and_old(trial, method, arrival, k)) for k in SHOTS]
+        kept = [(k, new, old) for k, new, old in found if new is not None and old is not None]
+        if not kept:
+            continue
+        k, new, old = np.array(kept).T
+        line = lines[method]
+        axes.plot(100 * new, 100 * old, color=line.color, linestyle=line.dashes)
+        axes.scatter(100 * new, 100 * old, s=6 + 5 * k, color=line.color, linewidths=0, zorder=3)
+    axes.set_xlabel("accuracy on new classes")
+    axes.set_ylabel("accuracy on old classes")
+    _percent(axes.xaxis)
+    _percent(axes.yaxis)
+    axes.grid()
+    _legend(axes, lines, _names(trial, shown))
+    counts = ", ".join(map(str, SHOTS))
+    return Plot(
+        "curves",
+        f"Accuracy on test where all classes, old and new, are candidates; {counts} examples of each new class, the "
+        "larger the dot the more. Up and to the right is better.",
+        figure,
+    )
+
+
+def _new_and_old(trial: Trial, method: str, arrival: str, k: int) -> tuple[float | None, float | None]:
+    found = select(trial, method=method, arrival=arrival, shots=k)
+    return mean(found, "new_micro"), mean(found, "old_micro")
+
+
+def _shots(trial: Trial, shown: Sequence[tuple[str, str]], lines: Mapping[str, Line]) -> Plot:
+    figure, axes = new_axes("New classes, by examples shown", height=3.3)
+    for method, arrival in shown:
+        y = [_new_and_old(trial, method, arrival, k)[0] for k in SHOTS]
+        kept = [(at, 100 * value) for at, value in enumerate(y) if value is not None]
+        if kept:
+            axes.plot(*zip(*kept, strict=True), color=lines[method].color, marker="o", markersize=3.5)
+    axes.set_xticks(range(len(SHOTS)), [str(k) for k in SHOTS])
+    axes.set_xlabel("examples of each new class")
+    axes.set_ylabel("accuracy on new classes")
+    _percent(axes.yaxis)
+    axes.grid(axis="y")
+    _legend(axes, lines, _names(trial, shown))
+    caption = "Accuracy on queries of new classes, old classes being candidates too; the mean over trainings."
+    return Plot("shots", caption, figure)
+
+
+def _bands(trial: Trial, shown: Sequence[tuple[str, str]], lines: Mapping[str, Line]) -> Plot | None:
+    shots = trial["choice"]["shots"]
+    found = {
+        method: [
+            mean([line["bands"] for line in select(trial, method=method, arrival=arrival, shots=shots)], band)
+            for band in BANDS
+        ]
+        for method, arrival in shown
+    }
+    kept = [i for i in range(len(BANDS)) if any(row[i] is not None for row in found.values())]
+    if not kept:
+        return None
+    figure, axes = new_axes("Old classes, by how many examples training had", height=3.1)
+    width = 0.8 / len(found)
+    for j, (method, row) in enumerate(found.items()):
+        at = [x - 0.4 + width * (j + 0.5) for x in range(len(kept))]
+        heights = [100 * (row[i] or 0.0) for i in kept]
+        axes.bar(at, heights, width=0.88 * width, color=lines[method].color)
+    axes.set_xticks(range(len(kept)), [list(BANDS.values())[i] for i in kept])
+    axes.set_xlabel("training examples of the class")
+    axes.set_ylabel("accuracy on old classes")
+    _percent(axes.yaxis)
+    axes.grid(axis="y")
+    _legend(axes, lines, _names(trial, shown), bars=True)
+    caption = f"Accuracy on queries of old classes once the new ones have come with {shots} examples each."
+    return Plot("bands", caption, figure)
+
+
+def _epoch(trial: Trial, shown: Sequence[tuple[str, str]], lines: Mapping[str, Line]) -> Plot | None:
+    shots = trial["choice"]["shots"]
+    found = []
+    for method, arrival in shown:
+        before, after = (
+            mean(select(trial, method=method, arrival=way, shots=shots), "mixed") for way in (arrival, "epoch")
+        )
+        if before is not None and after is not None:
+            found.append((method, 100 * before, 100 * after))
+    if not found:
+        return None
+    figure, axes = new_axes("At once, and after one more epoch", height=1.3 + 0.26 * len(found))
+    for y, (method, before, after) in enumerate(found):
+        axes.plot([before, after], [y, y], color=lines[method].color, linewidth=1.4)
+        axes.plot([before], [y], "o", color=lines[method].color, markersize=5)
+        axes.plot([after], [y], "|", color=lines[method].color, markersize=11, markeredgewidth=2.2)
+    axes.set_yticks(range(len(found)), [titles(trial).get(method, method) for method, _, _ in found])
+    axes.set_ylim(len(found) - 0.5, -0.5)
+    axes.set_xlabel("accuracy, mixed")
+    _percent(axes.xaxis)
+    axes.grid(axis="x")
+    caption = (
+        f"Accuracy under the stated mix with {shots} examples of each new class: as it is at once (dot), and after one "
+        "more epoch over everything, the new examples too (stroke)."
+    )
+    return Plot("epoch", caption, figure)
