@@ -2,9 +2,9 @@
 
 Each goes through ``run_trial`` as ``firstsight try`` would take it. What is planted:
 
-* ``write``: what the write is for: many rare old classes in groups that are alike, vectors with a large common mean
-  (imprinted rows then win everything) and strong directions that say nothing of the class (so that means of few
-  examples mislead);
+* ``write``: what the write is for: short texts as counted words, many rare old classes that share words with others, one
+  example of each new class, and half of the queries of new classes. That ours is ahead here is what was hoped for when
+  this was made, not yet what was found: against imprinting and replay it is close;
 * ``lda``: Gaussian classes with one ill-conditioned covariance, where linear discriminant analysis is the right model
   and is better on old classes and on new ones;
 * ``neighbours``: each old class lies in six places and each new one in one: no linear layer can hold the old classes,
@@ -43,14 +43,18 @@ def sizes(rng: Rng, old: int, most: int = 80, least: int = 3) -> np.ndarray:
     return np.concatenate([np.clip((6 * rng.pareto(1.0, old) + least).astype(int), least, most), np.full(2 * NEW, 20)])
 
 
-def write(rng: Rng, old: int = 300, features: int = 64, groups: int = 60) -> Data:
-    """Rare classes in groups, a large common mean, four strong directions of no meaning."""
+def write(rng: Rng, old: int = 150, words: int = 300, groups: int = 25) -> Data:
+    """Counts of words of texts of eight: a third of a class's own three, a third of its group's five, else common."""
     count_C = sizes(rng, old)
     y = np.repeat(np.arange(len(count_C)), count_C)
-    group = rng.normal(size=(groups, features))
-    mean_CD = group[rng.integers(groups, size=len(count_C))] + 0.6 * rng.normal(size=(len(count_C), features))
-    strong = 1.5 * rng.normal(size=(len(y), 4)) @ rng.normal(size=(4, features))
-    return mean_CD[y] + rng.normal(size=(len(y), features)) + strong + rng.normal(size=features), y
+    common = 1 / np.arange(1, words + 1) ** 0.8
+    share_CW = np.tile(0.3 * common / common.sum(), (len(count_C), 1))
+    of_group = [rng.choice(words, 5, replace=False) for _ in range(groups)]
+    for share_W in share_CW:
+        share_W[rng.choice(words, 3, replace=False)] += 0.35 / 3
+        share_W[of_group[rng.integers(groups)]] += 0.35 / 5
+    count_NW = np.stack([rng.multinomial(8, share_CW[c]) for c in y]).astype(float)
+    return count_NW / np.linalg.norm(count_NW, axis=1, keepdims=True), y
 
 
 def lda(rng: Rng, old: int = 60, features: int = 40) -> Data:
@@ -84,6 +88,8 @@ def solved(rng: Rng, old: int = 60, features: int = 128) -> Data:
     return 4 * rng.normal(size=(len(count_C), features))[y] + 0.3 * rng.normal(size=(len(y), features)), y
 
 
+OWN: dict[str, dict[str, Any]] = {"write": {"shots": 1, "new_share": 0.5}}
+"""settings that an effect needs"""
 EFFECTS: dict[str, tuple[Callable[[Rng], Data], str]] = {
     "write": (write, "ours"),
     "lda": (lda, "rival"),
@@ -121,9 +127,8 @@ def tried(name: str, number: int, make: Callable[[Rng], Data], verdict: str, out
         return dict(read_json(path, "what a planted set gave"))
     folder = out / "trials" / f"{name}-{number}"
     rng = np.random.default_rng([number, sum(map(ord, make.__name__))])
-    settings = Trial(
-        seed=number, seeds=args.seeds, epochs=args.epochs, new_classes=NEW, new_share=args.new_share, shots=args.shots
-    )
+    asked: dict[str, Any] = {"shots": args.shots, "new_share": args.new_share, **OWN.get(name, {})}
+    settings = Trial(seed=number, seeds=args.seeds, epochs=args.epochs, new_classes=NEW, **asked)
     trial = run_trial(
         source_of(make(rng), f"{name}-{number}"),
         settings,
