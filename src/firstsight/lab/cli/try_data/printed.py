@@ -3,11 +3,12 @@
 import textwrap
 from pathlib import Path
 
+from rich.console import Console
 from rich.text import Text
 
 from firstsight.lab.cli.output import Found, console, new_table
 
-WIDE = 132  # columns where the output is no terminal
+WIDE = 120  # columns where the output is no terminal
 
 
 def print_trial(trial: Found, report: Path) -> None:
@@ -44,16 +45,18 @@ def found_lines(trial: Found) -> list[str]:
 
 
 def _print_table(trial: Found) -> None:
+    from firstsight.lab.classify.settings import SHOTS
     from firstsight.lab.report.trial import trial_rows
 
     shots, share = trial["choice"]["shots"], f"{100 * trial['choice']['new_share']:g}%"
-    names = ["method", "new classes by", "old", "new 1", "2", "5", "10", "mixed", "NLL", "ECE", "train", "learn"]
-    title = f"Test, percent right; old and mixed with {shots} shown, {share} of the mix new; * was compared"
-    table = new_table(title, names, left=("method", "new classes by"))
+    names = ["method", "old", *[f"new {k}" for k in SHOTS], "mixed", "NLL", "ECE", "train", "learn"]
+    table = new_table(f"Percent right on test; * was compared: old, and mixed ({share} new), at {shots} shown", names)
+    for column in table.columns[1:]:
+        column.no_wrap = True
+    table.columns[0].justify = "left"
     for row in trial_rows(trial):
         name, arrival, *cells = row.cells
-        plain = [cell if names[at + 2] == "mixed" else cell.split(" ± ")[0] for at, cell in enumerate(cells)]
-        style = "bold" if row.chosen else ""
-        mark = " *" if row.chosen else ""
-        table.add_row(*(Text(cell, style=style) for cell in (f"{name}{mark}", arrival, *plain)))
-    console.print(table, width=None if console.is_terminal else WIDE)
+        name = f"{name}, {arrival}" if arrival != "added" else name
+        plain = [name + (" *" if row.chosen else ""), *(cell.split(" ± ")[0] for cell in cells)]
+        table.add_row(*(Text(cell, style="bold" if row.chosen else "") for cell in plain))
+    Console(highlight=False, width=None if console.is_terminal else WIDE).print(table)
