@@ -25,6 +25,7 @@ from firstsight.estimator import FirstSightClassifier
 from firstsight.estimator.features import Scaling
 from firstsight.estimator.labels import Known
 from firstsight.estimator.rows import Rows
+from firstsight.lab.system.machine import resident
 from firstsight.lab.system.progress import say
 
 SHARED = Path(os.environ.get("FIRSTSIGHT_SHARED", Path(__file__).resolve().parents[2] / "shared"))

@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from firstsight.lab.classify.source import Source
-from firstsight.lab.classify.trial import run_trial
 
+from firstsight.lab.classify.data.source import Source
 from firstsight.lab.classify.settings import Trial
+from firstsight.lab.classify.trial import run_trial
 from firstsight.lab.system.files import read_json, write_json
 from firstsight.lab.system.machine import provenance
 from firstsight.lab.system.progress import say

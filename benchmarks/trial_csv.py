@@ -16,7 +16,7 @@ from firstsight.lab.system.files import atomic_write
 READ = """
 import json, sys, time
 from common import resident, start_peak
-from firstsight.lab.classify.source import read_source
+from firstsight.lab.classify.data.source import read_source
 before, start = start_peak(), time.perf_counter()
 source = read_source(sys.argv[1])
 print(json.dumps({

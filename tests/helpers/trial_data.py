@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from firstsight.lab.classify.data.source import Source
 from firstsight.lab.classify.methods.task import Task
-from firstsight.lab.classify.source import Source
 
 SHOWN = 10
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from firstsight.lab.classify.advice import advise
-from firstsight.lab.classify.choose import choose
-from firstsight.lab.classify.compare import compare
+from firstsight.lab.classify.judgement.advice import advise
+from firstsight.lab.classify.judgement.choose import choose
+from firstsight.lab.classify.judgement.compare import compare
+from firstsight.lab.classify.judgement.paste import paste
 from firstsight.lab.classify.outcome import Outcome
-from firstsight.lab.classify.paste import paste
 from firstsight.lab.classify.settings import SHOTS, Trial
 
 OURS = {

@@ -5,8 +5,8 @@ import re
 import pytest
 from trial_fakes import LEVELS, fake_trial
 
-from firstsight.lab.classify.advice import advise, break_even, remarks
-from firstsight.lab.classify.wording import points
+from firstsight.lab.classify.judgement.advice import advise, break_even, remarks
+from firstsight.lab.classify.judgement.wording import points
 
 RIVAL = ("softmax", "imprinting")
 ONLY = {("sight", "write"): (0.80, 0.60, 0.05), RIVAL: (0.80, 0.60, 0.05)}

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from firstsight.errors import InputError
-from firstsight.lab.classify.choose import choose
+from firstsight.lab.classify.judgement.choose import choose
 
 OURS = {"sight", "paper"}
 

@@ -11,7 +11,7 @@ from scipy import stats
 from trial_fakes import make_world
 
 from firstsight.errors import InputError
-from firstsight.lab.classify.compare import compare
+from firstsight.lab.classify.judgement.compare import compare
 from firstsight.lab.classify.outcome import Outcome
 
 PARTS = ("mixed", "new", "old", "rare")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from trial_fakes import LEVELS, fake_trial
 
-from firstsight.lab.classify.paste import NEW, paste
+from firstsight.lab.classify.judgement.paste import NEW, paste
 
 WORDS = ["red apple pie", "blue cheese plate", "green tea cup", "hot black coffee"]
 
@@ -134,4 +134,4 @@ def test_an_encoder_and_the_docstrings_are_named():
     trial["data"]["encoder"] = "all-MiniLM-L6-v2"
     assert "encode = SentenceTransformer('all-MiniLM-L6-v2').encode" in paste(trial)
     trial["source"]["file"] = None
-    assert "from firstsight.lab.classify.docstrings import docstrings" in paste(trial)
+    assert "from firstsight.lab.classify.data.docstrings import docstrings" in paste(trial)

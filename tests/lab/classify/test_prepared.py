@@ -12,11 +12,11 @@ import pytest
 from tiny_encoder import make_encoder
 
 from firstsight.errors import InputError
-from firstsight.lab.classify import prepared, texts
-from firstsight.lab.classify.prepared import open_prepared, prepare
+from firstsight.lab.classify.data import prepared, texts
+from firstsight.lab.classify.data.prepared import open_prepared, prepare
+from firstsight.lab.classify.data.source import Source
+from firstsight.lab.classify.data.split import ARRAYS, make_split
 from firstsight.lab.classify.settings import Trial
-from firstsight.lab.classify.source import Source
-from firstsight.lab.classify.split import ARRAYS, make_split
 
 TRIAL = Trial(new_classes=3)
 CLASSES = [f"class{i}" for i in range(12)]

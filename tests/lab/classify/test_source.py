@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from firstsight.errors import InputError
-from firstsight.lab.classify.docstrings import docstrings
-from firstsight.lab.classify.source import read_source
+from firstsight.lab.classify.data.docstrings import docstrings
+from firstsight.lab.classify.data.source import read_source
 from firstsight.lab.data import stdlib
 
 

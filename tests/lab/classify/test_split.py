@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firstsight.errors import InputError
+from firstsight.lab.classify.data.source import Source
+from firstsight.lab.classify.data.split import ARRAYS, keys_of, make_split
 from firstsight.lab.classify.settings import ASKED, SHOTS, Trial
-from firstsight.lab.classify.source import Source
-from firstsight.lab.classify.split import ARRAYS, keys_of, make_split
 
 
 def source(sizes, texts=None, part=None, seed=0):

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firstsight.errors import InputError
-from firstsight.lab.classify import tables
-from firstsight.lab.classify.tables import Table, read_table
+from firstsight.lab.classify.data import tables
+from firstsight.lab.classify.data.tables import Table, read_table
 
 
 def read(path: Path, **options) -> Table:

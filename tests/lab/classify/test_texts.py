@@ -8,8 +8,8 @@ import torch
 from tiny_encoder import make_encoder
 
 from firstsight.errors import InputError
-from firstsight.lab.classify import texts
-from firstsight.lab.classify.texts import LETTERS, counted, encode, encoder_key, load_encoder
+from firstsight.lab.classify.data import texts
+from firstsight.lab.classify.data.texts import LETTERS, counted, encode, encoder_key, load_encoder
 
 WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "omega"]
 

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from trial_data import small_source
 
 from firstsight.errors import InputError
+from firstsight.lab.classify.data.prepared import open_prepared
 from firstsight.lab.classify.methods.catalogue import METHODS
-from firstsight.lab.classify.prepared import open_prepared
 from firstsight.lab.classify.runs.plan import Plan
 from firstsight.lab.classify.settings import Trial
 from firstsight.lab.classify.trial import run_trial
@@ -28,7 +28,7 @@ HELPERS = Path(__file__).resolve().parents[2] / "helpers"
 
 def write_plan(out, source, methods=FEW, budget=5.0):
     """As a trial would have made it, with few methods and settings."""
-    from firstsight.lab.classify.prepared import prepare
+    from firstsight.lab.classify.data.prepared import prepare
 
     plan = Plan(2, 1, 1, methods, False, budget, 1.0, 2)
     units = {"step": 0.001, "writing": 0.001, "ask": 1e-6, "steps": 10, "rows": 100, "logits": 1000, "kept": 10.0}

@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 
 from firstsight.errors import InputError
-from firstsight.lab.classify.advice import advise, paste
-from firstsight.lab.classify.choose import choose
-from firstsight.lab.classify.compare import compare
+from firstsight.lab.classify.data.prepared import Prepared, prepare
+from firstsight.lab.classify.data.source import Source
+from firstsight.lab.classify.judgement.advice import advise, paste
+from firstsight.lab.classify.judgement.choose import choose
+from firstsight.lab.classify.judgement.compare import compare
 from firstsight.lab.classify.methods.catalogue import METHODS
 from firstsight.lab.classify.methods.task import Task
 from firstsight.lab.classify.outcome import Outcome, numbers
-from firstsight.lab.classify.prepared import Prepared, prepare
 from firstsight.lab.classify.runs.jobs import Measuring, Trials, best, choosing_jobs, measuring_jobs
 from firstsight.lab.classify.runs.plan import Plan, Units, make_plan, timed
 from firstsight.lab.classify.runs.winner import save_winner
 from firstsight.lab.classify.settings import Trial
-from firstsight.lab.classify.source import Source
 from firstsight.lab.runs.jobs import Job, check_workers, run_all
 from firstsight.lab.system.files import read_json, write_json
 from firstsight.lab.system.machine import cores, provenance

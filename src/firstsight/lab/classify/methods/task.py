@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from firstsight.lab.classify.prepared import Prepared
+from firstsight.lab.classify.data.prepared import Prepared
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from typing import Any
 
 from safetensors.torch import save
 
+from firstsight.lab.classify.data.prepared import Prepared
 from firstsight.lab.classify.methods.task import Task
-from firstsight.lab.classify.prepared import Prepared
 from firstsight.lab.classify.runs.jobs import LAYER, Measuring
 from firstsight.lab.classify.runs.work import make
 from firstsight.lab.runs.checkpoint import load_checkpoint

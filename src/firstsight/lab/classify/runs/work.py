@@ -9,12 +9,12 @@ import numpy as np
 from torch import Tensor
 
 from firstsight.errors import InputError
+from firstsight.lab.classify.data.prepared import open_prepared
 from firstsight.lab.classify.methods.base import Answer, Classifier, asked
 from firstsight.lab.classify.methods.catalogue import EPOCH, METHODS, NONE, Method
 from firstsight.lab.classify.methods.task import Part, Task
 from firstsight.lab.classify.methods.trained import Trained
 from firstsight.lab.classify.outcome import Outcome, numbers, save_outcomes
-from firstsight.lab.classify.prepared import open_prepared
 from firstsight.lab.classify.runs.jobs import CHOICE, LAYER, OUTCOMES
 from firstsight.lab.classify.runs.plan import shots_of
 from firstsight.lab.classify.settings import Trial

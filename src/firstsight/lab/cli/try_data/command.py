@@ -74,9 +74,9 @@ def try_command(default: Trial) -> Callable[..., int]:
             workers: trainings at a time; by default one a core.
             max_rows: of a larger file so many rows are drawn.
         """
-        from firstsight.lab.classify.docstrings import docstrings
-        from firstsight.lab.classify.prepared import open_prepared
-        from firstsight.lab.classify.source import read_source
+        from firstsight.lab.classify.data.docstrings import docstrings
+        from firstsight.lab.classify.data.prepared import open_prepared
+        from firstsight.lab.classify.data.source import read_source
         from firstsight.lab.classify.trial import run_trial
         from firstsight.lab.cli.try_data.printed import print_trial
         from firstsight.lab.report.trial import write_trial_report
@@ -118,7 +118,7 @@ def _with_source(
     found: dict[str, Any], folder: Path, data: Path | None, text: str | None, label: str | None
 ) -> dict[str, Any]:
     """The trial with where its data are, so that what is to be pasted reads the user's own file."""
-    from firstsight.lab.classify.advice import paste
+    from firstsight.lab.classify.judgement.advice import paste
 
     known = found.get("source") or {}
     file = None if data is None else str(data)

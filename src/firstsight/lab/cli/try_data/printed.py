@@ -13,7 +13,7 @@ WIDE = 120  # columns where the output is no terminal
 
 def print_trial(trial: Found, report: Path) -> None:
     """A trial for a person at a terminal."""
-    from firstsight.lab.classify.advice import remarks
+    from firstsight.lab.classify.judgement.advice import remarks
 
     for line in found_lines(trial):
         print(line)

@@ -9,8 +9,8 @@ from string import Template
 from typing import Any
 
 from firstsight import __version__
-from firstsight.lab.classify.advice import remarks
-from firstsight.lab.classify.wording import DASH, counted, named
+from firstsight.lab.classify.judgement.advice import remarks
+from firstsight.lab.classify.judgement.wording import DASH, counted, named
 from firstsight.lab.report.elements import div, figures, section, text_table
 from firstsight.lab.report.passage import passage_style
 from firstsight.lab.report.trial.plots import trial_plots

@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from firstsight.lab.classify.compare import RARE
+from firstsight.lab.classify.judgement.compare import RARE
+from firstsight.lab.classify.judgement.wording import mean, named, points, select, titles
 from firstsight.lab.classify.settings import SHOTS
-from firstsight.lab.classify.wording import mean, named, points, select, titles
 from firstsight.lab.report.style import INK, MUTED, SERIES, STYLE, Line, Plot, add_legend, lines_of, new_axes
 from firstsight.lab.report.trial.table import pairs
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from firstsight.lab.classify.judgement.wording import ARRIVALS, DASH, mean, seconds, select, titles, values
 from firstsight.lab.classify.settings import SHOTS
-from firstsight.lab.classify.wording import ARRIVALS, DASH, mean, seconds, select, titles, values
 
 Trial = Mapping[str, Any]
 

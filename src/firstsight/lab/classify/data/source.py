@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from firstsight.errors import InputError
-from firstsight.lab.classify.tables import JSONL, ONE_LABEL, PARTS, TSV, read_table
+from firstsight.lab.classify.data.tables import JSONL, ONE_LABEL, PARTS, TSV, read_table
 from firstsight.lab.data.arrays import opened_zip
 from firstsight.lab.system.files import sha256
 

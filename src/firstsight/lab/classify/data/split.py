@@ -25,8 +25,8 @@ import numpy as np
 import numpy.typing as npt
 
 from firstsight.errors import InputError
+from firstsight.lab.classify.data.source import Source
 from firstsight.lab.classify.settings import ASKED, SHOTS, Trial
-from firstsight.lab.classify.source import Source
 
 SHOWN = max(SHOTS)
 LEAST_GROUP = 2

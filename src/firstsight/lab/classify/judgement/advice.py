@@ -7,8 +7,8 @@ validation part, by accuracy under the stated mix, once on test. Everything else
 from collections.abc import Mapping
 from typing import Any
 
-from firstsight.lab.classify.paste import paste
-from firstsight.lab.classify.wording import (
+from firstsight.lab.classify.judgement.paste import paste
+from firstsight.lab.classify.judgement.wording import (
     Trial,
     counted,
     interval,

@@ -52,7 +52,7 @@ def _reading(trial: Trial) -> list[str]:
     if file is None:
         read = [
             "import numpy as np",
-            "from firstsight.lab.classify.docstrings import docstrings",
+            "from firstsight.lab.classify.data.docstrings import docstrings",
             "",
             "source = docstrings()  # the texts that every Python carries",
             "texts, y = source.texts, np.array(source.labels)",

@@ -9,7 +9,7 @@ and in the test.
 import hashlib
 import platform
 
-from firstsight.lab.classify.source import Source
+from firstsight.lab.classify.data.source import Source
 from firstsight.lab.data import stdlib
 
 LEAST_WORDS = 3

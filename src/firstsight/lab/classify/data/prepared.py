@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from firstsight.errors import InputError
-from firstsight.lab.classify import texts as vectors_of
+from firstsight.lab.classify.data import texts as vectors_of
+from firstsight.lab.classify.data.source import Source
+from firstsight.lab.classify.data.split import ARRAYS, Duplicates, Split, make_split
 from firstsight.lab.classify.settings import ASKED, SHOTS, Trial
-from firstsight.lab.classify.source import Source
-from firstsight.lab.classify.split import ARRAYS, Duplicates, Split, make_split
 from firstsight.lab.data.arrays import load_array
 from firstsight.lab.system.files import atomic_write, read_json, sha256, write_json
 from firstsight.lab.system.progress import say
