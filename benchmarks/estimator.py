@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import resident, save, start_peak
+from common import save, start_peak
 
 from firstsight import HebbianSoftmax
 from firstsight.estimator import FirstSightClassifier
