@@ -19,6 +19,7 @@ from firstsight.lab.classify.methods.catalogue import METHODS
 from firstsight.lab.classify.runs.plan import Plan
 from firstsight.lab.classify.settings import Trial
 from firstsight.lab.classify.trial import run_trial
+from firstsight.scaling import Scaling
 
 SETTINGS = Trial(seeds=2, epochs=1, batch=32, new_classes=4)
 FEW = ("sight", "means")
