@@ -180,7 +180,7 @@ def _made(items, seeds, share, shots, file) -> dict:
         "settings": {**Trial(seeds=seeds, shots=shots, new_share=share).to_dict(), "epochs": 3},
         "plan": {"seeds": seeds, "said": "3 trainings of each method, about 5 minutes."},
         "methods": [
-            {"name": name, "title": title[name], "ours": name in OURS, "rate": RATES.get(name, 0.03),
+            {"name": name, "title": title[name], "ours": name in OURS, "rates": {"write": RATES.get(name, 0.03)},
              "converged": False if name == "logistic" else None, "seconds_train": 21.5}
             for name in names
         ],

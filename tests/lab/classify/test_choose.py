@@ -8,10 +8,12 @@ from firstsight.errors import InputError
 from firstsight.lab.classify.judgement.choose import choose
 
 OURS = {"sight", "paper"}
+RATES = {("softmax", "replay"): 0.1, ("means", "added"): None}
 
 
 def line(method, arrival, mixed, *, shots=5, part="valid", seed=0):
-    return {"method": method, "arrival": arrival, "mixed": mixed, "shots": shots, "part": part, "seed": seed}
+    found = {"method": method, "arrival": arrival, "mixed": mixed, "shots": shots, "part": part, "seed": seed}
+    return found | {"rate": RATES.get((method, arrival), 0.03)}
 
 
 LINES = [
@@ -23,7 +25,10 @@ LINES = [
     line("softmax", "replay", 0.6),
     line("means", "added", 0.55),
 ]
-CHOSEN = {"ours": {"method": "sight", "arrival": "write"}, "rival": {"method": "softmax", "arrival": "replay"}}
+CHOSEN = {
+    "ours": {"method": "sight", "arrival": "write", "rate": 0.03},
+    "rival": {"method": "softmax", "arrival": "replay", "rate": 0.1},
+}
 
 
 def test_the_best_mean_over_trainings():
@@ -49,7 +54,7 @@ def test_nothing_else_counts(more):
 def test_of_equals_the_first():
     tie = [*LINES, line("knn", "added", 0.6)]
     assert choose(tie, OURS, 5) == CHOSEN
-    assert choose(tie[::-1], OURS, 5)["rival"] == {"method": "knn", "arrival": "added"}
+    assert choose(tie[::-1], OURS, 5)["rival"] == {"method": "knn", "arrival": "added", "rate": 0.03}
 
 
 def test_both_sides_are_needed():

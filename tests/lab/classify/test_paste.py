@@ -37,8 +37,8 @@ def trial_of(method, arrival, verdict, file, *, body="none", rate=0.03, columns=
     """A trial where such a method is the one to take."""
     trial = fake_trial({key: LEVELS[key] for key in (("sight", "write"), ("softmax", "imprinting"))})
     side = "rival" if verdict == "rival" else "ours"
-    trial["choice"][side] = {"method": method, "arrival": arrival}
-    trial["methods"] = [{"name": method, "title": method, "ours": side == "ours", "rate": rate}]
+    trial["choice"][side] = {"method": method, "arrival": arrival, "rate": rate}
+    trial["methods"] = [{"name": method, "title": method, "ours": side == "ours", "rates": {arrival: rate}}]
     trial["comparison"]["verdict"] = verdict
     trial["source"] = {"file": str(file), "text": columns[0], "label": columns[1]}
     trial["data"] |= {"features": 6, "encoder": None if str(file).endswith(".npz") else "TF-IDF of letters"}
@@ -72,12 +72,12 @@ RIVALS = [
 def test_a_rivals_lines_run_and_know_the_new_label(method, arrival, rate, vectors, tmp_path, monkeypatch, capsys):
     text = paste(trial_of(method, arrival, "rival", vectors, rate=rate))
     assert "firstsight" not in text
-    text = text.replace("X_new = X[:2]", "X_new = -3 * X[:2]")  # a class of its own
+    text = text.replace("X_new = X[:2]", "X_new = 2 * np.roll(X[:2], 3, 1)")  # a class of its own
     names, out = ran(text, tmp_path, monkeypatch, capsys)
     assert out.count(NEW) == 2
     if "linear" in names:  # the old ones are known too
         said = names["F"].linear(names["embed"](names["H"]), names["W"], names["b"]).argmax(1).numpy()
-        assert (said == names["rows"]).mean() > 0.9
+        assert (said == names["rows"]).mean() > 0.8  # imprinting takes some
 
 
 @pytest.mark.parametrize("method", ["softmax", "cosine"])
@@ -95,7 +95,7 @@ def test_the_layers_lines_run(method, body, vectors, tmp_path, monkeypatch, caps
     reading = text.partition("from firstsight.estimator")[0].partition("# As the last layer")[0]
     assert ('rule="paper"' in layer or "rule='paper'" in layer) is (method == "paper")
     assert ("logit_adjustment" in layer) is (method == "sight-adjusted")
-    text = f"{reading}\n# {layer}".replace("X_new = X[:2]", "X_new = -3 * X[:2]")
+    text = f"{reading}\n# {layer}".replace("X_new = X[:2]", "X_new = 2 * np.roll(X[:2], 3, 1)")
     names, out = ran(text, tmp_path, monkeypatch, capsys)
     assert names["head"].num_classes == 5
     _, classes = names["head"].topk(names["body"](names["H_new"]) if body == "mlp" else names["H_new"], 1)
@@ -108,7 +108,7 @@ def test_the_estimators_lines_run(verdict, vectors, tmp_path, monkeypatch, capsy
     text = paste(trial_of("sight", "write", verdict, vectors))
     assert "FirstSightClassifier(" in text
     pytest.importorskip("firstsight.estimator")
-    _, out = ran(text.replace("X_new = X[:2]", "X_new = -3 * X[:2]"), tmp_path, monkeypatch, capsys)
+    _, out = ran(text.replace("X_new = X[:2]", "X_new = 2 * np.roll(X[:2], 3, 1)"), tmp_path, monkeypatch, capsys)
     assert out.count(NEW) == 2
 
 

@@ -196,7 +196,7 @@ def test_killed_in_the_middle_it_goes_on_and_gives_the_same_numbers(done, tmp_pa
     write_plan(out, small_source())
     process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(out)], start_new_session=True)
     deadline = time.monotonic() + 120
-    while not list(out.glob("outcomes/*/*/outcomes.npz")):
+    while not list(out.glob("outcomes/*/*/*/outcomes.npz")):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -156,15 +156,13 @@ def _judged(
     out: Path,
 ) -> dict[str, Any]:
     """All numbers, the choice, the comparison, and what follows."""
-    counts, outcomes = task.counts.numpy(), [outcome for job in jobs for outcome in job.outcomes()]
-    right = {name: _right(task, name) for name in ("valid", "test")}
-    abouts = {(job.method.name, job.seed): job.about() or {} for job in jobs}
-    settings_of = {job.method.name: job.setting for job in jobs}
-    lines = [
-        numbers(one, *right[one.part], counts, settings.new_share)
-        | {"rate": settings_of[one.method], "seconds_train": abouts[one.method, one.seed]["seconds"]}
-        for one in outcomes
-    ]
+    counts, right = task.counts.numpy(), {name: _right(task, name) for name in ("valid", "test")}
+    outcomes, lines = list[Outcome](), list[dict[str, Any]]()
+    for job in jobs:
+        own, about = job.outcomes(), job.about() or {}
+        outcomes += own
+        told = {"rate": job.setting, "seconds_train": about["seconds"]}
+        lines += [numbers(one, *right[one.part], counts, settings.new_share) | told for one in own]
     compared, sides = _compared(lines, outcomes, right, counts, settings)
     at_once, _ = _compared([line for line in lines if line["arrival"] != REPLAY], outcomes, right, counts, settings)
     trial: dict[str, Any] = {
@@ -178,8 +176,9 @@ def _judged(
         "confusions": confusions(sides["ours"][0], prepared),
     }
     verdict = trial["comparison"]["verdict"]
-    won = trial["choice"]["rival" if verdict == "rival" else "ours"]["method"]
-    trial["winner"] = save_winner(next(job for job in jobs if job.method.name == won), prepared, task, out / "winner")
+    won = trial["choice"]["rival" if verdict == "rival" else "ours"]
+    best_job = next(job for job in jobs if job.method.name == won["method"] and won["arrival"] in job.ways)
+    trial["winner"] = save_winner(best_job, prepared, task, out / "winner")
     return trial | provenance()
 
 
@@ -210,19 +209,20 @@ def _chosen(outcomes: Sequence[Outcome], method: str, arrival: str, shots: int) 
 
 
 def _methods(jobs: Sequence[Measuring]) -> list[dict[str, Any]]:
-    """What each method is, with which setting, and what its training took: the mean over seeds."""
-    abouts = defaultdict(list)
+    """What each method is, with which settings, and what its training took: the mean over seeds."""
+    abouts: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    rates: dict[str, dict[str, float | None]] = defaultdict(dict)
     for job in jobs:
         abouts[job.method.name].append(job.about() or {})
-    first = {job.method.name: job for job in reversed(jobs)}
+        rates[job.method.name] |= dict.fromkeys(job.ways, job.setting)
     return [
         {
             "name": name,
             "title": METHODS[name].title,
             "ours": METHODS[name].ours,
-            "rate": first[name].setting,
+            "rates": rates[name],
             "setting": METHODS[name].setting,
-            "converged": own[0]["converged"],
+            "converged": None if own[0]["converged"] is None else all(about["converged"] for about in own),
             "seconds_train": float(np.mean([about["seconds"] for about in own])),
         }
         for name, own in abouts.items()

@@ -178,7 +178,7 @@ def _lost(trial: Trial) -> str:
     """What the old classes lose to the new ones."""
     told = []
     for chosen in (trial["choice"]["ours"], trial["choice"]["rival"]):
-        before = mean(select(trial, method=chosen["method"], arrival="none"), "old_micro")
+        before = mean(select(trial, **{**chosen, "arrival": "none"}), "old_micro")
         after = mean(select(trial, **chosen, shots=trial["choice"]["shots"]), "old_micro")
         if before is not None and after is not None:
             word = "lose" if before >= after else "gain"

@@ -25,7 +25,7 @@ def paste(trial: Trial) -> str:
     side = "rival" if trial["comparison"]["verdict"] == "rival" else "ours"
     chosen = trial["choice"][side]
     method, arrival = chosen["method"], chosen["arrival"]
-    rate = next((one["rate"] for one in trial["methods"] if one["name"] == method), None)
+    rate = chosen.get("rate")
     reading = [*_reading(trial), *_new(trial)]
     if side == "ours":
         return "\n".join([*reading, *_estimator(trial, method, rate), *_layer(trial, method, rate), ""])

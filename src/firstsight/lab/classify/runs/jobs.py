@@ -1,12 +1,16 @@
-"""The jobs of a trial: each setting of each method once, then each method with its best setting, seed by seed."""
+"""The jobs of a trial: each setting of each method once, then each method with its best settings, seed by seed.
 
-from collections.abc import Mapping
+The best setting depends on how classes come: rows that imprinting suits are trained less than those that replay starts
+from well. So each way has its own, and a method is trained once a seed for each of them that differs.
+"""
+
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from firstsight.errors import InputError
-from firstsight.lab.classify.methods.catalogue import METHODS, Method
+from firstsight.lab.classify.methods.catalogue import EPOCH, METHODS, Method
 from firstsight.lab.classify.outcome import Outcome, load_about, load_outcomes
 from firstsight.lab.classify.runs.plan import Plan, Units
 from firstsight.lab.classify.settings import Trial
@@ -26,13 +30,13 @@ class Trials:
     plan: Plan
     units: Units
 
-    def common(self, method: Method, setting: float, seed: int) -> dict[str, Any]:
+    def common(self, method: Method, setting: float, seed: int, arrivals: Iterable[str]) -> dict[str, Any]:
         """What decides a job's numbers: kept with them, and compared before they are used."""
         return {
             "identity": self.identity,
             "settings": self.settings.to_dict(),
             "epochs": self.plan.epochs,
-            "arrivals": list(self.plan.arrivals(method)),
+            "arrivals": list(arrivals),
             "method": method.name,
             "setting": setting,
             "seed": seed,
@@ -66,14 +70,15 @@ class Choosing(Job):
     @property
     def asked(self) -> dict[str, Any]:
         """What decides its numbers."""
-        return self.of.common(self.method, self.setting, self.of.settings.seed)
+        ways = at_once(self.of.plan.arrivals(self.method))
+        return self.of.common(self.method, self.setting, self.of.settings.seed, ways)
 
     def told(self) -> Mapping[str, Any]:
         """See ``work.choose``."""
         return {"folder": str(self.folder), "data": str(self.of.out / "data"), "asked": self.asked}
 
     def result(self) -> dict[str, Any] | None:
-        """What it left: ``score`` (mean share right of the stated mix), ``arrival``, ``seconds``, ``converged``."""
+        """What it left: ``scores`` (share right of the stated mix by arrival), ``seconds``, ``converged``."""
         path = self.folder / CHOICE
         if not path.exists():
             return None
@@ -87,39 +92,41 @@ class Choosing(Job):
         if found is None:
             return None
         note = "" if found["converged"] is not False else ", not converged"
-        return Ended(f"{100 * found['score']:.1f}% right on validation ({found['arrival']}){note}")
+        scores = ", ".join(f"{100 * score:.1f}% with {arrival}" for arrival, score in found["scores"].items())
+        return Ended(f"right on validation: {scores}{note}")
 
 
 @dataclass(frozen=True)
 class Measuring(Job):
-    """A method with its best setting and one seed: all arrivals on both parts. Leaves all that was answered."""
+    """A method with one setting and one seed: the arrivals that it is best for, on both parts. Leaves all answers."""
 
     of: Trials
     method: Method
     chosen: Choosing
     seed: int
+    ways: tuple[str, ...]
     does = "firstsight.lab.classify.runs.work:measure"
 
     @property
     def folder(self) -> Path:  # type: ignore[override]
-        """``OUT/outcomes/METHOD/seed-0``."""
-        return self.of.out / "outcomes" / self.method.name / f"seed-{self.seed}"
+        """``OUT/outcomes/METHOD/0.03/seed-0``."""
+        return self.of.out / "outcomes" / self.method.name / f"{self.chosen.setting:g}" / f"seed-{self.seed}"
 
     @property
     def title(self) -> str:
-        """``softmax, seed 0``."""
-        return f"{self.method.name}, seed {self.seed}"
+        """``softmax, rate 0.03, seed 0``."""
+        return f"{self.chosen.title}, seed {self.seed}"
 
     @property
     def work(self) -> float:
         """Seconds, as planned."""
         first = self.seed == self.of.settings.seed
-        return self.of.units.measuring(self.of.plan, self.method, self.of.settings, first)
+        return self.of.units.measuring(self.of.plan, self.method, self.of.settings, first, self.ways)
 
     @property
     def asked(self) -> dict[str, Any]:
         """What decides its numbers."""
-        return self.of.common(self.method, self.chosen.setting, self.seed)
+        return self.of.common(self.method, self.chosen.setting, self.seed, self.ways)
 
     def told(self) -> Mapping[str, Any]:
         """See ``work.measure``."""
@@ -162,25 +169,39 @@ def choosing_jobs(of: Trials) -> list[Choosing]:
     ]
 
 
-def best(jobs: list[Choosing]) -> dict[str, Choosing]:
-    """Of each method the setting that did best on the validation part; of equals the first that was tried."""
-    found: dict[str, tuple[float, Choosing]] = {}
+def at_once(arrivals: Iterable[str]) -> tuple[str, ...]:
+    """Those that a setting is chosen for; another epoch begins where the first of them ended."""
+    return tuple(name for name in arrivals if name != EPOCH)
+
+
+def best(jobs: list[Choosing]) -> dict[str, dict[str, Choosing]]:
+    """By method and arrival the setting that did best on the validation part; of equals the first that was tried."""
+    found: dict[str, dict[str, tuple[float, Choosing]]] = {}
     for job in jobs:
         result = job.result()
         assert result is not None, job.title
-        if job.method.name not in found or result["score"] > found[job.method.name][0]:
-            found[job.method.name] = result["score"], job
-    return {name: job for name, (_, job) in found.items()}
+        mine = found.setdefault(job.method.name, {})
+        for arrival, score in result["scores"].items():
+            if arrival not in mine or score > mine[arrival][0]:
+                mine[arrival] = score, job
+    return {name: {arrival: job for arrival, (_, job) in mine.items()} for name, mine in found.items()}
 
 
-def measuring_jobs(of: Trials, chosen: Mapping[str, Choosing]) -> list[Measuring]:
+def measuring_jobs(of: Trials, chosen: Mapping[str, Mapping[str, Choosing]]) -> list[Measuring]:
     """Seed by seed; what no seed changes once."""
-    return [
-        Measuring(of, job.method, job, of.settings.seed + number)
-        for number in range(of.plan.seeds)
-        for job in chosen.values()
-        if job.method.trained or number == 0
-    ]
+    found = []
+    for number in range(of.plan.seeds):
+        for name, by_arrival in chosen.items():
+            method = METHODS[name]
+            if not method.trained and number:
+                continue
+            ways = dict(by_arrival)
+            if EPOCH in of.plan.arrivals(method):
+                ways[EPOCH] = next(iter(by_arrival.values()))
+            for job in {job.setting: job for job in ways.values()}.values():
+                own = tuple(arrival for arrival, other in ways.items() if other.setting == job.setting)
+                found.append(Measuring(of, method, job, of.settings.seed + number, own))
+    return found
 
 
 def _check(path: Path, was: Any, now: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ estimate fits.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -102,10 +102,10 @@ class Units:
     logits: int
     kept: float
 
-    def at_shots(self, plan: Plan, method: Method, settings: Trial, shots: int) -> float:
-        """Seconds of all arrivals at so many shots, to one part."""
+    def at_shots(self, ways: Iterable[str], method: Method, settings: Trial, shots: int) -> float:
+        """Seconds of these arrivals at so many shots, to one part."""
         seconds = 0.0
-        for arrival in plan.arrivals(method):
+        for arrival in ways:
             seconds += self.rows * self.ask * (self.kept if method.name == "knn" else 1)
             if arrival in (REPLAY, EPOCH) and shots in shots_of(arrival, settings):
                 seconds += self._step(method) * (ALL_DATA.steps if arrival == REPLAY else self.steps)
@@ -124,20 +124,27 @@ class Units:
 
     def choosing(self, plan: Plan, method: Method, settings: Trial) -> float:
         """Seconds of a job that tries one setting: see ``jobs``."""
-        return self.training(plan, method) + self.at_shots(plan, method, settings, settings.shots)
+        ways = [name for name in plan.arrivals(method) if name != EPOCH]
+        return self.training(plan, method) + self.at_shots(ways, method, settings, settings.shots)
 
-    def measuring(self, plan: Plan, method: Method, settings: Trial, first: bool) -> float:
-        """Seconds of a job that measures all: see ``jobs``."""
+    def measuring(self, plan: Plan, method: Method, settings: Trial, first: bool, ways: Sequence[str]) -> float:
+        """Seconds of a job that measures: see ``jobs``."""
         begin = START_SECONDS if first or not method.trained else self.training(plan, method)
-        return begin + 2 * sum(self.at_shots(plan, method, settings, shots) for shots in SHOTS)
+        return begin + 2 * sum(self.at_shots(ways, method, settings, shots) for shots in SHOTS)
+
+    def all_measuring(self, plan: Plan, method: Method, settings: Trial, first: bool) -> float:
+        """Seconds of a seed's jobs that measure, at most: with another setting for each arrival at once."""
+        ways = plan.arrivals(method)
+        more = START_SECONDS if first or not method.trained else self.training(plan, method)
+        return self.measuring(plan, method, settings, first, ways) + max(0, len(set(ways) - {EPOCH}) - 1) * more
 
     def minutes(self, plan: Plan, settings: Trial) -> float:
         """Of the whole plan."""
         seconds = 0.0
         for method in (METHODS[name] for name in plan.methods):
             seconds += min(plan.rates, len(method.settings)) * self.choosing(plan, method, settings)
-            seconds += self.measuring(plan, method, settings, True)
-            seconds += (plan.seeds - 1) * self.measuring(plan, method, settings, False) if method.trained else 0
+            seconds += self.all_measuring(plan, method, settings, True)
+            seconds += (plan.seeds - 1) * self.all_measuring(plan, method, settings, False) if method.trained else 0
         return seconds / plan.workers / 60
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from firstsight.errors import InputError
 from firstsight.lab.classify.data.prepared import open_prepared
 from firstsight.lab.classify.methods.base import Answer, Classifier, asked
-from firstsight.lab.classify.methods.catalogue import EPOCH, METHODS, NONE, Method
+from firstsight.lab.classify.methods.catalogue import METHODS, NONE, Method
 from firstsight.lab.classify.methods.task import Part, Task
 from firstsight.lab.classify.methods.trained import Trained
 from firstsight.lab.classify.outcome import Outcome, numbers, save_outcomes
@@ -45,7 +45,7 @@ def make(method: Method, settings: Trial, *, setting: float, seed: int, epochs: 
 
 
 def choose(told: Told) -> int:
-    """Train on the first seed, leave the layer, and how well its best arrival at once does on the validation part."""
+    """Train on the first seed, leave the layer, and how well it does on the validation part, however classes come."""
     folder, task, settings, method, classifier = _begun(told)
     began = time.monotonic()
     classifier.fit(task)
@@ -53,12 +53,10 @@ def choose(told: Told) -> int:
     save_checkpoint(folder / LAYER, {"state": classifier.state()})
     scores = {}
     for arrival in told["asked"]["arrivals"]:
-        if arrival != EPOCH:
-            one = _outcome(classifier, task, method, arrival, settings.shots, told["asked"]["seed"], "valid")
-            scores[arrival] = numbers(one, *_right(task.valid), task.counts.numpy(), settings.new_share)["mixed"]
-    arrival = max(scores, key=lambda name: scores[name])
-    found = {"score": scores[arrival], "arrival": arrival, "seconds": seconds, "converged": classifier.converged}
-    write_json(folder / CHOICE, {**found, "scores": scores, "asked": told["asked"]})
+        one = _outcome(classifier, task, method, arrival, settings.shots, told["asked"]["seed"], "valid")
+        scores[arrival] = numbers(one, *_right(task.valid), task.counts.numpy(), settings.new_share)["mixed"]
+    found = {"scores": scores, "seconds": seconds, "converged": classifier.converged}
+    write_json(folder / CHOICE, {**found, "asked": told["asked"]})
     return 0
 
 

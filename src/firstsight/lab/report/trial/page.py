@@ -10,7 +10,7 @@ from typing import Any
 
 from firstsight import __version__
 from firstsight.lab.classify.judgement.advice import remarks
-from firstsight.lab.classify.judgement.wording import DASH, counted, named
+from firstsight.lab.classify.judgement.wording import ARRIVALS, DASH, counted, named
 from firstsight.lab.report.elements import div, figures, section, text_table
 from firstsight.lab.report.passage import passage_style
 from firstsight.lab.report.trial.plots import trial_plots
@@ -193,7 +193,13 @@ def _again(trial: Trial) -> str:
 
 def _setting(method: Mapping[str, Any]) -> str:
     name = method.get("setting", "rate")
-    return DASH if method.get("rate") is None or name == "none" else f"{name} {method['rate']:g}"
+    ways: dict[float, list[str]] = {}
+    for arrival, rate in (method.get("rates") or {}).items():
+        if rate is not None:
+            ways.setdefault(rate, []).append(ARRIVALS[arrival])
+    if len(ways) == 1:
+        return f"{name} {next(iter(ways)):g}"
+    return "; ".join(f"{name} {rate:g}: {', '.join(own)}" for rate, own in ways.items()) or DASH
 
 
 def _converged(method: Mapping[str, Any]) -> str:

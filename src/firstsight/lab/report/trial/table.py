@@ -69,7 +69,8 @@ def _row(trial: Trial, method: str, arrival: str) -> Row:
     shots, known = trial["choice"]["shots"], {one["name"]: one for one in trial["methods"]}
     own = select(trial, method=method, arrival=arrival)
     chosen = [line for line in own if line["shots"] == shots]
-    side = next((s for s in ("ours", "rival") if trial["choice"][s] == {"method": method, "arrival": arrival}), "")
+    chosen_ones = {(trial["choice"][s]["method"], trial["choice"][s]["arrival"]): s for s in ("ours", "rival")}
+    side = chosen_ones.get((method, arrival), "")
     title = titles(trial).get(method, method)
     if known.get(method, {}).get("converged") is False:
         title += " (not converged)"
