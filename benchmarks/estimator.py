@@ -21,12 +21,9 @@ import torch
 from common import save, start_peak
 
 from firstsight import HebbianSoftmax
-from firstsight.estimator import FirstSightClassifier
-from firstsight.estimator.labels import Known
-from firstsight.estimator.rows import Rows
+from firstsight.estimator import FirstSightClassifier, Scaling
 from firstsight.lab.system.machine import resident
 from firstsight.lab.system.progress import say
-from firstsight.scaling import Scaling
 
 SHARED = Path(os.environ.get("FIRSTSIGHT_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 DATA = SHARED / "data" / "icd"
@@ -37,8 +34,6 @@ def large(V: int, D: int) -> FirstSightClassifier:
     """A classifier of V classes whose layer is as if trained."""
     g = torch.Generator().manual_seed(0)
     rows_VD = torch.randn(V, D, generator=g) / D**0.5
-    tiny = np.random.default_rng(0).normal(size=(4, D)) / D**0.5
-    found = FirstSightClassifier(least_steps=1, random_state=0).fit(tiny, np.arange(4))
     linear = torch.nn.Linear(D, V)
     with torch.no_grad():
         linear.weight.copy_(10 * rows_VD)
@@ -47,9 +42,7 @@ def large(V: int, D: int) -> FirstSightClassifier:
     y = torch.randint(V, (8192,), generator=g)
     with head.looking(), torch.no_grad():
         head.loss(rows_VD[y] + 0.5 * torch.randn(len(y), D, generator=g) / D**0.5, y)
-    found._rows, found._scaling = Rows(head.eval()), Scaling(np.zeros(D), 1.0, 1.0)
-    found._become(Known(np.arange(V), np.arange(V)))
-    return found
+    return FirstSightClassifier.from_layer(head, np.arange(V), Scaling(np.zeros(D)), random_state=0)
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:

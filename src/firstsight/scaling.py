@@ -23,9 +23,9 @@ class Scaling(NamedTuple):
 
     mean_D: np.ndarray
     """[D] float64, in units"""
-    unit: float
+    unit: float = 1.0
     """the largest number of what it was made from, so that no square overflows"""
-    length: float
+    length: float = 1.0
     """root of the mean squared length of the centred vectors, in units; 1 where all are equal"""
 
     @classmethod

@@ -148,9 +148,9 @@ def test_other_files_are_refused(trained, tmp_path):
         FirstSightClassifier.load(tmp_path / "pickle")
     trained.save(tmp_path / "good")
     save_file(
-        load_file(tmp_path / "good"), tmp_path / "new", {"format": "firstsight.FirstSightClassifier", "version": "2"}
+        load_file(tmp_path / "good"), tmp_path / "new", {"format": "firstsight.FirstSightClassifier", "version": "3"}
     )
-    with pytest.raises(InputError, match="new is of layout 2, of a newer firstsight"):
+    with pytest.raises(InputError, match="new is of layout 3, of a newer firstsight"):
         FirstSightClassifier.load(tmp_path / "new")
 
 

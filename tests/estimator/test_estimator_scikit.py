@@ -50,7 +50,16 @@ def test_with_data_frames_from_the_step_before(clusters):
 
 def test_a_clone_is_unfitted_and_has_its_own_settings():
     given = {"learning_rate": 0.1, "epochs": 3, "batch_size": 7, "least_steps": 5, "class_weight": {"a": 2.0}}
-    given |= {"warm_start": True, "price": 0.5, "random_state": 4, "device": "cpu"}
+    given |= {
+        "rule": "paper",
+        "T": 7,
+        "gamma": 0.1,
+        "logit_adjustment": 0.5,
+        "warm_start": True,
+        "price": 0.5,
+        "random_state": 4,
+        "device": "cpu",
+    }
     copied = clone(FirstSightClassifier(**given))
     assert copied.get_params() == given
     assert not copied.__sklearn_is_fitted__()

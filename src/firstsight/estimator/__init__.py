@@ -10,5 +10,6 @@ except ModuleNotFoundError as error:
     ) from error
 
 from firstsight.estimator.classifier import FirstSightClassifier
+from firstsight.scaling import Scaling
 
-__all__ = ["FirstSightClassifier"]
+__all__ = ["FirstSightClassifier", "Scaling"]

@@ -3,7 +3,6 @@
 Shapes: N examples, C classes, D features.
 """
 
-import os
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
@@ -15,11 +14,11 @@ from sklearn.utils.validation import _check_sample_weight, check_consistent_leng
 from torch import Tensor
 
 from firstsight.errors import InputError, warn
-from firstsight.estimator import stored
-from firstsight.estimator.answers import Answers
+from firstsight.estimator.kept import Kept
 from firstsight.estimator.labels import UNMET, Known, as_labels
 from firstsight.estimator.rows import Rows, seeded
-from firstsight.estimator.weights import class_means, weighted
+from firstsight.estimator.settings import check_settings
+from firstsight.estimator.weights import class_means, loss_of
 from firstsight.fitting import fit_head
 from firstsight.heads import HebbianSoftmax
 from firstsight.scaling import Scaling
@@ -27,13 +26,22 @@ from firstsight.scaling import Scaling
 LOGIT_STEP = 1.0  # of the rate "auto"
 
 
-class FirstSightClassifier(Answers):
+class FirstSightClassifier(Kept):
     r"""A linear classifier of vectors that knows a class from its first example, with the classes before unharmed.
 
     ``fit`` trains a softmax layer by Adam. ``partial_fit`` writes what comes later into it: a label never seen before
     gets a row from its first example, without a gradient, in milliseconds.
 
     Args:
+        rule: of the layer's write, one of ``firstsight.heads.rules.RULES``. Only "sight" finds a class that comes to
+            a trained layer: the others make it a row that is right among those being trained, and seldom wins against
+            those that are trained already (docs/rule.md).
+        T: ``fit`` writes a class's row, beside training it, until the class was seen so often, over all epochs; a
+            class seen more often is what later examples leave alone. None: the rule's own, 100 for "sight".
+        gamma: smallest rate of the write, in [0, 1]. None: the rule's own, 0.02 for "sight".
+        logit_adjustment: tau, 0 to 10: ``fit`` adds :math:`\tau \log \pi_v` to each logit, :math:`\pi_v` how often
+            the class occurs in y, and answers do without, so that rare classes are found more often (Menon et al.
+            2021 have 1). With weights the loss has both, and both raise rare classes.
         learning_rate: what Adam's rate falls from, linearly to 0. "auto": :math:`1 / \sqrt{D}`, for Adam moves each
             number of a row by the rate, and so a logit by up to 1 a step whatever D is (our decision).
         epochs: passes over the examples of ``fit``.
@@ -42,8 +50,8 @@ class FirstSightClassifier(Answers):
         class_weight: of each class's loss in ``fit``: None, "balanced" (one over how often it occurs), or a dict of
             labels, 1 where one is missing. What is written later has no loss, and no such weight.
         warm_start: ``fit`` goes on from what is there, with the classes that y has more; see :meth:`fit`.
-        price: of a new class: what an activation that known classes lose to it costs, in those that it wins. More of
-            it keeps the known ones safer, and finds fewer of the new.
+        price: of a new class, with the rule "sight": what an activation that known classes lose to it costs, in those
+            that it wins. More of it keeps the known ones safer, and finds fewer of the new.
         random_state: of the layer's start and of the order of examples; a number for the same result each time.
         device: where the layer is, as torch names it: "cuda", "cuda:1". None: the CPU. It takes effect in ``fit``.
 
@@ -60,6 +68,10 @@ class FirstSightClassifier(Answers):
     def __init__(
         self,
         *,
+        rule: str = "sight",
+        T: float | None = None,
+        gamma: float | None = None,
+        logit_adjustment: float = 0.0,
         learning_rate: float | Literal["auto"] = "auto",
         epochs: int = 12,
         batch_size: int = 256,
@@ -70,6 +82,10 @@ class FirstSightClassifier(Answers):
         random_state: int | np.random.RandomState | None = None,
         device: str | torch.device | None = None,
     ) -> None:
+        self.rule = rule
+        self.T = T
+        self.gamma = gamma
+        self.logit_adjustment = logit_adjustment
         self.learning_rate = learning_rate
         self.epochs = epochs
         self.batch_size = batch_size
@@ -83,9 +99,9 @@ class FirstSightClassifier(Answers):
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train on examples of two classes or more.
 
-        With ``warm_start`` the layer that is there is trained on: its classes stay, and those that y has more come to
-        them, as if by ``partial_fit``. A class without examples in y stays too, and is warned of: all others are
-        trained against it.
+        With ``warm_start`` the layer that is there is trained on, with the T, gamma and price that are set now: its
+        classes stay, and those that y has more come to them, as if by ``partial_fit``. A class without examples in y
+        stays too, and is warned of: all others are trained against it.
 
         Args:
             X: [N, D] numbers, finite, of any scale: they are centred and divided by one number.
@@ -94,12 +110,12 @@ class FirstSightClassifier(Answers):
                 layer takes each of the others once, whatever its weight.
 
         Raises:
-            InputError: (a ``ValueError``) an argument is not as above.
+            InputError: (a ``ValueError``) an argument is not as above, or the layer that is there has another rule.
             ValueError: of scikit-learn, for the same reason.
         """
         goes_on = self.warm_start and self.__sklearn_is_fitted__()
         x_ND, labels, weight_N = self._examples(X, y, sample_weight, reset=not goes_on)
-        self._check_settings()
+        check_settings(self)
         self._train(x_ND, labels, weight_N, goes_on)
         return self
 
@@ -108,8 +124,8 @@ class FirstSightClassifier(Answers):
 
         Before any ``fit``, the first call is one. Afterwards an example of a class that ``fit`` saw often changes
         nothing (which is warned of if all are such); one of a rarer class moves its row, and one of a new class makes
-        it. The first new class after a ``fit`` takes a look at all rows, and so does the next one after a rare
-        class's row was moved.
+        it. The first new class after a ``fit`` takes a look at all rows, which is good for those after it until
+        1% of the rows were moved (docs/estimator.md).
 
         Args:
             X: [N, D] as in ``fit``, in the same units.
@@ -133,7 +149,7 @@ class FirstSightClassifier(Answers):
         known = known.met(labels, self._rows.used)
         h_ND = self._scaling.scaled(x_ND)
         y_N = torch.from_numpy(known.rows[known.places(labels)])
-        self._rows.room_for(known.num_met - self._rows.used)
+        self._rows.begin(known.num_met - self._rows.used)
         if self._writes_nothing(y_N):
             warn(
                 "nothing was learnt: these classes were seen so often in fit that a single example says nothing new of "
@@ -173,37 +189,6 @@ class FirstSightClassifier(Answers):
         self._become(self._known.without(places))
         return self
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write all of it into one file: safetensors, with the labels and settings as JSON inside; no pickle.
-
-        An older file is replaced when the new one is whole on the disk, and not before.
-
-        Raises:
-            InputError: (a ``ValueError``) ``random_state`` is a generator, which has no name in JSON.
-        """
-        check_is_fitted(self)
-        own = {name: value for name, value in vars(self).items() if name in stored.NUMBERS}
-        stored.save(path, self.get_params(), own, self._known, self._rows, self._scaling)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str], *, device: str | torch.device | None = None) -> Self:
-        """What ``save`` wrote, to the bit.
-
-        Args:
-            path: the file.
-            device: where its layer goes; None: the CPU, wherever it was.
-
-        Raises:
-            InputError: (a ``ValueError``) the file is not there, damaged, of something else, or of a newer version.
-        """
-        settings, own, known, rows, scaling = stored.load(path, device)
-        loaded = cls(**settings)
-        loaded._rows, loaded._scaling = rows, scaling
-        for name, value in own.items():
-            setattr(loaded, name, value)
-        loaded._become(known)
-        return loaded
-
     def _examples(
         self, X: Any, y: Any, sample_weight: Any, *, reset: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
@@ -219,14 +204,6 @@ class FirstSightClassifier(Answers):
         counts = weight_N > 0
         weight_N, x_ND, labels = (part if counts.all() else part[counts] for part in (weight_N, x_ND, labels))
         return x_ND, labels, None if (weight_N == weight_N[0]).all() else weight_N
-
-    def _check_settings(self) -> None:
-        if self.learning_rate != "auto" and not (_is_number(self.learning_rate) and self.learning_rate > 0):
-            raise InputError(f'learning_rate is {self.learning_rate!r}; expected a number above 0, or "auto".')
-        for name, least in (("epochs", 1), ("batch_size", 1), ("least_steps", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or value < least:
-                raise InputError(f"{name} is {value!r}; expected a whole number, {least} or more.")
 
     def _train(self, x_ND: np.ndarray, labels: np.ndarray, weight_N: np.ndarray | None, goes_on: bool) -> None:
         found = np.unique(labels)
@@ -248,12 +225,13 @@ class FirstSightClassifier(Answers):
         if self.class_weight is not None:
             own_N = compute_sample_weight(self.class_weight, labels)
             weight_N = own_N if weight_N is None else own_N * weight_N
+        of_layer: dict[str, Any] = {"rule": self.rule, "T": self.T, "gamma": self.gamma, "price": self.price}
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         with seeded(seed, device):
             if not goes_on:
-                rows = Rows(HebbianSoftmax(h_ND.shape[1], len(found), price=self.price, device=device))
+                rows = Rows(HebbianSoftmax(h_ND.shape[1], len(found), **of_layer, device=device))
             else:
-                rows = self._grown(known)
+                rows = self._grown(known, of_layer)
             rate = LOGIT_STEP / h_ND.shape[1] ** 0.5 if self.learning_rate == "auto" else float(self.learning_rate)
             steps = fit_head(
                 rows.head,
@@ -264,14 +242,21 @@ class FirstSightClassifier(Answers):
                 batch_size=self.batch_size,
                 least_steps=self.least_steps,
                 seed=seed,
-                loss=None if weight_N is None else weighted(rows.head, weight_N, device),
+                loss=loss_of(rows.head, y_N, weight_N, float(self.logit_adjustment)),
             )
         self._rows, self._scaling, self.unknown_threshold_ = rows, scaling, None
         self.n_iter_ = -(-steps // -(-len(labels) // self.batch_size))
         self._become(known)
 
-    def _grown(self, known: Known) -> Rows:
-        """The layer that is there, with the rows of classes that have come."""
+    def _grown(self, known: Known, of_layer: dict[str, Any]) -> Rows:
+        """The layer that is there with what is set now, and with the rows of classes that have come."""
+        head, as_set = self._rows.head, HebbianSoftmax(1, 1, **of_layer)  # which checks them, and knows what None is
+        if head.rule != as_set.rule:
+            raise InputError(
+                f"rule is {as_set.rule!r}, and the layer that is there was trained with {head.rule!r}, which keeps "
+                "other things of its classes; expected the same, or warm_start=False to begin anew."
+            )
+        head.T, head.gamma, head.price = as_set.T, as_set.gamma, as_set.price
         self._rows.trim()
         if new := known.num_met - self._rows.used:
             self._rows.head.add_classes(new)
@@ -281,10 +266,3 @@ class FirstSightClassifier(Answers):
     def _writes_nothing(self, y_N: Tensor) -> bool:
         head = self._rows.head
         return bool((head.counts[y_N.to(head.counts.device)] >= head.T).all())
-
-    def _become(self, known: Known) -> None:
-        self._known, self.classes_ = known, known.classes
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, float | int | np.floating | np.integer) and not isinstance(value, bool)

@@ -9,11 +9,13 @@ Shapes: N examples, V classes, D features.
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from firstsight.heads import HebbianSoftmax
+from firstsight.heads.rules import find_rule
 
 SPARE = 8  # a layer grows by one row in so many, and by FEWEST at least
 FEWEST = 16
@@ -43,8 +45,23 @@ class Rows:
         """See to it that there are n spare rows at least: amortised, the cost of n rows."""
         if self.used + n > self.head.num_classes:
             missing = self.used + n - self.head.num_classes
-            with seeded(0, self.device):  # no answer reads what they start with
+            with seeded(0, self.device):  # ``begin`` has what they start with
                 self.head.add_classes(missing + max(FEWEST, self.used // SPARE))
+
+    def begin(self, n: int) -> None:
+        """Make the n rows after those used ready to be met, whatever was there.
+
+        The rule "sight" reads nothing of what a new row starts with. Others do, if only its length: with them a row
+        starts uniform in +-1/sqrt(D), as everywhere, but by its place, so that it does not matter when rows were added.
+        """
+        self.room_for(n)
+        if not find_rule(self.head.rule).sighted:
+            V, D = self.used, self.head.in_features
+            steps = -(-D // 4)  # of the generator, which gives four numbers in each
+            g = np.random.Generator(np.random.Philox(key=0).advance(V * steps))
+            start_nD = (2 * g.random((n, 4 * steps))[:, :D] - 1) / D**0.5
+            with torch.no_grad():
+                self.head.weight[V : V + n] = torch.from_numpy(start_nD).to(self.head.weight)
 
     def trim(self) -> None:
         """Give the spare rows back."""

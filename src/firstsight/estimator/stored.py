@@ -24,9 +24,10 @@ from firstsight.estimator.rows import Rows
 from firstsight.heads import HebbianSoftmax
 from firstsight.scaling import Scaling
 
-FORMAT, VERSION = "firstsight.FirstSightClassifier", 1
+FORMAT, VERSION = "firstsight.FirstSightClassifier", 2  # 1: without "layer", and settings that came since
 NUMBERS = ("n_features_in_", "feature_names_in_", "n_iter_", "unknown_threshold_")
 _HEAD = "head."
+_OF_LAYER = ("rule", "objective", "T", "gamma", "prior_count", "price", "cap", "ignore_index")
 _PER_CLASS = ("weight", "bias", "counts", "fresh")
 
 
@@ -48,6 +49,7 @@ def save(
     """
     told = {
         "settings": _plain(settings),
+        "layer": _numbers({name: getattr(rows.head, name) for name in _OF_LAYER}),
         "attributes": {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in own.items()},
         "labels": {"kind": kind_of(known.classes), "values": known.classes.tolist()},
         "scaling": {"unit": scaling.unit, "length": scaling.length},
@@ -69,7 +71,7 @@ def save(
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments as JSON has them: a dict of labels as pairs, for its keys need be no strings."""
-    found = {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
+    found = _numbers(settings)
     if isinstance(found["random_state"], np.random.RandomState):
         raise InputError(
             "random_state is a generator, which cannot be saved. Give a number, set_params(random_state=0)."
@@ -79,6 +81,11 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
         found["class_weight"] = [[getattr(key, "item", lambda key=key: key)(), float(value)] for key, value in pairs]
     found["device"] = None  # where it is loaded is for the one who loads it to say
     return found
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    """With Python's own in place of numpy's."""
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:
@@ -124,7 +131,7 @@ def load(
         if isinstance(settings["class_weight"], list):
             settings["class_weight"] = dict(settings["class_weight"])
         V, D = state["weight"].shape
-        head = HebbianSoftmax(D, V, price=settings["price"])
+        head = HebbianSoftmax(D, V, **told.get("layer", {"price": settings["price"]}))
         head.load_state_dict(state)
         known = Known(as_labels(told["labels"]["values"]), tensors["rows"].numpy())
         scaling = Scaling(tensors["mean"].numpy(), told["scaling"]["unit"], told["scaling"]["length"])

@@ -90,9 +90,9 @@ class Softmax(Head):
         nll = torch.empty(target.shape, dtype=dtype, device=target.device)
         return self._nll(hidden, target, "mean", nll), nll
 
-    def nll(self, hidden: Tensor, target: Tensor) -> Tensor:
+    def nll(self, hidden: Tensor, target: Tensor, *, logit_adjustment: float | Tensor | None = None) -> Tensor:
         """NLL in nats of each token, [...]; 0 where target is ``ignore_index``. Arguments as ``loss``."""
-        return self._nll(hidden, target, "none")
+        return self._nll(hidden, target, "none", prior=self._prior(logit_adjustment))
 
     def topk(self, hidden: Tensor, k: int) -> torch.return_types.topk:
         """The k largest logits and their classes, the largest first, in tiles: never an [N, V] tensor.

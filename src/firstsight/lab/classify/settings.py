@@ -6,7 +6,7 @@ from typing import Literal
 from firstsight.lab.system.settings import Settings
 
 SHOTS = (1, 2, 5, 10)  # examples of a new class that are shown
-RATES = (0.03, 0.01, 0.1)  # of Adam, in the order in which a budget leaves them out, the last first
+RATES = (0.05, 0.15, 0.015)  # of Adam; where a budget leaves some out, the last first
 ASKED = 5  # queries of a new class at least
 MOST_ASKED = 20  # and at most, so that no large class speaks for all
 

@@ -54,7 +54,7 @@ METHODS = {
         Method("softmax-adjusted", "softmax, logit adjustment", _RIVAL),
         Method("cosine", "cosine softmax", _RIVAL),
         Method("sight", "HebbianSoftmax", _OURS, ours=True),
-        Method("paper", 'HebbianSoftmax, rule="paper"', _OURS, ours=True, options=_PAPER),
+        Method("paper", 'HebbianSoftmax, rule="paper"', (WRITE,), ours=True, options=_PAPER),
         Method("sight-adjusted", "HebbianSoftmax, logit adjustment", _OURS, ours=True),
         Method("means", "class means", (ADDED,), (0.0,), "", trained=False),
         Method("knn", "nearest neighbours", (ADDED,), (3, 1, 10), "neighbours", trained=False),
