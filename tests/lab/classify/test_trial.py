@@ -14,9 +14,13 @@ from safetensors.torch import load_file
 from trial_data import small_source
 
 from firstsight.errors import InputError
+from firstsight.estimator import FirstSightClassifier
 from firstsight.lab.classify.data.prepared import open_prepared
 from firstsight.lab.classify.methods.catalogue import METHODS
-from firstsight.lab.classify.runs.plan import Plan
+from firstsight.lab.classify.methods.task import Task
+from firstsight.lab.classify.runs.jobs import Trials, best, choosing_jobs, measuring_jobs
+from firstsight.lab.classify.runs.plan import Plan, Units
+from firstsight.lab.classify.runs.winner import save_winner
 from firstsight.lab.classify.settings import Trial
 from firstsight.lab.classify.trial import run_trial
 from firstsight.scaling import Scaling
@@ -96,29 +100,41 @@ def test_the_mistakes_told_are_those_of_the_answers(done):
         assert {prepared.labels[row] for row in one["rows"]} == {one["true"]}
 
 
+def old_accuracy(trial, method, rate):
+    (found,) = {
+        line["old_micro"]
+        for line in trial["lines"]
+        if (line["method"], line["arrival"], line["part"], line["seed"], line["rate"])
+        == (method, "none", "test", 0, rate)
+    }
+    return found
+
+
 def test_the_winner_answers_as_it_did_in_the_trial(done):
     out, trial = done
     prepared = open_prepared(out / "data")
-    side = "rival" if trial["comparison"]["verdict"] == "rival" else "ours"
-    name = trial["choice"][side]["method"]
-    told, tensors = (
-        json.loads((out / "winner" / "winner.json").read_text()),
-        load_file(out / "winner/layer.safetensors"),
-    )
-    assert told["method"] == name
-    head = "head." if METHODS[name].trained else ""
-    scaling = Scaling(**told["scaling"])
-    h = scaling.scaled(np.array(prepared.hidden[prepared.split.test]))
-    answers = (h @ tensors[f"{head}weight"].T + tensors[f"{head}bias"]).argmax(1)
-    right = np.mean(
-        [told["labels"][a] == prepared.labels[r] for a, r in zip(answers, prepared.split.test, strict=True)]
-    )
-    before = [
-        line["old_micro"]
-        for line in trial["lines"]
-        if (line["method"], line["arrival"], line["part"], line["seed"]) == (name, "none", "test", 0)
-    ]
-    assert right == pytest.approx(before[0])
+    assert trial["comparison"]["verdict"] != "rival"
+    clf = FirstSightClassifier.load(trial["winner"])
+    rows = prepared.split.test
+    answers = clf.predict(np.array(prepared.hidden[rows]))
+    chosen = trial["choice"]["ours"]
+    right = np.mean([a == prepared.labels[row] for a, row in zip(answers, rows, strict=True)])
+    assert right == pytest.approx(old_accuracy(trial, chosen["method"], chosen["rate"]))
+    assert clf.learning_rate == chosen["rate"]
+
+
+def test_a_rival_that_won_is_saved_as_its_layer(done, tmp_path):
+    out, trial = done
+    prepared, plan = open_prepared(out / "data"), json.loads((out / "plan.json").read_text())
+    trials = Trials(out, prepared.identity, SETTINGS, Plan.from_dict(plan["plan"]), Units(**plan["units"]))
+    (job,) = [job for job in measuring_jobs(trials, best(choosing_jobs(trials))) if job.method.name == "means"]
+    saved = save_winner(job, prepared, Task(prepared), tmp_path / "winner")
+    told, tensors = json.loads(Path(saved, "winner.json").read_text()), load_file(Path(saved, "layer.safetensors"))
+    rows = prepared.split.test
+    h = Scaling(**told["scaling"]).scaled(np.array(prepared.hidden[rows]))
+    answers = (h @ tensors["weight"].T + tensors["bias"]).argmax(1)
+    right = np.mean([told["labels"][a] == prepared.labels[r] for a, r in zip(answers, rows, strict=True)])
+    assert right == pytest.approx(old_accuracy(trial, "means", None))
 
 
 def test_done_is_done(done, capsys):

@@ -28,11 +28,12 @@ def paste(trial: Trial) -> str:
     rate = chosen.get("rate")
     reading = [*_reading(trial), *_new(trial)]
     if side == "ours":
-        return "\n".join([*reading, *_estimator(trial, method, rate), *_layer(trial, method, rate), ""])
+        layer = _layer(trial, method, rate, retrained=arrival == "replay")
+        return "\n".join([*reading, *_estimator(trial, method, rate), *layer, ""])
     if method in _SIMPLE:
         return "\n".join([*reading, *_SIMPLE[method](rate), ""])
     body = _logistic(rate) if method == "logistic" else _softmax(trial, method, rate)
-    return "\n".join([*reading, *_SCALED, *body, *(_replay(method) if arrival == "replay" else []), *_ASKED, ""])
+    return "\n".join([*reading, *_SCALED, *body, *(_REPLAY if arrival == "replay" else []), *_ASKED, ""])
 
 
 # ---- the user's data
@@ -113,11 +114,12 @@ def _new(trial: Trial) -> list[str]:
 
 
 def _estimator(trial: Trial, method: str, rate: float | None) -> list[str]:
-    """Nothing for what the estimator has no arguments for: then the layer alone is to be pasted."""
+    """Nothing where a network is below the layer, which the estimator has not: then the layer alone is to be pasted."""
     settings = trial["settings"]
-    if method != "sight" or settings.get("body") == "mlp":
+    if settings.get("body") == "mlp":
         return []
-    given: dict[str, Any] = {} if rate is None else {"learning_rate": rate}
+    given: dict[str, Any] = dict(RULES.get(method, {})) | ({"logit_adjustment": 1.0} if "adjusted" in method else {})
+    given |= {} if rate is None else {"learning_rate": rate}
     given |= {"epochs": settings["epochs"], "batch_size": settings["batch"], "random_state": settings["seed"]}
     arguments = ", ".join(f"{name}={value!r}" for name, value in given.items())
     return [
@@ -126,12 +128,12 @@ def _estimator(trial: Trial, method: str, rate: float | None) -> list[str]:
         f"clf = FirstSightClassifier({arguments}).fit(X, y)",
         "clf.partial_fit(X_new, y_new)  # known from now on; nothing is trained",
         "print(clf.predict(X_new))",
-        'clf.save("my-classifier")  # FirstSightClassifier.load("my-classifier")',
+        'clf.save("my.safetensors")  # FirstSightClassifier.load("my.safetensors")',
         "",
     ]
 
 
-def _layer(trial: Trial, method: str, rate: float | None) -> list[str]:
+def _layer(trial: Trial, method: str, rate: float | None, *, retrained: bool) -> list[str]:
     settings = trial["settings"]
     options = "".join(f", {name}={value!r}" for name, value in RULES.get(method, {}).items())
     given = f"rate={0.03 if rate is None else rate}, epochs={settings['epochs']}, batch_size={settings['batch']}"
@@ -158,7 +160,17 @@ def _layer(trial: Trial, method: str, rate: float | None) -> list[str]:
         f"fit_head(head, H, Y, {given})  # or your own loop, after head.attach(optimizer)",
         "head.add_classes(1)",
         f"head.write({new}, torch.full((len(H_new),), len(classes)))  # knows it from now on",
+        *(_fine_tuned("body" if body else "torch.nn.Identity()") if retrained else []),
         f"print(head.topk({new}, 3))",
+    ]
+
+
+def _fine_tuned(embed: str) -> list[str]:
+    return [
+        "import torch.nn.functional as F",
+        f"embed, W, b = {embed}.requires_grad_(False).eval(), head.weight, head.bias",
+        *_REPLAY,
+        "head.load_state_dict(head.state_dict() | {'weight': W.detach(), 'bias': b.detach()})",
     ]
 
 
@@ -276,14 +288,12 @@ def _softmax(trial: Trial, method: str, rate: float | None) -> list[str]:
     ]
 
 
-def _replay(method: str) -> list[str]:
-    """240 steps on all rows, a quarter of the loss that of the new label."""
-    return [
-        "W, b = W.detach().requires_grad_(), b.detach().requires_grad_()",
-        "optimizer, new = torch.optim.Adam([W, b], lr=0.03), torch.full((len(H_new),), len(classes))",
-        "for step in range(240):  # fine-tuning with replay",
-        "    i = torch.randint(len(Y), (256,))",
-        "    old = F.cross_entropy(F.linear(embed(H[i]), W, b), Y[i])",
-        "    loss = 0.75 * old + 0.25 * F.cross_entropy(F.linear(embed(H_new), W, b), new)",
-        "    optimizer.zero_grad(); loss.backward(); optimizer.step()",
-    ]
+_REPLAY = [  # as the trial does it: 960 steps on all rows, a quarter of the loss that of the new label
+    "W, b = W.detach().clone().requires_grad_(), b.detach().clone().requires_grad_()",
+    "optimizer, new = torch.optim.Adam([W, b], lr=0.03), torch.full((len(H_new),), len(classes))",
+    "for step in range(960):  # fine-tuning with replay: it needs the old examples",
+    "    i = torch.randint(len(Y), (256,))",
+    "    old = F.cross_entropy(F.linear(embed(H[i]), W, b), Y[i])",
+    "    loss = 0.75 * old + 0.25 * F.cross_entropy(F.linear(embed(H_new), W, b), new)",
+    "    optimizer.zero_grad(); loss.backward(); optimizer.step()",
+]

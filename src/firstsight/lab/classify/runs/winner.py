@@ -1,12 +1,14 @@
-"""The trained winner as files: the layer, and what it needs to be used."""
+"""The trained winner as files: a classifier to load where it is ours, else the layer and what it needs to be used."""
 
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
 
+from firstsight import HebbianSoftmax
 from firstsight.lab.classify.data.prepared import Prepared
 from firstsight.lab.classify.methods.task import Task
+from firstsight.lab.classify.methods.trained import Trained
 from firstsight.lab.classify.runs.jobs import LAYER, Measuring
 from firstsight.lab.classify.runs.work import make
 from firstsight.lab.runs.checkpoint import load_checkpoint
@@ -14,19 +16,21 @@ from firstsight.lab.system.files import atomic_write, write_json
 
 
 def save_winner(job: Measuring, prepared: Prepared, task: Task, folder: Path) -> str | None:
-    """Write ``layer.safetensors`` and ``winner.json``: as trained on the first seed, of the old classes alone.
+    """Write it as trained on the first seed, of the old classes and the training rows alone.
 
-    A trained layer is saved as its ``state_dict`` (``head.`` and ``body.`` before the names), any other as ``weight``
-    [V, D] and ``bias`` [V]; all of them are for vectors scaled by ``scaling``, and cosine's for such of length 1.
+    A layer that writes becomes ``classifier.safetensors``, for ``FirstSightClassifier.load``. Any other, or one with a
+    network below it, becomes ``layer.safetensors`` and ``winner.json``: a trained layer as its ``state_dict``
+    (``head.`` and ``body.`` before the names), one that was not trained as ``weight`` [V, D] and ``bias`` [V]; all of
+    them for vectors scaled by ``scaling``, and cosine's for such of length 1.
 
     Returns:
-        The folder, or None where the winner is no linear layer and keeps the training data itself.
+        The file to load, or the folder; None where the winner is no linear layer and keeps the training data itself.
     """
-    settings = job.of.settings
-    classifier = make(
-        job.method, settings, setting=job.chosen.setting, seed=job.of.settings.seed, epochs=job.of.plan.epochs
-    )
+    settings, epochs = job.of.settings, job.of.plan.epochs
+    classifier = make(job.method, settings, setting=job.chosen.setting, seed=job.of.settings.seed, epochs=epochs)
     classifier.restore(task, load_checkpoint(job.chosen.folder / LAYER)["state"])
+    if job.method.ours and settings.body == "none":
+        return str(_save_classifier(classifier, job, prepared, task, folder / "classifier.safetensors"))
     layer = classifier.layer()
     if layer is None:
         return None
@@ -43,3 +47,21 @@ def save_winner(job: Measuring, prepared: Prepared, task: Task, folder: Path) ->
         file.write(save({name: tensor.detach().contiguous() for name, tensor in tensors.items()}))
     write_json(folder / "winner.json", told)
     return str(folder)
+
+
+def _save_classifier(classifier: Any, job: Measuring, prepared: Prepared, task: Task, path: Path) -> Path:
+    from firstsight.estimator import FirstSightClassifier  # scikit-learn's import takes a second
+
+    assert isinstance(classifier, Trained)
+    assert isinstance(classifier.head, HebbianSoftmax)
+    settings = {
+        "learning_rate": job.chosen.setting,
+        "epochs": job.of.plan.epochs,
+        "batch_size": job.of.settings.batch,
+        "random_state": job.of.settings.seed,
+        "logit_adjustment": float(job.method.name.endswith("-adjusted")),
+    }
+    made = FirstSightClassifier.from_layer(classifier.head, prepared.split.classes, task.scaling, **settings)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made.save(path)
+    return path
