@@ -9,12 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from firstsight.lab.classify.judgement.compare import RARE
-from firstsight.lab.classify.judgement.wording import mean, named, points, select, titles
+from firstsight.lab.classify.judgement.wording import ARRIVALS, mean, named, points, select, titles
 from firstsight.lab.classify.settings import SHOTS
 from firstsight.lab.report.style import INK, MUTED, SERIES, STYLE, Line, Plot, add_legend, lines_of, new_axes
 from firstsight.lab.report.trial.table import pairs
 
 Trial = Mapping[str, Any]
+Way = tuple[str, str]
+"""A method, and how classes come to it."""
 
 BANDS = {"below_5": "below 5", "5_to_20": "5 to 20", "above_20": "above 20"}
 PARTS = {"mixed": "mixed", "new": "new classes", "old": "old classes", "rare": f"old, below {RARE}"}
@@ -23,7 +25,8 @@ PARTS = {"mixed": "mixed", "new": "new classes", "old": "old classes", "rare": f
 def trial_plots(trial: Trial) -> list[Plot]:
     """All figures that have something to draw."""
     shown = _shown(trial)
-    lines = lines_of([method for method, _ in shown])
+    colors = lines_of([", ".join(way) for way in shown])
+    lines = dict(zip(shown, colors.values(), strict=True))
     with matplotlib.rc_context(STYLE):
         drawn = [
             _comparison(trial),
@@ -35,22 +38,24 @@ def trial_plots(trial: Trial) -> list[Plot]:
     return [plot for plot in drawn if plot]
 
 
-def _shown(trial: Trial) -> list[tuple[str, str]]:
-    """One way of each method, as many methods as there are colours: the two compared, then the best on validation."""
-    chosen = [(trial["choice"][side]["method"], trial["choice"][side]["arrival"]) for side in ("ours", "rival")]
-    found = dict(chosen)
+def _shown(trial: Trial) -> list[Way]:
+    """As many ways as there are colours: the two compared, the two without training, then other methods' best."""
+    questions = [trial, trial["at_once"]] if trial.get("at_once") else [trial]
+    chosen = [one["choice"][side] for one in questions for side in ("ours", "rival")]
+    found = list(dict.fromkeys((one["method"], one["arrival"]) for one in chosen))
     for method, arrival in pairs(trial):
-        if method not in found and len(found) < len(SERIES):
-            found[method] = arrival
-    return list(found.items())
+        if method not in {name for name, _ in found}:
+            found.append((method, arrival))
+    return found[: len(SERIES)]
 
 
-def _names(trial: Trial, shown: Sequence[tuple[str, str]]) -> dict[str, str]:
-    return {method: named(trial, {"method": method, "arrival": arrival}) for method, arrival in shown}
+def _legend(axes: Axes, lines: Mapping[Way, Line], trial: Trial, *, bars: bool = False) -> None:
+    add_legend(axes, {_name(trial, way): line for way, line in lines.items()}, bars=bars)
 
 
-def _legend(axes: Axes, lines: Mapping[str, Line], names: Mapping[str, str], *, bars: bool = False) -> None:
-    add_legend(axes, {names[method]: lines[method] for method in names}, bars=bars)
+def _name(trial: Trial, way: Way) -> str:
+    title = titles(trial).get(way[0], way[0])
+    return title if way[1] == "added" else f"{title}, {ARRIVALS[way[1]]}"
 
 
 def _percent(axis: Any) -> None:
@@ -90,7 +95,7 @@ def _comparison(trial: Trial) -> Plot:
     return Plot("comparison", caption, figure)
 
 
-def _curves(trial: Trial, shown: Sequence[tuple[str, str]], lines: Mapping[str, Line]) -> Plot:
+def _curves(trial: Trial, shown: Sequence[Way], lines: Mapping[Way, Line]) -> Plot:
     figure, axes = new_axes("New classes against old, as examples come", height=3.3)
     for method, arrival in shown:
         found = [(k, *_new_and_old(trial, method, arrival, k)) for k in SHOTS]
@@ -98,7 +103,7 @@ def _curves(trial: Trial, shown: Sequence[tuple[str, str]], lines: Mapping[str, 
         if not kept:
             continue
         k, new, old = np.array(kept).T
-        line = lines[method]
+        line = lines[method, arrival]
         axes.plot(100 * new, 100 * old, color=line.color, linestyle=line.dashes)
         axes.scatter(100 * new, 100 * old, s=6 + 5 * k, color=line.color, linewidths=0, zorder=3)
     axes.set_xlabel("accuracy on new classes")
@@ -106,7 +111,7 @@ def _curves(trial: Trial, shown: Sequence[tuple[str, str]], lines: Mapping[str, 
     _percent(axes.xaxis)
     _percent(axes.yaxis)
     axes.grid()
-    _legend(axes, lines, _names(trial, shown))
+    _legend(axes, lines, trial)
     counts = ", ".join(map(str, SHOTS))
     return Plot(
         "curves",
@@ -121,27 +126,27 @@ def _new_and_old(trial: Trial, method: str, arrival: str, k: int) -> tuple[float
     return mean(found, "new_micro"), mean(found, "old_micro")
 
 
-def _shots(trial: Trial, shown: Sequence[tuple[str, str]], lines: Mapping[str, Line]) -> Plot:
+def _shots(trial: Trial, shown: Sequence[Way], lines: Mapping[Way, Line]) -> Plot:
     figure, axes = new_axes("New classes, by examples shown", height=3.3)
     for method, arrival in shown:
         y = [_new_and_old(trial, method, arrival, k)[0] for k in SHOTS]
         kept = [(at, 100 * value) for at, value in enumerate(y) if value is not None]
         if kept:
-            axes.plot(*zip(*kept, strict=True), color=lines[method].color, marker="o", markersize=3.5)
+            axes.plot(*zip(*kept, strict=True), color=lines[method, arrival].color, marker="o", markersize=3.5)
     axes.set_xticks(range(len(SHOTS)), [str(k) for k in SHOTS])
     axes.set_xlabel("examples of each new class")
     axes.set_ylabel("accuracy on new classes")
     _percent(axes.yaxis)
     axes.grid(axis="y")
-    _legend(axes, lines, _names(trial, shown))
+    _legend(axes, lines, trial)
     caption = "Accuracy on queries of new classes, old classes being candidates too; the mean over trainings."
     return Plot("shots", caption, figure)
 
 
-def _bands(trial: Trial, shown: Sequence[tuple[str, str]], lines: Mapping[str, Line]) -> Plot | None:
+def _bands(trial: Trial, shown: Sequence[Way], lines: Mapping[Way, Line]) -> Plot | None:
     shots = trial["choice"]["shots"]
     found = {
-        method: [
+        (method, arrival): [
             mean([line["bands"] for line in select(trial, method=method, arrival=arrival, shots=shots)], band)
             for band in BANDS
         ]
@@ -152,21 +157,21 @@ def _bands(trial: Trial, shown: Sequence[tuple[str, str]], lines: Mapping[str, L
         return None
     figure, axes = new_axes("Old classes, by how many examples training had", height=3.1)
     width = 0.8 / len(found)
-    for j, (method, row) in enumerate(found.items()):
+    for j, (way, row) in enumerate(found.items()):
         at = [x - 0.4 + width * (j + 0.5) for x in range(len(kept))]
         heights = [100 * (row[i] or 0.0) for i in kept]
-        axes.bar(at, heights, width=0.88 * width, color=lines[method].color)
+        axes.bar(at, heights, width=0.88 * width, color=lines[way].color)
     axes.set_xticks(range(len(kept)), [list(BANDS.values())[i] for i in kept])
     axes.set_xlabel("training examples of the class")
     axes.set_ylabel("accuracy on old classes")
     _percent(axes.yaxis)
     axes.grid(axis="y")
-    _legend(axes, lines, _names(trial, shown), bars=True)
+    _legend(axes, lines, trial, bars=True)
     caption = f"Accuracy on queries of old classes once the new ones have come with {shots} examples each."
     return Plot("bands", caption, figure)
 
 
-def _epoch(trial: Trial, shown: Sequence[tuple[str, str]], lines: Mapping[str, Line]) -> Plot | None:
+def _epoch(trial: Trial, shown: Sequence[Way], lines: Mapping[Way, Line]) -> Plot | None:
     shots = trial["choice"]["shots"]
     found = []
     for method, arrival in shown:
@@ -174,15 +179,15 @@ def _epoch(trial: Trial, shown: Sequence[tuple[str, str]], lines: Mapping[str, L
             mean(select(trial, method=method, arrival=way, shots=shots), "mixed") for way in (arrival, "epoch")
         )
         if before is not None and after is not None:
-            found.append((method, 100 * before, 100 * after))
+            found.append(((method, arrival), 100 * before, 100 * after))
     if not found:
         return None
     figure, axes = new_axes("At once, and after one more epoch", height=1.3 + 0.26 * len(found))
-    for y, (method, before, after) in enumerate(found):
-        axes.plot([before, after], [y, y], color=lines[method].color, linewidth=1.4)
-        axes.plot([before], [y], "o", color=lines[method].color, markersize=5)
-        axes.plot([after], [y], "|", color=lines[method].color, markersize=11, markeredgewidth=2.2)
-    axes.set_yticks(range(len(found)), [titles(trial).get(method, method) for method, _, _ in found])
+    for y, (way, before, after) in enumerate(found):
+        axes.plot([before, after], [y, y], color=lines[way].color, linewidth=1.4)
+        axes.plot([before], [y], "o", color=lines[way].color, markersize=5)
+        axes.plot([after], [y], "|", color=lines[way].color, markersize=11, markeredgewidth=2.2)
+    axes.set_yticks(range(len(found)), [_name(trial, way) for way, _, _ in found])
     axes.set_ylim(len(found) - 0.5, -0.5)
     axes.set_xlabel("accuracy, mixed")
     _percent(axes.xaxis)
