@@ -5,12 +5,14 @@ import shlex
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from forked import start_with
 from torch import nn
 
 from firstsight.lab import cli
+from firstsight.lab.classify.data.source import read_source
 from firstsight.lab.report.figures import curricula
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,6 +44,7 @@ def folder(tmp_path, monkeypatch):
 
 def test_own_text(folder, capsys):
     ran = [command for command in commands() if command[0] == "firstsight" and not of_a_corpus(command)]
+    ran = [command for command in ran if command[1] != "try"]
     for command in ran:
         # Fewer steps than the README's: what is tested is that the command runs.
         arguments = [
@@ -51,6 +54,37 @@ def test_own_text(folder, capsys):
     assert {command[1] for command in ran} == {"data", "train", "eval", "report", "score", "adapt", "sweep"}
     assert (folder / "runs/comparison/report.html").stat().st_size > 10_000
     assert "zebras" in capsys.readouterr().out
+
+
+def test_trials(folder, monkeypatch, capsys):
+    """With little data, and the least that a budget leaves of a trial."""
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(12), 20)
+    h = rng.normal(size=(12, 8))[y] + 0.2 * rng.normal(size=(240, 8))
+    np.savez("vectors.npz", h=h.astype(np.float32), y=y)
+    words = [[f"word{5 * label + i}" for i in range(5)] for label in range(12)]
+    lines = [f"{' '.join(rng.choice(words[label], 4))} number {i},queue {label}" for i, label in enumerate(y)]
+    Path("tickets.csv").write_text("\n".join(["subject,queue", *lines]), encoding="utf-8")
+    source = read_source("tickets.csv", text="subject", label="queue")
+    monkeypatch.setattr("firstsight.lab.classify.data.docstrings.docstrings", lambda: source)
+    start_with(monkeypatch)
+    ran = [command for command in commands() if command[:2] == ["firstsight", "try"]]
+    assert len(ran) == 3
+    for command in ran:
+        assert cli.main([*command[1:], "--budget", "0.01", "--epochs", "1", "--seeds", "1"]) == 0, command
+        assert "To paste:" in capsys.readouterr().out
+    assert all(Path(f"runs/try-{name}/report.html").exists() for name in ("demo", "tickets", "vectors"))
+
+
+def test_estimator(folder, capsys):
+    (code,) = blocks("python")
+    torch.manual_seed(0)
+    centres = 3 * torch.randn(4, 6)
+    X = (centres.repeat_interleave(20, 0) + 0.3 * torch.randn(80, 6)).numpy()
+    names = {"X": X[:60], "y": [name for name in "abc" for _ in range(20)], "x_new": X[60:61]}
+    exec(code, names)
+    assert capsys.readouterr().out == "['a new label']\n"
+    assert names["clf"].score(names["X"], names["y"]) > 0.9
 
 
 @pytest.mark.shared
