@@ -22,11 +22,11 @@ from common import save, start_peak
 
 from firstsight import HebbianSoftmax
 from firstsight.estimator import FirstSightClassifier
-from firstsight.estimator.features import Scaling
 from firstsight.estimator.labels import Known
 from firstsight.estimator.rows import Rows
 from firstsight.lab.system.machine import resident
 from firstsight.lab.system.progress import say
+from firstsight.scaling import Scaling
 
 SHARED = Path(os.environ.get("FIRSTSIGHT_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 DATA = SHARED / "data" / "icd"

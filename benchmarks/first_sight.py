@@ -190,7 +190,7 @@ def measured(task: Task, h: Tensor, raw: dict[str, Any]) -> list[dict[str, Any]]
         if k in RIVALS:
             add("imprinting", k, imprinted(old, shown))
             for name, setting in FINETUNINGS.items() if raw["classes"] == 80 else ():
-                add(name, k, finetuned(old, shown, h[task.train], task.train_y, setting))
+                add(name, k, finetuned(imprinted(old, shown), shown, h[task.train], task.train_y, setting))
             y = torch.arange(task.num_classes, task.num_classes + len(shown)).repeat_interleave(k)
             both = torch.cat([h[task.train], shown.flatten(0, 1)]), torch.cat([task.train_y, y])
             add("training anew", k, anew(*both, task.num_classes + len(shown), raw["rate"], EPOCHS, BATCH))

@@ -7,7 +7,7 @@ from clusters_of_names import NAMES, NEW, OLD
 
 from firstsight import InputError
 from firstsight.estimator import FirstSightClassifier
-from firstsight.estimator.features import Scaling
+from firstsight.scaling import Scaling
 
 
 def small(**options):

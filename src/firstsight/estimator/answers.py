@@ -16,9 +16,9 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, v
 from torch import Tensor
 
 from firstsight.errors import InputError
-from firstsight.estimator.features import Scaling
 from firstsight.estimator.labels import UNMET, Known, as_labels
 from firstsight.estimator.rows import Rows
+from firstsight.scaling import Scaling
 
 
 class Answers(ClassifierMixin, BaseEstimator):  # type: ignore[misc]

@@ -17,12 +17,12 @@ from torch import Tensor
 from firstsight.errors import InputError, warn
 from firstsight.estimator import stored
 from firstsight.estimator.answers import Answers
-from firstsight.estimator.features import Scaling
 from firstsight.estimator.labels import UNMET, Known, as_labels
 from firstsight.estimator.rows import Rows, seeded
 from firstsight.estimator.weights import class_means, weighted
 from firstsight.fitting import fit_head
 from firstsight.heads import HebbianSoftmax
+from firstsight.scaling import Scaling
 
 LOGIT_STEP = 1.0  # of the rate "auto"
 

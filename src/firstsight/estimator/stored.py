@@ -19,10 +19,10 @@ from torch import Tensor
 
 from firstsight._version import __version__
 from firstsight.errors import InputError
-from firstsight.estimator.features import Scaling
 from firstsight.estimator.labels import Known, as_labels, kind_of
 from firstsight.estimator.rows import Rows
 from firstsight.heads import HebbianSoftmax
+from firstsight.scaling import Scaling
 
 FORMAT, VERSION = "firstsight.FirstSightClassifier", 1
 NUMBERS = ("n_features_in_", "feature_names_in_", "n_iter_", "unknown_threshold_")

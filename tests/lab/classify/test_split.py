@@ -82,7 +82,7 @@ def test_shares_and_groups():
     check(split, src, trial)
     assert (len(split.new_valid), len(split.classes)) == (25, 350)  # a quarter of 100 in each
     assert "25 classes come later in each group, not 80" in notes[0]
-    assert len(split.asked_valid) == 25 * 30
+    assert len(split.asked_valid) == 25 * 20
     index = {label: i for i, label in enumerate(split.classes)}
     of_size = Counter(dict.fromkeys((1, 2, 3, 4, 7, 40), 0))
     total = Counter(of_size)

@@ -142,7 +142,7 @@ def test_replay_lowers_the_loss_of_all_there_is_and_moves_what_it_may(all_rows):
     task = small_task(7)
     layer, part = trained("softmax", task).layer(), task.valid
     shown, setting = part.shown_h[:, :5], Setting(0.03, 0.25, 60, 50, all_rows)
-    start, end = imprinted(layer, shown), finetuned(layer, shown, task.train_h, task.train_y, setting)
+    start, end = imprinted(layer, shown), finetuned(imprinted(layer, shown), shown, task.train_h, task.train_y, setting)
     V, new_y = task.num_classes, torch.arange(3).repeat_interleave(5) + task.num_classes
 
     def loss(one):
@@ -152,7 +152,7 @@ def test_replay_lowers_the_loss_of_all_there_is_and_moves_what_it_may(all_rows):
     pairs = ((task.train_h, task.train_y), (shown.flatten(0, 1), new_y))
     assert loss(end) < 0.8 * loss(start)
     assert torch.equal(end[0][:V], start[0][:V]) is not all_rows
-    assert all(map(torch.equal, end, finetuned(layer, shown, task.train_h, task.train_y, setting)))
+    assert all(map(torch.equal, end, finetuned(start, shown, task.train_h, task.train_y, setting)))
 
 
 @pytest.mark.parametrize("block", [1, 40, 10**6])

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from safetensors.torch import load_file
 from trial_data import small_source
 
@@ -20,6 +19,7 @@ from firstsight.lab.classify.methods.catalogue import METHODS
 from firstsight.lab.classify.runs.plan import Plan
 from firstsight.lab.classify.settings import Trial
 from firstsight.lab.classify.trial import run_trial
+from firstsight.scaling import Scaling
 
 SETTINGS = Trial(seeds=2, epochs=1, batch=32, new_classes=4)
 FEW = ("sight", "means")
@@ -30,7 +30,7 @@ def write_plan(out, source, methods=FEW, budget=5.0):
     """As a trial would have made it, with few methods and settings."""
     from firstsight.lab.classify.data.prepared import prepare
 
-    plan = Plan(2, 1, 1, methods, False, budget, 1.0, 2)
+    plan = Plan(2, 1, 1, methods, False, True, budget, 1.0, 2)
     units = {"step": 0.001, "writing": 0.001, "ask": 1e-6, "steps": 10, "rows": 100, "logits": 1000, "kept": 10.0}
     told = {"identity": prepare(source, SETTINGS, out).identity, "settings": SETTINGS.to_dict()}
     (out / "plan.json").write_text(json.dumps({**told, "plan": plan.to_dict(), "units": units}))
@@ -107,7 +107,8 @@ def test_the_winner_answers_as_it_did_in_the_trial(done):
     )
     assert told["method"] == name
     head = "head." if METHODS[name].trained else ""
-    h = torch.from_numpy(np.array(prepared.hidden[prepared.split.test])) / told["scale"]
+    scaling = Scaling(**told["scaling"])
+    h = scaling.scaled(np.array(prepared.hidden[prepared.split.test]))
     answers = (h @ tensors[f"{head}weight"].T + tensors[f"{head}bias"]).argmax(1)
     right = np.mean(
         [told["labels"][a] == prepared.labels[r] for a, r in zip(answers, prepared.split.test, strict=True)]
@@ -184,6 +185,7 @@ sys.path.insert(0, {str(HELPERS)!r})
 from trial_data import small_source
 from firstsight.lab.classify.settings import Trial
 from firstsight.lab.classify.trial import run_trial
+from firstsight.scaling import Scaling
 run_trial(small_source(), Trial(**{SETTINGS.to_dict()!r}), Path(sys.argv[1]), budget=5)
 """
 

@@ -1,7 +1,6 @@
 """``firstsight try`` as a user meets it; what computes is made up."""
 
 import json
-import sys
 import types
 from pathlib import Path
 
@@ -21,23 +20,19 @@ def asked(monkeypatch):
         found.update(source=path, **options)
         return "a source"
 
-    def run_trial(source, settings, out, **options):
-        found.update(given=source, settings=settings, out=out, run=options)
+    def run_trial(source, settings, out, *, file, **options):
+        found.update(given=source, settings=settings, out=out, file=file, run=options)
         trial = fake_trial()
-        del trial["source"]
         write_json(out / "trial.json", trial)
         return trial
 
-    parts = {
-        "docstrings": {"docstrings": lambda: "docstrings"},
-        "source": {"read_source": read_source},
-        "trial": {"run_trial": run_trial},
-        "prepared": {"open_prepared": lambda folder: types.SimpleNamespace(texts=TEXTS)},
-    }
-    for name, content in parts.items():
-        module = types.ModuleType(f"firstsight.lab.classify.{name}")
-        module.__dict__.update(content)
-        monkeypatch.setitem(sys.modules, module.__name__, module)
+    for name, made in (
+        ("data.docstrings.docstrings", lambda: "docstrings"),
+        ("data.source.read_source", read_source),
+        ("trial.run_trial", run_trial),
+        ("data.prepared.open_prepared", lambda folder: types.SimpleNamespace(texts=TEXTS)),
+    ):
+        monkeypatch.setattr(f"firstsight.lab.classify.{name}", made)
     return found
 
 
@@ -53,9 +48,8 @@ def test_a_file(asked, tmp_path, monkeypatch, capfd):
     assert asked["run"] == {"encoder": "mini", "budget": 3.0, "workers": 2}
     assert (asked["settings"].shots, asked["settings"].new_share, asked["settings"].body) == (2, 0.2, "mlp")
     assert asked["out"] == Path("runs/try-my data")
+    assert asked["file"] == Path("my data.csv")
     trial = json.loads((tmp_path / "runs/try-my data/trial.json").read_text())
-    assert trial["source"] == {"file": "my data.csv", "text": "what", "label": "kind"}
-    assert "open('my data.csv'" in trial["paste"]
     assert trial["paste"] in out
     words = " ".join(out.split())
     assert trial["advice"] in words
@@ -74,12 +68,12 @@ def test_json_alone(asked, tmp_path, capfd):
 
 def test_demo(asked, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    code, out, err = call(capfd, "try", "--demo")
+    code, _, err = call(capfd, "try", "--demo")
     assert code == 0, err
     assert (asked["given"], asked["out"]) == ("docstrings", Path("runs/try-demo"))
     assert asked["run"]["budget"] == 4.0
     assert (asked["settings"].seeds, asked["settings"].epochs) == (2, 8)
-    assert "import docstrings" in out
+    assert asked["file"] is None
     assert call(capfd, "try", "--demo", "--seeds", "5")[0] == 0
     assert (asked["settings"].seeds, asked["settings"].epochs) == (5, 8)
 

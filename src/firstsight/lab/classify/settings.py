@@ -8,6 +8,7 @@ from firstsight.lab.system.settings import Settings
 SHOTS = (1, 2, 5, 10)  # examples of a new class that are shown
 RATES = (0.03, 0.01, 0.1)  # of Adam, in the order in which a budget leaves them out, the last first
 ASKED = 5  # queries of a new class at least
+MOST_ASKED = 20  # and at most, so that no large class speaks for all
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,9 @@ class Trial(Settings):
     """the mix that methods are judged by: share of tomorrow's examples that are of new classes"""
     shots: int = 5
     """examples of each new class at which methods are chosen and judged: 1, 2, 5 or 10"""
+    retrain: bool = True
+    """whether methods may train again, on old examples that were kept, when new classes come; --no-retrain leaves out
+    fine-tuning with replay, and one more epoch"""
     test_share: float = 0.2
     """share of the rows that is kept to judge on; half as many to choose on"""
 

@@ -5,7 +5,7 @@ What is done stays done in ``out``: the same call goes on after any end, and giv
 
 import signal
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from firstsight.lab.classify.data.source import Source
 from firstsight.lab.classify.judgement.advice import advise, paste
 from firstsight.lab.classify.judgement.choose import choose
 from firstsight.lab.classify.judgement.compare import compare
-from firstsight.lab.classify.methods.catalogue import METHODS
+from firstsight.lab.classify.methods.catalogue import METHODS, REPLAY
 from firstsight.lab.classify.methods.task import Task
 from firstsight.lab.classify.outcome import Outcome, numbers
 from firstsight.lab.classify.runs.jobs import Measuring, Trials, best, choosing_jobs, measuring_jobs
@@ -46,6 +46,7 @@ def run_trial(
     encoder: str | None = None,
     budget: float = BUDGET,
     workers: int | None = None,
+    file: Path | None = None,
 ) -> dict[str, Any]:
     """Try all methods on a data set.
 
@@ -56,10 +57,12 @@ def run_trial(
         encoder: of texts; see ``prepare``.
         budget: minutes that it may take; what is left out for it is said and told in ``plan``.
         workers: processes at a time; by default one a core.
+        file: where ``source`` was read from, for the lines to paste.
 
     Returns:
-        What ``out/trial.json`` holds: ``data``, ``settings``, ``plan``, ``methods``, ``lines``, ``choice``,
-        ``comparison``, ``advice``, ``paste``, ``confusions``, ``winner``, and where it was made.
+        What ``out/trial.json`` holds: ``data``, ``source``, ``settings``, ``plan``, ``methods``, ``lines``,
+        ``choice`` and ``comparison``, both of them again under ``at_once`` for what needs no training when classes
+        come, ``advice``, ``paste``, ``confusions``, ``winner``, and where it was made.
 
     Raises:
         InputError: the data, ``budget`` or ``workers`` are not as expected, or ``out`` holds another trial.
@@ -82,6 +85,8 @@ def run_trial(
     measuring = measuring_jobs(trials, best(choosing))
     _run(measuring, out, workers)
     trial = _judged(prepared, task, settings, plan, measuring, out)
+    trial["source"] = {"file": None if file is None else str(file), **source.columns}
+    trial["advice"], trial["paste"] = advise(trial), paste(trial)
     write_json(out / "trial.json", trial)
     return trial
 
@@ -143,7 +148,12 @@ def _check(same: bool, path: Path, what: str) -> None:
 
 
 def _judged(
-    prepared: Prepared, task: Task, settings: Trial, plan: Plan, jobs: Sequence[Measuring], out: Path
+    prepared: Prepared,
+    task: Task,
+    settings: Trial,
+    plan: Plan,
+    jobs: Sequence[Measuring],
+    out: Path,
 ) -> dict[str, Any]:
     """All numbers, the choice, the comparison, and what follows."""
     counts, outcomes = task.counts.numpy(), [outcome for job in jobs for outcome in job.outcomes()]
@@ -155,31 +165,37 @@ def _judged(
         | {"rate": settings_of[one.method], "seconds_train": abouts[one.method, one.seed]["seconds"]}
         for one in outcomes
     ]
-    ours = {method.name for method in METHODS.values() if method.ours}
-    choice: dict[str, Any] = {**choose(lines, ours, settings.shots)}
-    choice |= {"shots": settings.shots, "new_share": settings.new_share}
-    sides = {
-        side: _chosen(outcomes, choice[side]["method"], choice[side]["arrival"], settings.shots)
-        for side in ("ours", "rival")
-    }
+    compared, sides = _compared(lines, outcomes, right, counts, settings)
+    at_once, _ = _compared([line for line in lines if line["arrival"] != REPLAY], outcomes, right, counts, settings)
     trial: dict[str, Any] = {
         "data": prepared.found,
         "settings": settings.to_dict(),
         "plan": plan.to_dict() | {"said": plan.said()},
         "methods": _methods(jobs),
         "lines": lines,
-        "choice": choice,
-        "comparison": compare(
-            sides["ours"], sides["rival"], *right["test"], counts, settings.new_share, seed=settings.seed
-        ),
+        **compared,
+        "at_once": at_once,
         "confusions": confusions(sides["ours"][0], prepared),
     }
     verdict = trial["comparison"]["verdict"]
-    won = choice["rival" if verdict == "rival" else "ours"]["method"]
+    won = trial["choice"]["rival" if verdict == "rival" else "ours"]["method"]
     trial["winner"] = save_winner(next(job for job in jobs if job.method.name == won), prepared, task, out / "winner")
-    trial |= provenance()
-    trial["advice"], trial["paste"] = advise(trial), paste(trial)
-    return trial
+    return trial | provenance()
+
+
+def _compared(
+    lines: Sequence[dict[str, Any]],
+    outcomes: Sequence[Outcome],
+    right: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    counts: np.ndarray,
+    settings: Trial,
+) -> tuple[dict[str, Any], dict[str, list[Outcome]]]:
+    """``choice`` by these lines, its ``comparison``, and the outcomes that were compared."""
+    choice: dict[str, Any] = {**choose(lines, {m.name for m in METHODS.values() if m.ours}, settings.shots)}
+    sides = {side: _chosen(outcomes, one["method"], one["arrival"], settings.shots) for side, one in choice.items()}
+    choice |= {"shots": settings.shots, "new_share": settings.new_share}
+    found = compare(sides["ours"], sides["rival"], *right["test"], counts, settings.new_share, seed=settings.seed)
+    return {"choice": choice, "comparison": found}, sides
 
 
 def _right(task: Task, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -39,6 +39,7 @@ class Source:
         checksum: SHA-256 of the file; of the content where there is none.
         integers: whether the labels were whole numbers.
         counts: "of_file" (rows of the file), "empty_text", "no_label", "zero" (rows left out for it).
+        columns: names in the file of "label", and of "text" where there are texts; none where there is no file.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Source:
     checksum: str
     integers: bool
     counts: dict[str, int] = field(default_factory=dict)
+    columns: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -87,7 +89,16 @@ def read_source(
     check_classes(str(path), table.labels)
     integers = all(map(_is_integer, set(table.labels)))
     return Source(
-        path.name, table.labels, None, table.texts, table.part, notes, sha256(path), integers, dict(table.counts)
+        path.name,
+        table.labels,
+        None,
+        table.texts,
+        table.part,
+        notes,
+        sha256(path),
+        integers,
+        dict(table.counts),
+        table.columns,
     )
 
 
@@ -187,6 +198,7 @@ def _read_npz(
         sha256(path),
         integers,
         {"of_file": len(h_ND), "zero": zero},
+        {"label": label},
     )
 
 

@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from firstsight.errors import InputError
 from firstsight.lab.classify.data.source import Source
-from firstsight.lab.classify.settings import ASKED, SHOTS, Trial
+from firstsight.lab.classify.settings import ASKED, MOST_ASKED, SHOTS, Trial
 
 SHOWN = max(SHOTS)
 LEAST_GROUP = 2
@@ -150,7 +150,7 @@ class _Draw:
                     own.setdefault(self.keys[row], row)
             shown, asked = self._pools(list(own.values()))
             if len(shown) >= SHOWN and len(asked) >= ASKED:
-                self.shown[label], self.asked[label] = shown[:SHOWN], sorted(asked)
+                self.shown[label], self.asked[label] = shown[:SHOWN], sorted(asked[:MOST_ASKED])
         enough, V, wanted = sorted(self.shown), len(self.of_class), self.settings.new_classes
         most = min(max(len(enough) // GROUP_SHARE, LEAST_GROUP), V // GROUP_SHARE, wanted)
         if most < LEAST_GROUP or len(enough) < 2 * LEAST_GROUP:

@@ -44,6 +44,7 @@ class Table:
         notes: what reading found, in sentences.
         counts: "of_file" rows that the file has, "empty_text" and "no_label": those left out for it.
         all_labels: how often each label is in the file; None past ``MOST_LABELS`` of them.
+        columns: the names of those of the texts and the labels.
     """
 
     texts: list[str]
@@ -52,6 +53,7 @@ class Table:
     notes: list[str]
     counts: dict[str, int]
     all_labels: Counter[str] | None
+    columns: dict[str, str]
 
 
 def read_table(path: Path, *, text: str | None, label: str | None, split: str | None, max_rows: int) -> Table:
@@ -66,14 +68,14 @@ def read_table(path: Path, *, text: str | None, label: str | None, split: str | 
         InputError: no such columns, a line that is broken or not UTF-8, an unknown word in the split column, labels
             that are lists, an empty file.
     """
-    notes: list[str] = []
-    sample, counts, labels = _Sample(max_rows), Counter(of_file=0, empty_text=0, no_label=0), Counter[str]()
-    size = path.stat().st_size
+    counts, labels, notes = Counter(of_file=0, empty_text=0, no_label=0), Counter[str](), list[str]()
+    sample, size = _Sample(max_rows), path.stat().st_size
     if size == 0:
         raise InputError(f"{path}: this file is empty. Expected a row of column names, and rows of texts and labels.")
     with open(path, "rb") as file, Bar(f"reading {path.name}", size, unit="bytes") as bar:
         opened = (_Json if path.suffix.lower() in JSONL else _Csv)(path, read_lines(file, str(path)), notes)
-        for line, cells in opened.cells(_choose(path, opened.columns, text, label, split, notes)):
+        chosen = _choose(path, opened.columns, text, label, split, notes)
+        for line, cells in opened.cells(chosen):
             counts["of_file"] += 1
             if counts["of_file"] % _EVERY == 0:
                 bar.update(file.tell())
@@ -87,10 +89,12 @@ def read_table(path: Path, *, text: str | None, label: str | None, split: str | 
                 if len(labels) <= MOST_LABELS:
                     labels[cells[1]] += 1
                 sample.offer(cells)
-    return _table(path, sample, counts, labels, notes)
+    return _table(path, sample, counts, labels, notes, dict(zip(("text", "label"), chosen, strict=False)))
 
 
-def _table(path: Path, sample: "_Sample", counts: Counter[str], labels: Counter[str], notes: list[str]) -> Table:
+def _table(
+    path: Path, sample: "_Sample", counts: Counter[str], labels: Counter[str], notes: list[str], columns: dict[str, str]
+) -> Table:
     for name, what in (("empty_text", "whose text is empty"), ("no_label", "whose label is empty")):
         if counts[name]:
             notes.append(f"{counts[name]:,} rows {what} are left out.")
@@ -106,7 +110,7 @@ def _table(path: Path, sample: "_Sample", counts: Counter[str], labels: Counter[
             "said of classes by their number of examples is said of the sample."
         )
     part = [row[2] for row in kept] if len(kept[0]) == 3 else None
-    return Table([row[0] for row in kept], [row[1] for row in kept], part, notes, dict(counts), all_labels)
+    return Table([row[0] for row in kept], [row[1] for row in kept], part, notes, dict(counts), all_labels, columns)
 
 
 class _Sample:

@@ -36,7 +36,7 @@ def advise(trial: Trial) -> str:
     second = _trade(trial)
     if not second and comparison["verdict"] == "ours":
         second = _epoch(trial)
-    return " ".join(filter(None, [_verdict(trial), second]))
+    return " ".join(filter(None, [_verdict(trial), second, _at_once(trial)]))
 
 
 def remarks(trial: Trial) -> list[str]:
@@ -108,6 +108,26 @@ def _trade(trial: Trial) -> str:
         return f"{text}."
     side = "above" if parts["new"]["difference"] > 0 else "below"
     return f"{text}: it is ahead where the share of queries of new classes is {side} about {percent(share)}."
+
+
+def _at_once(trial: Trial) -> str:
+    """The same question where nothing may be trained when classes come, if that has another answer or other methods."""
+    other = trial.get("at_once")
+    if not other or other["choice"] == trial["choice"] or other["comparison"]["mixed"]["low"] is None:
+        return ""
+    ours, rival = (named(trial, other["choice"][side]) for side in ("ours", "rival"))
+    mixed = other["comparison"]["mixed"]
+    a, b = percent(mixed["ours"]), percent(mixed["rival"])
+    told = f"{points(mixed['difference'], sign=True)} points, {interval(mixed)}"
+    start = "Where nothing can be trained when new classes come (no old examples kept, no time),"
+    if other["comparison"]["verdict"] == "none":
+        return f"{start} no difference was found between {ours} ({a}) and {rival} ({b}): {told}."
+    first, second = (f"{ours} ({a})", f"{rival} ({b})")
+    if other["comparison"]["verdict"] == "rival":
+        first, second = second, first
+        told = f"{points(-mixed['difference'], sign=True)} points, 95% interval {points(-mixed['high'])} to "
+        told += points(-mixed["low"])
+    return f"{start} take {first} before {second}: {told}."
 
 
 def _on(name: str, part: Mapping[str, Any]) -> str:

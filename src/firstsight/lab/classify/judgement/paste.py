@@ -163,11 +163,11 @@ def _layer(trial: Trial, method: str, rate: float | None) -> list[str]:
 
 
 def _scaled() -> list[str]:
-    """The vectors as the trial has them: divided by the root mean square of their lengths."""
+    """The vectors as the trial has them: centred, of mean squared length 1."""
     return [
         "classes, rows = np.unique(y, return_inverse=True)",
-        "scale = np.sqrt((X**2).sum(1).mean())",
-        "H, H_new, Y = torch.tensor(X / scale), torch.tensor(X_new / scale), torch.tensor(rows)",
+        "mean = X.mean(0); scale = np.sqrt(((X - mean) ** 2).sum(1).mean())",
+        "H, H_new, Y = (torch.tensor(part) for part in ((X - mean) / scale, (X_new - mean) / scale, rows))",
     ]
 
 

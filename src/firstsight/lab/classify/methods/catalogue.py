@@ -6,6 +6,7 @@ from typing import Any
 from firstsight.lab.classify.settings import RATES
 
 WRITE, IMPRINTING, REPLAY, ADDED, EPOCH, NONE = "write", "imprinting", "replay", "added", "epoch", "none"
+RETRAINED = (REPLAY, EPOCH)  # with training, on old examples that were kept
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Method:
         return (*self.at_once, EPOCH) if self.trained else self.at_once
 
 
-_RIVAL, _PAPER = (IMPRINTING, REPLAY), {"rule": "paper", "T": 500, "gamma": 0.01}
+_RIVAL, _OURS, _PAPER = (IMPRINTING, REPLAY), (WRITE, REPLAY), {"rule": "paper", "T": 500, "gamma": 0.01}
 METHODS = {
     method.name: method
     for method in (
@@ -52,9 +53,9 @@ METHODS = {
         Method("softmax-balanced", "softmax, balanced sampling", _RIVAL),
         Method("softmax-adjusted", "softmax, logit adjustment", _RIVAL),
         Method("cosine", "cosine softmax", _RIVAL),
-        Method("sight", "HebbianSoftmax", (WRITE,), ours=True),
-        Method("paper", 'HebbianSoftmax, rule="paper"', (WRITE,), ours=True, options=_PAPER),
-        Method("sight-adjusted", "HebbianSoftmax, logit adjustment", (WRITE,), ours=True),
+        Method("sight", "HebbianSoftmax", _OURS, ours=True),
+        Method("paper", 'HebbianSoftmax, rule="paper"', _OURS, ours=True, options=_PAPER),
+        Method("sight-adjusted", "HebbianSoftmax, logit adjustment", _OURS, ours=True),
         Method("means", "class means", (ADDED,), (0.0,), "", trained=False),
         Method("knn", "nearest neighbours", (ADDED,), (3, 1, 10), "neighbours", trained=False),
         Method("lda", "streaming LDA", (ADDED,), (0.1, 0.5, 0.01), "shrinkage", trained=False),

@@ -59,6 +59,7 @@ class Logistic(Classifier):
 
     def arrived(self, arrival: str, shown_h: Tensor) -> Answer:
         """As to any linear layer."""
+        start = imprinted(self._layer, shown_h)
         if arrival == IMPRINTING:
-            return linear_answer(imprinted(self._layer, shown_h))
-        return linear_answer(replayed(self._layer, shown_h, self.task.train_h, self.task.train_y, self.seed))
+            return linear_answer(start)
+        return linear_answer(replayed(start, shown_h, self.task.train_h, self.task.train_y, self.seed))

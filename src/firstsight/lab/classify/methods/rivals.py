@@ -38,19 +38,19 @@ def imprinted(layer: Layer, shown_h: Tensor) -> Layer:
     return torch.cat([weight, rows]), torch.cat([bias, bias.mean().expand(len(rows))])
 
 
-def finetuned(layer: Layer, shown_h: Tensor, old_h: Tensor, old_y: Tensor, setting: Setting, *, seed: int = 0) -> Layer:
-    """Imprinting, then Adam, with examples of the old classes played again.
+def finetuned(start: Layer, shown_h: Tensor, old_h: Tensor, old_y: Tensor, setting: Setting, *, seed: int = 0) -> Layer:
+    """Adam, with examples of the old classes played again.
 
     Args:
-        layer: as it was trained.
+        start: of V + U classes, the new ones as they got their rows at once: imprinted, or written.
         shown_h: [U, k, D] examples of the new classes.
         old_h: [N, D] training examples of the old classes.
         old_y: [N] their labels.
         setting: what is trained, on what, for how long.
         seed: of the examples that are kept and drawn.
     """
-    g, V, (U, k, D) = torch.Generator().manual_seed(seed), len(layer[0]), shown_h.shape
-    start = imprinted(layer, shown_h)
+    g, (U, k, D) = torch.Generator().manual_seed(seed), shown_h.shape
+    V = len(start[0]) - U
     first = 0 if setting.all_rows else V
     rows, biases = (part[first:].clone().requires_grad_() for part in start)
     kept = torch.randperm(len(old_y), generator=g)[: setting.replayed]

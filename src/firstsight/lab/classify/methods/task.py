@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from firstsight.lab.classify.data.prepared import Prepared
+from firstsight.scaling import Scaling
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,11 @@ class Part:
 class Task:
     """What methods are trained on and asked.
 
-    All vectors are divided by one number, the root mean square of the training vectors' lengths, so that the same rates
-    suit vectors of any unit. Nothing is done to single features, and the mean stays: it is how frozen vectors go into
-    an ``nn.Linear``, and whoever pastes the winner has no statistics to carry along but this number (our decision).
+    All vectors are centred and divided by one number, so that the mean squared length of the training vectors is 1 and
+    the same rates suit vectors of any unit: as ``FirstSightClassifier`` does it, whose settings are thus the trial's.
 
     Attributes:
-        scale: that number; 1 where all training vectors are zero.
+        scaling: what does it, made of the training vectors.
         train_h, train_y: [N, D] float32 and [N] int64.
         num_classes: V.
         counts: [V] int64, how often each class occurs in training.
@@ -47,8 +47,8 @@ class Task:
     def __init__(self, prepared: Prepared) -> None:
         self._prepared, split = prepared, prepared.split
         hidden = np.asarray(prepared.hidden[split.train], dtype=np.float32)
-        self.scale = float(np.sqrt(np.square(hidden, dtype=np.float64).sum(1).mean())) or 1.0
-        self.train_h, self.train_y = torch.from_numpy(hidden / np.float32(self.scale)), _labels(prepared, split.train)
+        self.scaling = Scaling.of(hidden)
+        self.train_h, self.train_y = self.scaling.scaled(hidden), _labels(prepared, split.train)
         self.num_classes = len(split.classes)
         self.counts = torch.bincount(self.train_y, minlength=self.num_classes)
 
@@ -78,7 +78,7 @@ class Task:
         )
 
     def _rows(self, rows: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.asarray(self._prepared.hidden[rows], dtype=np.float32) / np.float32(self.scale))
+        return self.scaling.scaled(np.asarray(self._prepared.hidden[rows], dtype=np.float32))
 
 
 def _labels(prepared: Prepared, rows: np.ndarray) -> Tensor:

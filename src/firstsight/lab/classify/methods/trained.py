@@ -115,7 +115,8 @@ class Trained(Classifier):
         if arrival == IMPRINTING:
             return linear_answer(imprinted(self.layer(), shown), self._features)
         assert arrival == REPLAY, arrival
-        layer = replayed(self.layer(), shown, self._features(self.task.train_h), self.task.train_y, self.seed)
+        start = _layer(self._met(shown_h)) if self.method.ours else imprinted(self.layer(), shown)
+        layer = replayed(start, shown, self._features(self.task.train_h), self.task.train_y, self.seed)
         return linear_answer(layer, self._features)
 
     def _met(self, shown_h: Tensor) -> nn.Module:
@@ -155,9 +156,9 @@ def body_of(in_features: int) -> nn.Module:
     return nn.Sequential(nn.Linear(in_features, WIDTH), nn.ReLU(), nn.Dropout(DROPOUT))
 
 
-def replayed(layer: Layer, shown: Tensor, old: Tensor, old_y: Tensor, seed: int) -> Layer:
-    """Fine-tuning with replay as the trial does it for every rival."""
-    return finetuned(layer, shown, old, old_y, ALL_DATA, seed=seed)
+def replayed(start: Layer, shown: Tensor, old: Tensor, old_y: Tensor, seed: int) -> Layer:
+    """Fine-tuning with replay, the same for every linear layer, from the rows that new classes got at once."""
+    return finetuned(start, shown, old, old_y, ALL_DATA, seed=seed)
 
 
 def _layer(head: nn.Module) -> Layer:

@@ -14,7 +14,7 @@ import torch
 from firstsight import HebbianSoftmax, Softmax
 from firstsight.fitting import fit_head
 from firstsight.lab.classify.methods.base import asked, linear_answer
-from firstsight.lab.classify.methods.catalogue import EPOCH, METHODS, REPLAY, Method
+from firstsight.lab.classify.methods.catalogue import EPOCH, METHODS, REPLAY, RETRAINED, Method
 from firstsight.lab.classify.methods.rivals import ALL_DATA
 from firstsight.lab.classify.methods.task import Task
 from firstsight.lab.classify.methods.trained import LEAST_STEPS, WIDTH, body_of
@@ -37,6 +37,7 @@ class Plan:
         epochs: of a training.
         methods: names of all that take part.
         replay: whether fine-tuning with replay does.
+        retrain: whether anything is trained when classes come.
         budget: minutes there were.
         estimate: minutes that it was taken for.
         workers: jobs at a time.
@@ -48,6 +49,7 @@ class Plan:
     epochs: int
     methods: tuple[str, ...]
     replay: bool
+    retrain: bool
     budget: float
     estimate: float
     workers: int
@@ -65,7 +67,8 @@ class Plan:
 
     def arrivals(self, method: Method) -> tuple[str, ...]:
         """The ways in which classes come to it here."""
-        return tuple(name for name in method.arrivals if self.replay or name != REPLAY)
+        left_out = (*(() if self.replay else (REPLAY,)), *(() if self.retrain else RETRAINED))
+        return tuple(name for name in method.arrivals if name not in left_out)
 
     def said(self) -> str:
         """For people."""
@@ -207,7 +210,9 @@ def make_plan(units: Units, settings: Trial, budget: float, workers: int) -> Pla
 def _plans(units: Units, settings: Trial, budget: float, workers: int) -> Iterator[Plan]:
     """From all to little."""
     rates = max(len(method.settings) for method in METHODS.values())
-    plan = Plan(settings.seeds, rates, settings.epochs, tuple(METHODS), True, budget, 0.0, workers)
+    plan = Plan(
+        settings.seeds, rates, settings.epochs, tuple(METHODS), settings.retrain, settings.retrain, budget, 0.0, workers
+    )
     left: list[str] = []
     without = tuple(name for name in METHODS if name != "logistic")
     if units.logits > MOST_LOGITS:
@@ -230,4 +235,5 @@ def _plans(units: Units, settings: Trial, budget: float, workers: int) -> Iterat
             yield less(f"epochs after {epochs}", epochs=epochs)
     if "logistic" in plan.methods:
         yield less("logistic regression", methods=without)
-    yield less("fine-tuning with replay", replay=False)
+    if plan.replay:
+        yield less("fine-tuning with replay", replay=False)

@@ -17,7 +17,7 @@ def save_winner(job: Measuring, prepared: Prepared, task: Task, folder: Path) ->
     """Write ``layer.safetensors`` and ``winner.json``: as trained on the first seed, of the old classes alone.
 
     A trained layer is saved as its ``state_dict`` (``head.`` and ``body.`` before the names), any other as ``weight``
-    [V, D] and ``bias`` [V]; all of them are for vectors divided by ``scale``, and cosine's for such of length 1.
+    [V, D] and ``bias`` [V]; all of them are for vectors scaled by ``scaling``, and cosine's for such of length 1.
 
     Returns:
         The folder, or None where the winner is no linear layer and keeps the training data itself.
@@ -35,7 +35,7 @@ def save_winner(job: Measuring, prepared: Prepared, task: Task, folder: Path) ->
         "method": job.method.name,
         "options": job.method.options,
         "labels": prepared.split.classes,
-        "scale": task.scale,
+        "scaling": task.scaling._asdict() | {"mean_D": task.scaling.mean_D.tolist()},
         "body": settings.body if job.method.trained else "none",
         "setting": job.chosen.setting,
     }

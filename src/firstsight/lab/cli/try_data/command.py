@@ -3,14 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tyro.conf import OmitArgPrefixes, Positional
 
 from firstsight.errors import InputError
 from firstsight.lab.classify.settings import Trial
 from firstsight.lab.cli.output import Checked, Json, show
-from firstsight.lab.system.files import write_json
 
 BUDGET, DEMO_BUDGET = 20.0, 4.0  # minutes
 DEMO = Trial(seeds=2, epochs=8)  # with the budget above: within five minutes on two cores, imports and report too
@@ -89,8 +87,7 @@ def try_command(default: Trial) -> Callable[..., int]:
             source = docstrings()
         else:
             source = read_source(data, text=text, label=label, split=split, max_rows=max_rows)
-        found = run_trial(source, plain, folder, encoder=encoder, budget=minutes, workers=workers)
-        found = _with_source(found, folder, data, text, label)
+        found = run_trial(source, plain, folder, encoder=encoder, budget=minutes, workers=workers, file=data)
         report = write_trial_report(folder, found, open_prepared(folder / "data").texts)
         return show(found, json, lambda trial: print_trial(trial, report))
 
@@ -112,20 +109,3 @@ def _check(data: Path | None, demo: bool, budget: float | None, max_rows: int, o
         raise InputError(f"budget is {budget}; expected a number of minutes above 0.")
     if max_rows < 1:
         raise InputError(f"max_rows is {max_rows}; expected 1 or more rows.")
-
-
-def _with_source(
-    found: dict[str, Any], folder: Path, data: Path | None, text: str | None, label: str | None
-) -> dict[str, Any]:
-    """The trial with where its data are, so that what is to be pasted reads the user's own file."""
-    from firstsight.lab.classify.judgement.advice import paste
-
-    known = found.get("source") or {}
-    file = None if data is None else str(data)
-    source = {**known, "file": file, "text": text or known.get("text"), "label": label or known.get("label")}
-    if found.get("source") == source:
-        return found
-    found = {**found, "source": source}
-    found["paste"] = paste(found)
-    write_json(folder / "trial.json", found)
-    return found
