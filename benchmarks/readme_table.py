@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from try_table import tables as trials
+
 from firstsight.lab.report import markdown_table
 from firstsight.lab.report.curriculum import binding_rows, pace_rows
 from firstsight.lab.report.curriculum import markdown as rows_as_markdown
@@ -21,6 +23,7 @@ BEGIN, END = "<!-- results: made by benchmarks/readme_table.py -->", "<!-- end o
 BEGIN_STUDY, END_STUDY = "<!-- study tables: made by benchmarks/readme_table.py -->", "<!-- end of study tables -->"
 BEGIN_MEMORY, END_MEMORY = "<!-- memory table: made by benchmarks/readme_table.py -->", "<!-- end of memory table -->"
 BEGIN_SPEED, END_SPEED = "<!-- memory speed: made by benchmarks/readme_table.py -->", "<!-- end of memory speed -->"
+BEGIN_TRIALS, END_TRIALS = "<!-- trials: made by benchmarks/readme_table.py -->", "<!-- end of trials -->"
 OMNIGLOT = "omniglot tables: made by benchmarks/readme_table.py"
 LINEAR, RATES = (
     "omniglot without ReLU: made by benchmarks/readme_table.py",
@@ -30,7 +33,7 @@ STUDIES = ("gutenberg-25", "wikitext-2")
 DEMO = ("softmax", "hebbian", "paper")
 
 
-PAGES = [ROOT / "README.md", ROOT / "docs" / "when.md", ROOT / "docs" / "memory.md", ROOT / "docs" / "omniglot.md"]
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("when", "memory", "omniglot", "try"))]
 
 
 def studies() -> str:
@@ -129,7 +132,7 @@ def _read(path: Path) -> Any:
 
 def with_table(page: str) -> str:
     """A page with what stands between its marks made anew."""
-    parts = ((BEGIN, END, table), (BEGIN_STUDY, END_STUDY, studies))
+    parts = ((BEGIN, END, table), (BEGIN_STUDY, END_STUDY, studies), (BEGIN_TRIALS, END_TRIALS, trials))
     more = [
         (f"<!-- {mark} -->", f"<!-- end of {mark.split(':')[0]} -->", make)
         for mark, make in ((OMNIGLOT, omniglot), (LINEAR, partial(omniglot, "linear")), (RATES, rates))
