@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from firstsight.heads.write import HebbianWrite
 
+LEAST_STEPS = 300  # of a training, for the estimator and the trial: where examples are few it takes more epochs
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Of activations [B, D], targets [B] and which examples they are [B]: the loss, a scalar."""
 

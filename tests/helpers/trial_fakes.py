@@ -195,5 +195,6 @@ def _made(items, seeds, share, shots, file) -> dict:
         "version": "0.1", "torch_version": "2.13.0", "git_commit": "abc", "machine": "a processor, 2 cores",
         "command": "firstsight try things.npz",
     }  # fmt: skip
+    trial["taken"] = "rival" if comparison["verdict"] == "rival" else "ours"
     trial["advice"], trial["paste"] = advise(trial), paste(trial)
     return trial

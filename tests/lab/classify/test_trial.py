@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -110,31 +111,52 @@ def old_accuracy(trial, method, rate):
     return found
 
 
-def test_the_winner_answers_as_it_did_in_the_trial(done):
+def jobs_of(out, prepared):
+    """The jobs that measured, of the first seed, by method."""
+    plan = json.loads((out / "plan.json").read_text())
+    trials = Trials(out, prepared.identity, SETTINGS, Plan.from_dict(plan["plan"]), Units(**plan["units"]))
+    return {job.method.name: job for job in reversed(measuring_jobs(trials, best(choosing_jobs(trials))))}
+
+
+def test_a_writing_layer_is_saved_as_a_classifier_that_answers_as_it_did(done, tmp_path):
     out, trial = done
     prepared = open_prepared(out / "data")
-    assert trial["comparison"]["verdict"] != "rival"
-    clf = FirstSightClassifier.load(trial["winner"])
-    rows = prepared.split.test
+    job, rows = jobs_of(out, prepared)["sight"], prepared.split.test
+    clf = FirstSightClassifier.load(save_winner(job, prepared, Task(prepared), tmp_path / "winner"))
     answers = clf.predict(np.array(prepared.hidden[rows]))
-    chosen = trial["choice"]["ours"]
     right = np.mean([a == prepared.labels[row] for a, row in zip(answers, rows, strict=True)])
-    assert right == pytest.approx(old_accuracy(trial, chosen["method"], chosen["rate"]))
-    assert clf.learning_rate == chosen["rate"]
+    assert right == pytest.approx(old_accuracy(trial, "sight", job.setting))
+    assert clf.learning_rate == job.setting
 
 
-def test_a_rival_that_won_is_saved_as_its_layer(done, tmp_path):
+def test_a_rival_is_saved_as_its_layer(done, tmp_path):
     out, trial = done
-    prepared, plan = open_prepared(out / "data"), json.loads((out / "plan.json").read_text())
-    trials = Trials(out, prepared.identity, SETTINGS, Plan.from_dict(plan["plan"]), Units(**plan["units"]))
-    (job,) = [job for job in measuring_jobs(trials, best(choosing_jobs(trials))) if job.method.name == "means"]
-    saved = save_winner(job, prepared, Task(prepared), tmp_path / "winner")
+    prepared = open_prepared(out / "data")
+    saved = save_winner(jobs_of(out, prepared)["means"], prepared, Task(prepared), tmp_path / "winner")
     told, tensors = json.loads(Path(saved, "winner.json").read_text()), load_file(Path(saved, "layer.safetensors"))
     rows = prepared.split.test
     h = Scaling(**told["scaling"]).scaled(np.array(prepared.hidden[rows]))
     answers = (h @ tensors["weight"].T + tensors["bias"]).argmax(1)
     right = np.mean([told["labels"][a] == prepared.labels[r] for a, r in zip(answers, rows, strict=True)])
     assert right == pytest.approx(old_accuracy(trial, "means", None))
+    assert Path(trial["winner"]).exists()
+
+
+def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "run").mkdir()
+    for name in ("config.yaml", "report.html"):
+        (tmp_path / "run" / name).write_text("mine")
+    with pytest.raises(InputError, match="this folder holds something else"):
+        run_trial(small_source(), SETTINGS, tmp_path / "run", budget=5)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.yaml", "report.html"]
+
+
+def test_other_data_are_refused_before_anything_is_written(done, tmp_path):
+    out = shutil.copytree(done[0], tmp_path / "copy")
+    before = (out / "data" / "hidden.npy").read_bytes()
+    with pytest.raises(InputError, match="these are other data"):
+        run_trial(small_source(seed=9), SETTINGS, out, budget=5)
+    assert (out / "data" / "hidden.npy").read_bytes() == before
 
 
 def test_done_is_done(done, capsys):
@@ -147,7 +169,7 @@ def test_done_is_done(done, capsys):
 
 @pytest.mark.parametrize(
     ("source", "settings", "file"),
-    [(small_source(1), SETTINGS, r"plan\.json"), (small_source(), SETTINGS.replace(shots=1), r"plan\.json")],
+    [(small_source(1), SETTINGS, "these are other data"), (small_source(), SETTINGS.replace(shots=1), r"plan\.json")],
 )
 def test_other_data_or_settings_are_refused_by_name(done, tmp_path, source, settings, file):
     out = tmp_path / "copy"

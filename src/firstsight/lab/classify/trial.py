@@ -13,19 +13,19 @@ from typing import Any
 import numpy as np
 
 from firstsight.errors import InputError
-from firstsight.lab.classify.data.prepared import Prepared, prepare
+from firstsight.lab.classify.data.prepared import PLAN, Prepared, prepare
 from firstsight.lab.classify.data.source import Source
 from firstsight.lab.classify.judgement.advice import advise, paste
 from firstsight.lab.classify.judgement.choose import choose
 from firstsight.lab.classify.judgement.compare import compare
-from firstsight.lab.classify.methods.catalogue import METHODS, REPLAY
+from firstsight.lab.classify.methods.catalogue import METHODS, REPLAY, WRITE
 from firstsight.lab.classify.methods.task import Task
 from firstsight.lab.classify.outcome import Outcome, numbers
 from firstsight.lab.classify.runs.jobs import Measuring, Trials, best, choosing_jobs, measuring_jobs
 from firstsight.lab.classify.runs.plan import Plan, Units, make_plan, timed
 from firstsight.lab.classify.runs.winner import save_winner
 from firstsight.lab.classify.settings import Trial
-from firstsight.lab.runs.jobs import Job, check_workers, run_all
+from firstsight.lab.runs.jobs import Job, alone, check_workers, run_all
 from firstsight.lab.system.files import read_json, write_json
 from firstsight.lab.system.machine import cores, provenance
 from firstsight.lab.system.progress import say
@@ -72,11 +72,40 @@ def run_trial(
     check_workers(workers)
     if not budget > 0:
         raise InputError(f"budget is {budget}; expected minutes above 0.")
-    before = _read_plan(out / "plan.json")
-    _check(before is None or before.settings == settings.to_dict(), out / "plan.json", "settings")
+    _check_folder(out)
+    with alone(out, "another firstsight try"):
+        return _run_trial(source, settings, out, encoder, budget, workers, file)
+
+
+def _check_folder(out: Path) -> None:
+    """Refuse a folder that holds something else, whose report.html or plots would be lost."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise InputError(f"{out}: this is a file. Expected a folder for all that a trial writes: give another --out.")
+    there = {path.name for path in out.iterdir()} - {".lock"}
+    if (there and not there & {"data", PLAN}) or there & {"config.yaml", "meta.json", "checkpoints", "study.json"}:
+        raise InputError(
+            f"{out}: this folder holds something else ({', '.join(sorted(there)[:4])}). Give the trial an --out of its "
+            "own."
+        )
+
+
+def _run_trial(
+    source: Source,
+    settings: Trial,
+    out: Path,
+    encoder: str | None,
+    budget: float,
+    workers: int | None,
+    file: Path | None,
+) -> dict[str, Any]:
+    """``run_trial``, alone in its folder."""
+    before = _read_plan(out / PLAN)
+    _check(before is None or before.settings == settings.to_dict(), out / PLAN, "settings")
     prepared = prepare(source, settings, out, encoder=encoder)
     task = Task(prepared)
-    planned = _planned(before, task, prepared.identity, settings, out / "plan.json", budget, workers or cores())
+    planned = _planned(before, task, prepared.identity, settings, out / PLAN, budget, workers or cores())
     plan = planned.plan
     say(plan.said())
     trials = Trials(out, prepared.identity, settings, plan, planned.units)
@@ -175,11 +204,26 @@ def _judged(
         "at_once": at_once,
         "confusions": confusions(sides["ours"][0], prepared),
     }
-    verdict = trial["comparison"]["verdict"]
-    won = trial["choice"]["rival" if verdict == "rival" else "ours"]
-    best_job = next(job for job in jobs if job.method.name == won["method"] and won["arrival"] in job.ways)
+    trial["taken"] = taken = _taken(trial)
+    won = trial["choice"][taken]
+    way = WRITE if taken == "ours" else won["arrival"]  # what partial_fit does, with the setting that suits it
+    best_job = next(job for job in jobs if job.method.name == won["method"] and way in job.ways)
     trial["winner"] = save_winner(best_job, prepared, task, out / "winner")
     return trial | provenance()
+
+
+def _taken(trial: Mapping[str, Any]) -> str:
+    """Whose lines are pasted: who is better, or where no difference was found who was ahead on the validation part."""
+    verdict: str = trial["comparison"]["verdict"]
+    if verdict != "none":
+        return verdict
+    means = {}
+    for side in ("ours", "rival"):
+        wanted = {name: trial["choice"][side][name] for name in ("method", "arrival")}
+        wanted |= {"part": "valid", "shots": trial["choice"]["shots"]}
+        own = [line["mixed"] for line in trial["lines"] if all(line[name] == wanted[name] for name in wanted)]
+        means[side] = float(np.mean(own))
+    return "rival" if means["rival"] > means["ours"] else "ours"
 
 
 def _compared(

@@ -21,12 +21,13 @@ from firstsight.errors import InputError
 from firstsight.lab.classify.data import texts as vectors_of
 from firstsight.lab.classify.data.source import Source
 from firstsight.lab.classify.data.split import ARRAYS, Duplicates, Split, make_split
-from firstsight.lab.classify.settings import ASKED, SHOTS, Trial
+from firstsight.lab.classify.settings import ASKED, MOST_ASKED, SHOTS, Trial
 from firstsight.lab.data.arrays import load_array
 from firstsight.lab.system.files import atomic_write, read_json, sha256, write_json
 from firstsight.lab.system.progress import say
 
 MANIFEST = "data.json"
+PLAN = "plan.json"  # of the trial, beside the folder of its data
 COUNTED = "TF-IDF of character n-grams + truncated SVD"
 _VERSION = 1
 _WHAT = "the description of a trial's data"
@@ -88,6 +89,11 @@ def prepare(source: Source, settings: Trial, out: str | Path, *, encoder: str | 
         except InputError as error:
             say(f"{folder} is made anew: {error}")
     elif before.get("complete") is True:
+        if (folder.parent / PLAN).exists():
+            raise InputError(
+                f"{folder}: these are other data, or of another split or encoder, and {out} holds a trial of them. "
+                "Give this one an --out of its own."
+            )
         say(f"{folder} was made of other data, or with other settings, and is made anew")
     split, duplicates, notes = make_split(source, settings)
     blocks = folder / "blocks" / _digest(request)[:16]
@@ -228,7 +234,7 @@ def _request(source: Source, settings: Trial, encoder: str | None) -> dict[str, 
     return {
         "content": content.hexdigest(),
         "name": source.name,
-        "settings": drawn | {"shown": list(SHOTS), "asked": ASKED},
+        "settings": drawn | {"shown": list(SHOTS), "asked": [ASKED, MOST_ASKED]},
         "encoder": encoded,
     }
 

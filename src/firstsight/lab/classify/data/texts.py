@@ -5,7 +5,7 @@ Shapes: N texts (from T of them is learnt), G sequences of letters, D features.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,19 +48,32 @@ def counted(texts: Sequence[str], train: npt.NDArray[np.int64], seed: int = 0) -
     Of a text the first ``LETTERS`` characters are looked at, so that time and memory are bounded.
 
     Sequences, their weights and the SVD come from the rows ``train`` alone: nothing is learnt from a text that is asked
-    or of a class that comes later. Of many, ``FITTED`` evenly spaced ones are taken. A text that has nothing in common
-    with them is a row of zeros.
+    or of a class that comes later. A text that has nothing in common with them is a row of zeros.
 
     Raises:
         InputError: the training texts hold no letters.
+    """
+    say(f"learning vectors from the letters of {min(FITTED, len(train)):,} texts")
+    vectors, blocks = learnt([texts[row] for row in train], seed), list[Floats]()
+    with Bar("texts to vectors", len(texts)) as bar:
+        for start in range(0, len(texts), BLOCK):
+            blocks.append(vectors(texts[start : start + BLOCK]))
+            bar.advance(len(blocks[-1]))
+    return np.concatenate(blocks)
+
+
+def learnt(texts: Sequence[str], seed: int = 0) -> Callable[[Sequence[str]], Floats]:
+    """What makes vectors [N, D] float32 of any N texts, learnt from these; of many, ``FITTED`` evenly spaced ones.
+
+    Raises:
+        InputError: the texts hold no letters.
     """
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.preprocessing import normalize
 
     count = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), min_df=2, sublinear_tf=True, dtype=np.float32)
-    say(f"learning vectors from the letters of {min(FITTED, len(train)):,} texts")
-    fitted_T = train[np.linspace(0, len(train) - 1, min(FITTED, len(train))).astype(np.int64)]
+    fitted_T = np.linspace(0, len(texts) - 1, min(FITTED, len(texts))).astype(np.int64)
     try:
         train_TG = count.fit_transform([texts[row][:LETTERS] for row in fitted_T])
     except ValueError as error:  # an empty vocabulary
@@ -71,13 +84,12 @@ def counted(texts: Sequence[str], train: npt.NDArray[np.int64], seed: int = 0) -
     if D < 1:
         raise InputError(f"The training texts hold {train_TG.shape[1]} sequences of letters. Expected hundreds.")
     svd = TruncatedSVD(D, random_state=seed).fit(train_TG)
-    h_ND = np.zeros((len(texts), D), dtype=np.float32)
-    with Bar("texts to vectors", len(texts)) as bar:
-        for start in range(0, len(texts), BLOCK):
-            block = [text[:LETTERS] for text in texts[start : start + BLOCK]]
-            h_ND[start : start + BLOCK] = normalize(svd.transform(count.transform(block)))
-            bar.advance(len(block))
-    return h_ND
+
+    def vectors(texts: Sequence[str]) -> Floats:
+        h_ND = normalize(svd.transform(count.transform([text[:LETTERS] for text in texts])))
+        return np.asarray(h_ND, dtype=np.float32)
+
+    return vectors
 
 
 def encoder_key(encoder: str) -> dict[str, str]:

@@ -6,11 +6,12 @@ Every piece runs as it stands; the tests execute each. Labels are made strings, 
 from collections.abc import Mapping
 from typing import Any
 
+from firstsight.fitting import LEAST_STEPS
+
 Trial = Mapping[str, Any]
 
 NEW = "my new label"
 TFIDF = "tf-idf"  # how the offline encoder's name begins
-FEATURES = 256
 RULES = {"paper": {"rule": "paper", "T": 500, "gamma": 0.01}}
 WEIGHTS = "weight = len(Y) / (len(classes) * torch.bincount(Y).float())"
 
@@ -22,14 +23,13 @@ def paste(trial: Trial) -> str:
         trial: the content of ``trial.json``. ``source`` says where the data are: ``{"file", "text", "label"}``, the
             file None for Python's own docstrings, the columns None for those of the default names.
     """
-    side = "rival" if trial["comparison"]["verdict"] == "rival" else "ours"
+    side = trial["taken"]
     chosen = trial["choice"][side]
-    method, arrival = chosen["method"], chosen["arrival"]
-    rate = chosen.get("rate")
+    method, arrival, rate = chosen["method"], chosen["arrival"], chosen["rate"]
     reading = [*_reading(trial), *_new(trial)]
     if side == "ours":
         layer = _layer(trial, method, rate, retrained=arrival == "replay")
-        return "\n".join([*reading, *_estimator(trial, method, rate), *layer, ""])
+        return "\n".join([*reading, *_estimator(trial, method), *layer, ""])
     if method in _SIMPLE:
         return "\n".join([*reading, *_SIMPLE[method](rate), ""])
     body = _logistic(rate) if method == "logistic" else _softmax(trial, method, rate)
@@ -40,43 +40,26 @@ def paste(trial: Trial) -> str:
 
 
 def _reading(trial: Trial) -> list[str]:
-    """``X`` [N, D] and ``y`` [N] of the user's file; ``encode`` where it holds texts."""
+    """``X`` [N, D] and ``y`` [N] of the user's file, read as the trial reads it; ``encode`` where it holds texts."""
     source = trial.get("source") or {}
     file, text, label = (source.get(name) for name in ("file", "text", "label"))
-    if file is not None and str(file).lower().endswith(".npz"):
-        return [
-            "import numpy as np",
-            "",
-            f"data = np.load({str(file)!r})",
-            f'X, y = data["h"].astype("float32"), data[{label or "y"!r}].astype(str)',
-        ]
     if file is None:
         read = [
-            "import numpy as np",
             "from firstsight.lab.classify.data.docstrings import docstrings",
             "",
             "source = docstrings()  # the texts that every Python carries",
-            "texts, y = source.texts, np.array(source.labels)",
         ]
     else:
-        read = _table(str(file), text or "text", label or "label")
+        columns = "".join(f", {name}={value!r}" for name, value in (("text", text), ("label", label)) if value)
+        read = [
+            "from firstsight.lab.classify.data.source import read_source",
+            "",
+            f"source = read_source({str(file)!r}{columns})",
+        ]
+    read = ["import numpy as np", *read, "y = np.array(source.labels, dtype=object)"]
+    if str(file).lower().endswith(".npz"):
+        return [*read, "X = source.vectors"]
     return [*read, *_encoding(trial.get("data") or {})]
-
-
-def _table(file: str, text: str, label: str) -> list[str]:
-    kind = file.lower().rsplit(".", 1)[-1]
-    if kind in ("jsonl", "ndjson"):
-        module, rows = "json", f"[json.loads(line) for line in open({file!r}, encoding='utf-8-sig')]"
-    else:
-        tabs = ", delimiter='\\t'" if kind in ("tsv", "tab") else ""
-        module, rows = "csv", f"list(csv.DictReader(open({file!r}, encoding='utf-8-sig', newline=''){tabs}))"
-    return [
-        f"import {module}",
-        "import numpy as np",
-        "",
-        f"rows = {rows}",
-        f"texts, y = [row[{text!r}] for row in rows], np.array([str(row[{label!r}]) for row in rows])",
-    ]
 
 
 def _encoding(data: Mapping[str, Any]) -> list[str]:
@@ -86,18 +69,12 @@ def _encoding(data: Mapping[str, Any]) -> list[str]:
         return [
             "from sentence_transformers import SentenceTransformer",
             f"encode = SentenceTransformer({encoder!r}).encode",
-            "X = encode(texts)",
+            "X = encode(source.texts)",
         ]
     return [
-        "from sklearn.decomposition import TruncatedSVD",
-        "from sklearn.feature_extraction.text import TfidfVectorizer",
-        "from sklearn.pipeline import make_pipeline",
-        "from sklearn.preprocessing import Normalizer",
-        'letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), min_df=2, sublinear_tf=True)',
-        f"svd = TruncatedSVD({data.get('features') or FEATURES}, random_state=0)",
-        "counted = make_pipeline(letters, svd, Normalizer()).fit([text[:2000] for text in texts])",
-        'encode = lambda texts: counted.transform([text[:2000] for text in texts]).astype("float32")',
-        "X = encode(texts)",
+        "from firstsight.lab.classify.data.texts import learnt",
+        "encode = learnt(source.texts)  # TF-IDF of letter sequences and a truncated SVD",
+        "X = encode(source.texts)",
     ]
 
 
@@ -113,14 +90,15 @@ def _new(trial: Trial) -> list[str]:
 # ---- ours
 
 
-def _estimator(trial: Trial, method: str, rate: float | None) -> list[str]:
+def _estimator(trial: Trial, method: str) -> list[str]:
     """Nothing where a network is below the layer, which the estimator has not: then the layer alone is to be pasted."""
     settings = trial["settings"]
     if settings.get("body") == "mlp":
         return []
     given: dict[str, Any] = dict(RULES.get(method, {})) | ({"logit_adjustment": 1.0} if "adjusted" in method else {})
-    given |= {} if rate is None else {"learning_rate": rate}
-    given |= {"epochs": settings["epochs"], "batch_size": settings["batch"], "random_state": settings["seed"]}
+    rates: Mapping[str, Any] = next((one["rates"] for one in trial["methods"] if one["name"] == method), {})
+    given |= {"learning_rate": rates["write"]} if "write" in rates else {}
+    given |= {"epochs": _epochs(trial), "batch_size": settings["batch"], "random_state": settings["seed"]}
     arguments = ", ".join(f"{name}={value!r}" for name, value in given.items())
     return [
         "from firstsight.estimator import FirstSightClassifier",
@@ -136,7 +114,7 @@ def _estimator(trial: Trial, method: str, rate: float | None) -> list[str]:
 def _layer(trial: Trial, method: str, rate: float | None, *, retrained: bool) -> list[str]:
     settings = trial["settings"]
     options = "".join(f", {name}={value!r}" for name, value in RULES.get(method, {}).items())
-    given = f"rate={0.03 if rate is None else rate}, epochs={settings['epochs']}, batch_size={settings['batch']}"
+    given = f"rate={rate}, epochs={_epochs(trial)}, batch_size={settings['batch']}, least_steps={LEAST_STEPS}"
     given += f", seed={settings['seed']}"
     width, body = "X.shape[1]", []
     if settings.get("body") == "mlp":
@@ -172,6 +150,11 @@ def _fine_tuned(embed: str) -> list[str]:
         *_REPLAY,
         "head.load_state_dict(head.state_dict() | {'weight': W.detach(), 'bias': b.detach()})",
     ]
+
+
+def _epochs(trial: Trial) -> int:
+    """Those that were run: a budget may have cut them."""
+    return int((trial.get("plan") or {}).get("epochs", trial["settings"]["epochs"]))
 
 
 def _scaled() -> list[str]:
@@ -210,10 +193,18 @@ def _knn(rate: float | None) -> list[str]:
 
 def _lda(rate: float | None) -> list[str]:
     shrinkage = "'auto'" if rate is None else f"{rate:g}"
-    return _again(
+    return [
         "from sklearn.discriminant_analysis import LinearDiscriminantAnalysis",
-        f'LinearDiscriminantAnalysis(solver="lsqr", shrinkage={shrinkage})',
-    )
+        "",
+        "def fitted(X, y):  # with all classes as likely as each other",
+        "    n = len(set(y))",
+        f"    made = LinearDiscriminantAnalysis(solver='lsqr', shrinkage={shrinkage}, priors=[1 / n] * n)",
+        "    return made.fit(X, y)",
+        "",
+        "X, y = np.concatenate([X, X_new]), np.concatenate([y, y_new])",
+        "clf = fitted(X, y)  # again whenever a label comes; there is nothing to train",
+        "print(clf.predict(X_new))",
+    ]
 
 
 def _again(imported: str, made: str) -> list[str]:
@@ -254,7 +245,7 @@ def _softmax(trial: Trial, method: str, rate: float | None) -> list[str]:
     below = "body(h)" if network else "h"
     embed = f"embed = lambda h: {f'F.normalize({below}, dim=-1)' if cosine else below}"
     made = f"linear = torch.nn.Linear({'256' if network else 'X.shape[1]'}, len(classes))"
-    groups = [f'{{"params": linear.parameters(), "lr": {rate or 0.03:g}}}']
+    groups = [f'{{"params": linear.parameters(), "lr": {rate:g}}}']
     if network:
         groups.append('{"params": body.parameters(), "lr": 0.001}')
     if method == "softmax-weights":
@@ -265,7 +256,7 @@ def _softmax(trial: Trial, method: str, rate: float | None) -> list[str]:
         logits = f"{logits} + torch.bincount(Y).log()"  # Menon et al. (2021)
     if cosine:
         before = ["log_scale = torch.nn.Parameter(torch.tensor(16.0).log())"]
-        groups[0] = f'{{"params": [linear.weight, log_scale], "lr": {rate or 0.03:g}}}'
+        groups[0] = f'{{"params": [linear.weight, log_scale], "lr": {rate:g}}}'
         logits = "log_scale.exp() * F.linear(embed(H[i]), F.normalize(linear.weight, dim=1))"
     after = "W, b = linear.weight.detach(), linear.bias.detach()"
     if cosine:
@@ -276,9 +267,10 @@ def _softmax(trial: Trial, method: str, rate: float | None) -> list[str]:
         made,
         *before,
         f"optimizer = torch.optim.Adam([{', '.join(groups)}])",
-        f"steps = {settings['epochs']} * -(-len(Y) // {settings['batch']})",
-        "schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)",
-        f"for epoch in range({settings['epochs']}):",
+        f"batches = -(-len(Y) // {settings['batch']})",
+        f"epochs = max({_epochs(trial)}, -(-{LEAST_STEPS} // batches))",
+        "schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / (epochs * batches))",
+        "for epoch in range(epochs):",
         f"    for i in {batches}.split({settings['batch']}):",
         f"        loss = {loss.format(logits)}",
         "        optimizer.zero_grad(); loss.backward(); optimizer.step(); schedule.step()",

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from firstsight import HebbianSoftmax, Softmax
-from firstsight.fitting import Loss, fit_head
+from firstsight.fitting import LEAST_STEPS, Loss, fit_head
 from firstsight.lab.classify.methods.base import Answer, Classifier, State, linear_answer
 from firstsight.lab.classify.methods.catalogue import EPOCH, IMPRINTING, REPLAY, WRITE, Method
 from firstsight.lab.classify.methods.cosine import CosineSoftmax
@@ -20,7 +20,6 @@ from firstsight.lab.classify.methods.task import Task, labels_of
 from firstsight.lab.classify.settings import Trial
 
 WIDTH, DROPOUT, BODY_RATE = 256, 0.2, 1e-3
-LEAST_STEPS = 300  # of a training: where examples are few, so many steps need more epochs
 
 
 class Trained(Classifier):

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from firstsight import HebbianSoftmax, Softmax
-from firstsight.fitting import fit_head
+from firstsight.fitting import LEAST_STEPS, fit_head
 from firstsight.lab.classify.methods.base import asked, linear_answer
 from firstsight.lab.classify.methods.catalogue import EPOCH, METHODS, REPLAY, RETRAINED, Method
 from firstsight.lab.classify.methods.rivals import ALL_DATA
 from firstsight.lab.classify.methods.task import Task
-from firstsight.lab.classify.methods.trained import LEAST_STEPS, WIDTH, body_of
+from firstsight.lab.classify.methods.trained import WIDTH, body_of
 from firstsight.lab.classify.settings import SHOTS, Trial
 
 FEW = (1, 5)  # shots at which what takes a training loop is measured, beside settings.shots
