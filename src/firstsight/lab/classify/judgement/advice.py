@@ -1,7 +1,8 @@
 """What the numbers of a trial say: one or two sentences that hold, and remarks that describe.
 
 The verdict rests on one comparison, fixed beforehand: the best of ours against the best rival, both chosen on the
-validation part, by accuracy under the stated mix, once on test. Everything else is said as a description.
+validation part, by accuracy under the stated mix, once on test. The same comparison among what needs no training when
+classes come is a second question, fixed beforehand too, and said to be one. Everything else is a description.
 """
 
 from collections.abc import Mapping
@@ -36,7 +37,7 @@ def advise(trial: Trial) -> str:
     second = _trade(trial)
     if not second and comparison["verdict"] == "ours":
         second = _epoch(trial)
-    return " ".join(filter(None, [_verdict(trial), second, _at_once(trial)]))
+    return " ".join(filter(None, [_verdict(trial), _pasted(trial), second, _at_once(trial)]))
 
 
 def remarks(trial: Trial) -> list[str]:
@@ -110,6 +111,14 @@ def _trade(trial: Trial) -> str:
     return f"{text}: it is ahead where the share of queries of new classes is {side} about {percent(share)}."
 
 
+def _pasted(trial: Trial) -> str:
+    """Which of two that do not differ is pasted and saved."""
+    if trial["comparison"]["verdict"] != "none" or "taken" not in trial:
+        return ""
+    chosen = named(trial, trial["choice"][trial["taken"]])
+    return f"What is pasted and saved is {chosen}, which was ahead on the validation part."
+
+
 def _at_once(trial: Trial) -> str:
     """The same question where nothing may be trained when classes come, if that has another answer or other methods."""
     other = trial.get("at_once")
@@ -119,7 +128,7 @@ def _at_once(trial: Trial) -> str:
     mixed = other["comparison"]["mixed"]
     a, b = percent(mixed["ours"]), percent(mixed["rival"])
     told = f"{points(mixed['difference'], sign=True)} points, {interval(mixed)}"
-    start = "Where nothing can be trained when new classes come (no old examples kept, no time),"
+    start = "A second question, beside the verdict: where nothing can be trained when new classes come,"
     if other["comparison"]["verdict"] == "none":
         return f"{start} no difference was found between {ours} ({a}) and {rival} ({b}): {told}."
     first, second = (f"{ours} ({a})", f"{rival} ({b})")
