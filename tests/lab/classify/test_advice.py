@@ -43,9 +43,16 @@ def test_no_difference_and_what_could_have_been_seen():
     text = advise(trial_of("none", (0.002, -0.008, 0.012), (0.01, -0.04, 0.06), (0.001, -0.01, 0.012)))
     assert text.startswith("No difference was found between HebbianSoftmax with the write (80.0% right) and")
     assert "+0.2 points for ours, 95% interval −0.8 to 1.2" in text
-    assert "Take the simpler one; a difference below about 1.0 points, half the interval's width" in text
+    assert "Take the simpler one; a difference below about 1.0 points, the longer half of the interval" in text
     assert "better" not in text
     assert not re.search(r"Take (Hebbian|linear)", text)
+
+
+@pytest.mark.parametrize(("mixed", "least"), [((0.0, -0.193, 0.193), "19.3"), ((0.1, -0.008, 0.1), "10.8")])
+def test_no_difference_smaller_than_the_one_found_is_said_to_be_seen(mixed, least):
+    """No class differs, and four new ones wholly do: the interval ends at the most that is possible."""
+    text = advise(trial_of("none", mixed, mixed, mixed))
+    assert f"below about {least} points, the longer half of the interval, could not have been told from none" in text
 
 
 def test_an_advantage_in_another_place_is_told_with_the_mix_where_it_turns():

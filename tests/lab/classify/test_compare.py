@@ -143,12 +143,16 @@ def test_the_order_of_queries_says_nothing(rng):
     assert compare(*moved, world.old_y[order], world.new_y, world.old_counts, 0.1) == found
 
 
-def test_equal_answers_are_no_difference(rng):
+@pytest.mark.parametrize(("share", "bound"), [(0.1, 0.9 * 3 / 20), (0.5, 0.5 * 3 / 10), (0.9, 0.9 * 3 / 10)])
+def test_equal_answers_are_no_difference_as_far_as_so_few_classes_can_show(rng, share, bound):
+    """The rule of three: none of C classes differ, so up to 3 / C of those to come could."""
     world = make_world(rng, V=20, U=10)
+    assert len(set(world.old_y)) == 20
     ours, _ = two(world, rng, [(0.8, 0.5), (0.8, 0.5)])
-    found = judged(world, (ours, ours))
+    found = judged(world, (ours, ours), share)
     assert found["verdict"] == "none"
-    assert [found["mixed"][name] for name in ("difference", "low", "high")] == [0, 0, 0]
+    assert [found["mixed"][name] for name in ("difference", "low", "high")] == pytest.approx([0, -bound, bound])
+    assert [found["new"][name] for name in ("difference", "low", "high")] == pytest.approx([0, -0.3, 0.3])
 
 
 def with_better_classes(number, V=60):

@@ -71,12 +71,13 @@ def _verdict(trial: Trial) -> str:
             "Give more classes that have 15 examples or more, or take the simpler one."
         )
     if verdict == "none":
-        half = (mixed["high"] - mixed["low"]) / 2
+        # Not half the width: an end may stop at the most that is possible, or be moved to 0.
+        half = max(mixed["high"] - mixed["difference"], mixed["difference"] - mixed["low"])
         return (
             f"No difference was found between {ours} ({percent(mixed['ours'])} right) and the best rival, {rival} "
             f"({percent(mixed['rival'])}), {mix}: {points(mixed['difference'], sign=True)} points for ours, "
             f"{interval(mixed)}, on {basis}. Take the simpler one; a difference below about {points(half)} points, "
-            "half the interval's width, could not have been told from none."
+            "the longer half of the interval, could not have been told from none."
         )
     better, worse = ("ours", "rival") if verdict == "ours" else ("rival", "ours")
     name = {"ours": ours, "rival": rival}
