@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from firstsight.lab.classify.judgement.wording import ARRIVALS, interval, percent, points, seconds, titles
+from firstsight.lab.classify.judgement.wording import ARRIVALS, counted, interval, percent, points, seconds, titles
 from firstsight.lab.system.files import read_json, write_json
 
 RESULTS = Path(__file__).resolve().parent / "results" / "try"
@@ -63,13 +63,13 @@ def _section(title: str, path: Path) -> str:
     said = [
         f"### {title}",
         f"{data['train']:,} rows of {data['old_classes']:,} old classes to train on; {data['new_test']:,} new classes, "
-        f"{100 * choice['new_share']:g}% of the queries; {plan['seeds']} trainings, {plan['epochs']} epochs.",
+        f"{100 * choice['new_share']:g}% of the queries; {counted(plan['seeds'], 'training')}, {plan['epochs']} epochs.",
         _verdict("Nothing trained when classes come", trial, trial["at_once"])
         + "\n"
         + _verdict("Fine-tuning allowed too", trial, trial),
         f"| on test | old | new, 1 shown | new, {shots} shown | mixed | ECE | to learn the new |\n"
         "|---|---:|---:|---:|---:|---:|---:|\n" + "\n".join(_row(trial, *way) for way in _ways(trial)),
-        f"`{trial['command'].replace('/work/shared', '../shared')}`, commit {trial['git_commit']}; {trial['machine']}.",
+        f"`{trial['command']}`, commit {trial['git_commit']}; {trial['machine']}.",
     ]
     return "\n\n".join(said) + "\n"
 
