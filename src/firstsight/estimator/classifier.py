@@ -3,6 +3,7 @@
 Shapes: N examples, C classes, D features.
 """
 
+import copy
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
@@ -113,11 +114,7 @@ class FirstSightClassifier(Kept):
             InputError: (a ``ValueError``) an argument is not as above, or the layer that is there has another rule.
             ValueError: of scikit-learn, for the same reason.
         """
-        goes_on = self.warm_start and self.__sklearn_is_fitted__()
-        x_ND, labels, weight_N = self._examples(X, y, sample_weight, reset=not goes_on)
-        check_settings(self)
-        self._train(x_ND, labels, weight_N, goes_on)
-        return self
+        return self._taken_from(self._fitted(X, y, sample_weight))
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """Learn from examples of known classes, of new ones, or of both: written at once, nothing is trained.
@@ -141,9 +138,9 @@ class FirstSightClassifier(Kept):
         """
         declared = None if classes is None else as_labels(classes)
         if not self.__sklearn_is_fitted__():
-            self.fit(X, y, sample_weight)
-            self._become(self._known if declared is None else self._known.declared(declared))
-            return self
+            made = self._fitted(X, y, sample_weight)
+            made._become(made._known if declared is None else made._known.declared(declared))
+            return self._taken_from(made)
         x_ND, labels, weight_N = self._examples(X, y, sample_weight, reset=False)
         known = self._known if declared is None else self._known.declared(declared)
         known = known.met(labels, self._rows.used)
@@ -205,6 +202,21 @@ class FirstSightClassifier(Kept):
         weight_N, x_ND, labels = (part if counts.all() else part[counts] for part in (weight_N, x_ND, labels))
         return x_ND, labels, None if (weight_N == weight_N[0]).all() else weight_N
 
+    def _fitted(self, X: Any, y: Any, sample_weight: Any) -> Self:
+        """Another one, of the same settings, that was fitted; whatever stops it, this one stays wholly as it was."""
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        goes_on = self.warm_start and self.__sklearn_is_fitted__()
+        x_ND, labels, weight_N = made._examples(X, y, sample_weight, reset=not goes_on)
+        check_settings(made)
+        made._train(x_ND, labels, weight_N, goes_on)
+        return made
+
+    def _taken_from(self, made: Self) -> Self:
+        """This one, as the other is: in one assignment, so that an interrupt comes before it or after."""
+        self.__dict__ = made.__dict__
+        return self
+
     def _train(self, x_ND: np.ndarray, labels: np.ndarray, weight_N: np.ndarray | None, goes_on: bool) -> None:
         found = np.unique(labels)
         known = self._known.met(found, self._rows.used) if goes_on else Known(found, np.arange(len(found)))
@@ -249,19 +261,20 @@ class FirstSightClassifier(Kept):
         self._become(known)
 
     def _grown(self, known: Known, of_layer: dict[str, Any]) -> Rows:
-        """The layer that is there with what is set now, and with the rows of classes that have come."""
-        head, as_set = self._rows.head, HebbianSoftmax(1, 1, **of_layer)  # which checks them, and knows what None is
+        """A copy of the layer with what is set now, and with the rows of classes that have come."""
+        rows = copy.deepcopy(self._rows)
+        head, as_set = rows.head, HebbianSoftmax(1, 1, **of_layer)  # which checks them, and knows what None is
         if head.rule != as_set.rule:
             raise InputError(
                 f"rule is {as_set.rule!r}, and the layer that is there was trained with {head.rule!r}, which keeps "
                 "other things of its classes; expected the same, or warm_start=False to begin anew."
             )
         head.T, head.gamma, head.price = as_set.T, as_set.gamma, as_set.price
-        self._rows.trim()
-        if new := known.num_met - self._rows.used:
-            self._rows.head.add_classes(new)
-            self._rows.used += new
-        return self._rows
+        rows.trim()
+        if new := known.num_met - rows.used:
+            rows.head.add_classes(new)
+            rows.used += new
+        return rows
 
     def _writes_nothing(self, y_N: Tensor) -> bool:
         head = self._rows.head
