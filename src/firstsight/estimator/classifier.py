@@ -10,7 +10,6 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
-from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import _check_sample_weight, check_consistent_length, check_is_fitted
 from torch import Tensor
 
@@ -18,8 +17,8 @@ from firstsight.errors import InputError, warn
 from firstsight.estimator.kept import Kept
 from firstsight.estimator.labels import UNMET, Known, as_labels
 from firstsight.estimator.rows import Rows, seeded
-from firstsight.estimator.settings import check_settings
-from firstsight.estimator.weights import class_means, loss_of
+from firstsight.estimator.settings import check_settings, device_of
+from firstsight.estimator.weights import class_means, loss_of, weights_of
 from firstsight.fitting import fit_head
 from firstsight.heads import HebbianSoftmax
 from firstsight.scaling import Scaling
@@ -49,7 +48,8 @@ class FirstSightClassifier(Kept):
         batch_size: examples a step.
         least_steps: steps of ``fit`` at least, for data of few batches.
         class_weight: of each class's loss in ``fit``: None, "balanced" (one over how often it occurs), or a dict of
-            labels, 1 where one is missing. What is written later has no loss, and no such weight.
+            labels, 1 where one is missing. Those that y does not have do nothing. What is written later has no loss,
+            and no such weight.
         warm_start: ``fit`` goes on from what is there, with the classes that y has more; see :meth:`fit`.
         price: of a new class, with the rule "sight": what an activation that known classes lose to it costs, in those
             that it wins. More of it keeps the known ones safer, and finds fewer of the new.
@@ -231,12 +231,10 @@ class FirstSightClassifier(Kept):
                 "will be found less often. Give examples of all, or forget those that are gone."
             )
         scaling = self._scaling if goes_on else Scaling.of(x_ND)
-        device = self._rows.device if goes_on else torch.device(self.device or "cpu")
+        device = self._rows.device if goes_on else device_of(self.device)
         h_ND = scaling.scaled(x_ND).to(device)
         y_N = torch.from_numpy(known.rows[known.places(labels)]).to(device)
-        if self.class_weight is not None:
-            own_N = compute_sample_weight(self.class_weight, labels)
-            weight_N = own_N if weight_N is None else own_N * weight_N
+        weight_N = weights_of(self.class_weight, labels, weight_N)
         of_layer: dict[str, Any] = {"rule": self.rule, "T": self.T, "gamma": self.gamma, "price": self.price}
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         with seeded(seed, device):
@@ -256,6 +254,7 @@ class FirstSightClassifier(Kept):
                 seed=seed,
                 loss=loss_of(rows.head, y_N, weight_N, float(self.logit_adjustment)),
             )
+        _check_rows(rows.head, h_ND, rate)
         self._rows, self._scaling, self.unknown_threshold_ = rows, scaling, None
         self.n_iter_ = -(-steps // -(-len(labels) // self.batch_size))
         self._become(known)
@@ -279,3 +278,15 @@ class FirstSightClassifier(Kept):
     def _writes_nothing(self, y_N: Tensor) -> bool:
         head = self._rows.head
         return bool((head.counts[y_N.to(head.counts.device)] >= head.T).all())
+
+
+def _check_rows(head: HebbianSoftmax, h_ND: Tensor, rate: float) -> None:
+    """Raise InputError unless the layer's logits, and the squares that they are bounded by, are finite."""
+    assert head.bias is not None
+    with torch.no_grad():
+        most = head.weight.norm(dim=1).max() * h_ND.norm(dim=1).max() + head.bias.abs().max()
+    if not bool(most.isfinite()):
+        raise InputError(
+            f"the training with a learning_rate of {rate:g} ended with rows that are not finite; lower the learning "
+            'rate, or leave it at "auto". Nothing has changed.'
+        )
