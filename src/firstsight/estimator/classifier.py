@@ -162,6 +162,8 @@ class FirstSightClassifier(Kept):
     def forget(self, labels: Any) -> Self:
         """Forget a class, or several: nothing of their rows and names is left, here or in what is saved from now on.
 
+        A dict ``class_weight`` is replaced by one without them; the one that was given is left as it is.
+
         What remains is their part in the mean and covariance of all training examples, and in the rows of others that
         were trained against them; only ``fit`` without them ends that. Costs a copy of the layer, however many go.
 
@@ -183,6 +185,9 @@ class FirstSightClassifier(Kept):
             raise InputError("no class would be left; to begin anew, call fit.")
         if len(rows):
             self._rows.remove(torch.from_numpy(rows))
+        if isinstance(self.class_weight, Mapping):
+            names = set(gone.tolist())
+            self.class_weight = {label: weight for label, weight in self.class_weight.items() if label not in names}
         self._become(self._known.without(places))
         return self
 
