@@ -119,10 +119,10 @@ class FirstSightClassifier(Kept):
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """Learn from examples of known classes, of new ones, or of both: written at once, nothing is trained.
 
-        Before any ``fit``, the first call is one. Afterwards an example of a class that ``fit`` saw often changes
-        nothing (which is warned of if all are such); one of a rarer class moves its row, and one of a new class makes
-        it. The first new class after a ``fit`` takes a look at all rows, which is good for those after it until
-        1% of the rows were moved (docs/estimator.md).
+        Before any ``fit``, the first call is one. Afterwards an example of a class that ``fit`` saw T times over all
+        epochs, which with few data is every class, changes nothing (which is warned of if all are such); one of a rarer
+        class moves its row, and one of a new class makes it. The first new class after a ``fit`` takes a look at all
+        rows, which is good for those after it until 1% of the rows were moved (docs/estimator.md).
 
         Args:
             X: [N, D] as in ``fit``, in the same units.
@@ -149,8 +149,9 @@ class FirstSightClassifier(Kept):
         self._rows.begin(known.num_met - self._rows.used)
         if self._writes_nothing(y_N):
             warn(
-                "nothing was learnt: these classes were seen so often in fit that a single example says nothing new of "
-                "them. To train on what came since, call fit on all of it, with warm_start=True to go on from here."
+                "nothing was learnt: these classes were seen so often in fit, over all epochs, that a single example "
+                "says nothing new of them. To train on what came since, call fit on all of it, with warm_start=True to "
+                "go on from here."
             )
         else:
             h_ND = h_ND if weight_N is None else class_means(h_ND, y_N, torch.from_numpy(weight_N))
