@@ -82,6 +82,25 @@ def test_what_is_forgotten_is_in_no_file(trained, clusters, tmp_path):
         assert row not in content
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_what_is_forgotten_is_in_no_setting(clusters, tmp_path, several):
+    X, y = clusters(3, [0, 2, 4])
+    y[:3] = "a very private label"
+    given = {"a very private label": 2.0, NAMES[2]: 3.0, "yet to come": 4.0}
+    found = FirstSightClassifier(random_state=0, least_steps=10, class_weight=given).fit(X, y)
+    found.save(tmp_path / "a")
+    assert b"very private" in (tmp_path / "a").read_bytes()
+    found.forget(np.array(["a very private label"]) if several else "a very private label").save(tmp_path / "a")
+    for content in ((tmp_path / "a").read_bytes(), pickle.dumps(found)):
+        assert b"very private" not in content
+        assert b"yet to come" in content
+    assert found.class_weight == {NAMES[2]: 3.0, "yet to come": 4.0}
+    assert len(given) == 3  # which is the user's
+    with pytest.raises(InputError):
+        found.forget([NAMES[2], "nobody"])
+    assert NAMES[2] in found.class_weight
+
+
 def test_spare_rows_are_in_no_file(trained, tmp_path):
     trained.save(tmp_path / "a")
     trained._rows.room_for(5000)

@@ -3,13 +3,13 @@
 Shapes: N examples, C classes, D features.
 """
 
+import copy
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
-from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import _check_sample_weight, check_consistent_length, check_is_fitted
 from torch import Tensor
 
@@ -17,8 +17,8 @@ from firstsight.errors import InputError, warn
 from firstsight.estimator.kept import Kept
 from firstsight.estimator.labels import UNMET, Known, as_labels
 from firstsight.estimator.rows import Rows, seeded
-from firstsight.estimator.settings import check_settings
-from firstsight.estimator.weights import class_means, loss_of
+from firstsight.estimator.settings import check_settings, device_of
+from firstsight.estimator.weights import class_means, loss_of, weights_of
 from firstsight.fitting import fit_head
 from firstsight.heads import HebbianSoftmax
 from firstsight.scaling import Scaling
@@ -48,7 +48,8 @@ class FirstSightClassifier(Kept):
         batch_size: examples a step.
         least_steps: steps of ``fit`` at least, for data of few batches.
         class_weight: of each class's loss in ``fit``: None, "balanced" (one over how often it occurs), or a dict of
-            labels, 1 where one is missing. What is written later has no loss, and no such weight.
+            labels, 1 where one is missing. Those that y does not have do nothing. What is written later has no loss,
+            and no such weight.
         warm_start: ``fit`` goes on from what is there, with the classes that y has more; see :meth:`fit`.
         price: of a new class, with the rule "sight": what an activation that known classes lose to it costs, in those
             that it wins. More of it keeps the known ones safer, and finds fewer of the new.
@@ -113,19 +114,15 @@ class FirstSightClassifier(Kept):
             InputError: (a ``ValueError``) an argument is not as above, or the layer that is there has another rule.
             ValueError: of scikit-learn, for the same reason.
         """
-        goes_on = self.warm_start and self.__sklearn_is_fitted__()
-        x_ND, labels, weight_N = self._examples(X, y, sample_weight, reset=not goes_on)
-        check_settings(self)
-        self._train(x_ND, labels, weight_N, goes_on)
-        return self
+        return self._taken_from(self._fitted(X, y, sample_weight))
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """Learn from examples of known classes, of new ones, or of both: written at once, nothing is trained.
 
-        Before any ``fit``, the first call is one. Afterwards an example of a class that ``fit`` saw often changes
-        nothing (which is warned of if all are such); one of a rarer class moves its row, and one of a new class makes
-        it. The first new class after a ``fit`` takes a look at all rows, which is good for those after it until
-        1% of the rows were moved (docs/estimator.md).
+        Before any ``fit``, the first call is one. Afterwards an example of a class that ``fit`` saw T times over all
+        epochs, which with few data is every class, changes nothing (which is warned of if all are such); one of a rarer
+        class moves its row, and one of a new class makes it. The first new class after a ``fit`` takes a look at all
+        rows, which is good for those after it until 1% of the rows were moved (docs/estimator.md).
 
         Args:
             X: [N, D] as in ``fit``, in the same units.
@@ -141,9 +138,9 @@ class FirstSightClassifier(Kept):
         """
         declared = None if classes is None else as_labels(classes)
         if not self.__sklearn_is_fitted__():
-            self.fit(X, y, sample_weight)
-            self._become(self._known if declared is None else self._known.declared(declared))
-            return self
+            made = self._fitted(X, y, sample_weight)
+            made._become(made._known if declared is None else made._known.declared(declared))
+            return self._taken_from(made)
         x_ND, labels, weight_N = self._examples(X, y, sample_weight, reset=False)
         known = self._known if declared is None else self._known.declared(declared)
         known = known.met(labels, self._rows.used)
@@ -152,8 +149,9 @@ class FirstSightClassifier(Kept):
         self._rows.begin(known.num_met - self._rows.used)
         if self._writes_nothing(y_N):
             warn(
-                "nothing was learnt: these classes were seen so often in fit that a single example says nothing new of "
-                "them. To train on what came since, call fit on all of it, with warm_start=True to go on from here."
+                "nothing was learnt: these classes were seen so often in fit, over all epochs, that a single example "
+                "says nothing new of them. To train on what came since, call fit on all of it, with warm_start=True to "
+                "go on from here."
             )
         else:
             h_ND = h_ND if weight_N is None else class_means(h_ND, y_N, torch.from_numpy(weight_N))
@@ -164,6 +162,8 @@ class FirstSightClassifier(Kept):
 
     def forget(self, labels: Any) -> Self:
         """Forget a class, or several: nothing of their rows and names is left, here or in what is saved from now on.
+
+        A dict ``class_weight`` is replaced by one without them; the one that was given is left as it is.
 
         What remains is their part in the mean and covariance of all training examples, and in the rows of others that
         were trained against them; only ``fit`` without them ends that. Costs a copy of the layer, however many go.
@@ -186,6 +186,9 @@ class FirstSightClassifier(Kept):
             raise InputError("no class would be left; to begin anew, call fit.")
         if len(rows):
             self._rows.remove(torch.from_numpy(rows))
+        if isinstance(self.class_weight, Mapping):
+            names = set(gone.tolist())
+            self.class_weight = {label: weight for label, weight in self.class_weight.items() if label not in names}
         self._become(self._known.without(places))
         return self
 
@@ -205,6 +208,21 @@ class FirstSightClassifier(Kept):
         weight_N, x_ND, labels = (part if counts.all() else part[counts] for part in (weight_N, x_ND, labels))
         return x_ND, labels, None if (weight_N == weight_N[0]).all() else weight_N
 
+    def _fitted(self, X: Any, y: Any, sample_weight: Any) -> Self:
+        """Another one, of the same settings, that was fitted; whatever stops it, this one stays wholly as it was."""
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        goes_on = self.warm_start and self.__sklearn_is_fitted__()
+        x_ND, labels, weight_N = made._examples(X, y, sample_weight, reset=not goes_on)
+        check_settings(made)
+        made._train(x_ND, labels, weight_N, goes_on)
+        return made
+
+    def _taken_from(self, made: Self) -> Self:
+        """This one, as the other is: in one assignment, so that an interrupt comes before it or after."""
+        self.__dict__ = made.__dict__
+        return self
+
     def _train(self, x_ND: np.ndarray, labels: np.ndarray, weight_N: np.ndarray | None, goes_on: bool) -> None:
         found = np.unique(labels)
         known = self._known.met(found, self._rows.used) if goes_on else Known(found, np.arange(len(found)))
@@ -219,12 +237,10 @@ class FirstSightClassifier(Kept):
                 "will be found less often. Give examples of all, or forget those that are gone."
             )
         scaling = self._scaling if goes_on else Scaling.of(x_ND)
-        device = self._rows.device if goes_on else torch.device(self.device or "cpu")
+        device = self._rows.device if goes_on else device_of(self.device)
         h_ND = scaling.scaled(x_ND).to(device)
         y_N = torch.from_numpy(known.rows[known.places(labels)]).to(device)
-        if self.class_weight is not None:
-            own_N = compute_sample_weight(self.class_weight, labels)
-            weight_N = own_N if weight_N is None else own_N * weight_N
+        weight_N = weights_of(self.class_weight, labels, weight_N)
         of_layer: dict[str, Any] = {"rule": self.rule, "T": self.T, "gamma": self.gamma, "price": self.price}
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         with seeded(seed, device):
@@ -244,25 +260,39 @@ class FirstSightClassifier(Kept):
                 seed=seed,
                 loss=loss_of(rows.head, y_N, weight_N, float(self.logit_adjustment)),
             )
+        _check_rows(rows.head, h_ND, rate)
         self._rows, self._scaling, self.unknown_threshold_ = rows, scaling, None
         self.n_iter_ = -(-steps // -(-len(labels) // self.batch_size))
         self._become(known)
 
     def _grown(self, known: Known, of_layer: dict[str, Any]) -> Rows:
-        """The layer that is there with what is set now, and with the rows of classes that have come."""
-        head, as_set = self._rows.head, HebbianSoftmax(1, 1, **of_layer)  # which checks them, and knows what None is
+        """A copy of the layer with what is set now, and with the rows of classes that have come."""
+        rows = copy.deepcopy(self._rows)
+        head, as_set = rows.head, HebbianSoftmax(1, 1, **of_layer)  # which checks them, and knows what None is
         if head.rule != as_set.rule:
             raise InputError(
                 f"rule is {as_set.rule!r}, and the layer that is there was trained with {head.rule!r}, which keeps "
                 "other things of its classes; expected the same, or warm_start=False to begin anew."
             )
         head.T, head.gamma, head.price = as_set.T, as_set.gamma, as_set.price
-        self._rows.trim()
-        if new := known.num_met - self._rows.used:
-            self._rows.head.add_classes(new)
-            self._rows.used += new
-        return self._rows
+        rows.trim()
+        if new := known.num_met - rows.used:
+            rows.head.add_classes(new)
+            rows.used += new
+        return rows
 
     def _writes_nothing(self, y_N: Tensor) -> bool:
         head = self._rows.head
         return bool((head.counts[y_N.to(head.counts.device)] >= head.T).all())
+
+
+def _check_rows(head: HebbianSoftmax, h_ND: Tensor, rate: float) -> None:
+    """Raise InputError unless the layer's logits, and the squares that they are bounded by, are finite."""
+    assert head.bias is not None
+    with torch.no_grad():
+        most = head.weight.norm(dim=1).max() * h_ND.norm(dim=1).max() + head.bias.abs().max()
+    if not bool(most.isfinite()):
+        raise InputError(
+            f"the training with a learning_rate of {rate:g} ended with rows that are not finite; lower the learning "
+            'rate, or leave it at "auto". Nothing has changed.'
+        )

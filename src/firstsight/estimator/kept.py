@@ -16,6 +16,7 @@ from firstsight.estimator import stored
 from firstsight.estimator.answers import Answers
 from firstsight.estimator.labels import Known, as_labels
 from firstsight.estimator.rows import Rows
+from firstsight.estimator.settings import device_of
 from firstsight.heads import HebbianSoftmax
 from firstsight.scaling import Scaling
 
@@ -48,8 +49,8 @@ class Kept(Answers):
             It, with an ``n_iter_`` of 0 and without a threshold of ``is_known``.
 
         Raises:
-            InputError: (a ``ValueError``) layer, labels or scaling are not as above, or do not fit each other; or a
-                setting is one of the layer's.
+            InputError: (a ``ValueError``) layer, labels or scaling are not as above, or do not fit each other; a
+                setting is one of the layer's; or there is no such device.
         """
         check_layer(layer)
         if theirs := [name for name in OF_LAYER if name in settings]:
@@ -74,7 +75,7 @@ class Kept(Answers):
         if settings.get("device") is None:
             settings["device"] = None if layer.weight.device.type == "cpu" else str(layer.weight.device)
         made = cls(**settings, **{name: getattr(layer, name) for name in OF_LAYER})
-        head = copy.deepcopy(layer).to(settings["device"] or "cpu").float().requires_grad_().eval()
+        head = copy.deepcopy(layer).to(device_of(settings["device"])).float().requires_grad_().eval()
         head.zero_grad()
         made._rows, made._scaling = Rows(head), Scaling(mean_D, *numbers)
         made.n_features_in_, made.n_iter_, made.unknown_threshold_ = D, 0, None
@@ -102,7 +103,8 @@ class Kept(Answers):
             device: where its layer goes, as torch names it; None: the CPU, wherever it was.
 
         Raises:
-            InputError: (a ``ValueError``) the file is not there, damaged, of something else, or of a newer version.
+            InputError: (a ``ValueError``) the file is not there, damaged, of something else, or of a newer version;
+                or there is no such device.
         """
         settings, own, known, rows, scaling = stored.load(path, device)
         loaded = cls(**settings)

@@ -21,6 +21,7 @@ from firstsight._version import __version__
 from firstsight.errors import InputError
 from firstsight.estimator.labels import Known, as_labels, kind_of
 from firstsight.estimator.rows import Rows
+from firstsight.estimator.settings import device_of
 from firstsight.heads import HebbianSoftmax
 from firstsight.scaling import Scaling
 
@@ -121,8 +122,9 @@ def load(
     """The arguments, attributes and parts that ``save`` wrote.
 
     Raises:
-        InputError: the file is not there, damaged, of something else, or of a newer version.
+        InputError: the file is not there, damaged, of something else or of a newer version, or there is no such device.
     """
+    place = device_of(device)
     tensors = _read(Path(path))
     try:
         told = json.loads(tensors.pop("json").numpy().tobytes())
@@ -143,7 +145,7 @@ def load(
         raise InputError(f"{path} is not what save wrote: {error}") from error
     if not agree:
         raise InputError(f"{path}: its labels, rows and features do not fit each other. Save the classifier anew.")
-    return settings, own, known, Rows(head.to(device or "cpu").eval()), scaling
+    return settings, own, known, Rows(head.to(place).eval()), scaling
 
 
 def _read(path: Path) -> dict[str, Tensor]:
