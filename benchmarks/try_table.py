@@ -63,7 +63,8 @@ def _section(title: str, path: Path) -> str:
     said = [
         f"### {title}",
         f"{data['train']:,} rows of {data['old_classes']:,} old classes to train on; {data['new_test']:,} new classes, "
-        f"{100 * choice['new_share']:g}% of the queries; {counted(plan['seeds'], 'training')}, {plan['epochs']} epochs.",
+        f"{100 * choice['new_share']:g}% of the queries; {counted(plan['seeds'], 'training')}, {plan['epochs']} "
+        "epochs.",
         _verdict("Nothing trained when classes come", trial, trial["at_once"])
         + "\n"
         + _verdict("Fine-tuning allowed too", trial, trial),
