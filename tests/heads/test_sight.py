@@ -242,7 +242,7 @@ def test_no_look_outlives_what_it_saw(spoil, monkeypatch):
         elif spoil == "bias":
             head.bias[:V] += 1
         elif spoil == "mixed":
-            head.counts[0] = 2  # a rare class, which is written along with a new one, and moved by half
+            head.counts[0] = 2  # a rare class, which is written along with a new one
             head.write(draw([0, V], 1)[:, 0], torch.tensor([0, V]))
             calls.clear()
         else:

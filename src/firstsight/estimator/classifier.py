@@ -122,7 +122,7 @@ class FirstSightClassifier(Kept):
         Before any ``fit``, the first call is one. Afterwards an example of a class that ``fit`` saw T times over all
         epochs, which with few data is every class, changes nothing (which is warned of if all are such); one of a rarer
         class moves its row, and one of a new class makes it. The first new class after a ``fit`` takes a look at all
-        rows, which is good for those after it until 1% of the rows were moved (docs/estimator.md).
+        rows, and so does the next one after a rare class's row was moved.
 
         Args:
             X: [N, D] as in ``fit``, in the same units.

@@ -17,7 +17,7 @@ from firstsight.functional.checks import as_labels, check_labels, check_rule
 from firstsight.functional.tiling.twice import is_batched
 from firstsight.functional.write import check_finite, move_rows_
 from firstsight.heads.head import REPLACED
-from firstsight.heads.kept.fresh import NEW, SHOWN, TAUGHT, TRAINED, coming, sighted
+from firstsight.heads.kept.fresh import NEW, TAUGHT, TRAINED, note_written_, sighted
 from firstsight.heads.kept.keeping import Keeping
 from firstsight.heads.objectives import without_surprise
 from firstsight.heads.rule import sparing
@@ -263,7 +263,6 @@ class HebbianWrite(Keeping):
         with torch.autocast(self.weight.device.type, enabled=False):
             written_U, sight = self._look(sums[0], T, training) if self._rule.sighted else (sums[0], None)
             unchanged = self._looks.keep(self.weight, self.bias)
-            borne = self._rule.sighted and self._bears(written_U, training)
             (classes_U, sums_UD, occurrences_U), moments = self._take_in(sums, training)
             before_UD = self.weight[classes_U] if self._record else None
             move = self._rule.moving(gamma=self.gamma, prior_count=self.prior_count, moments=moments, gated=gated)
@@ -278,15 +277,11 @@ class HebbianWrite(Keeping):
                 self._share_out(sight, written_U)
         if before_UD is not None:
             self._kept("written")[classes_U] += self.weight[classes_U] - before_UD
-        if not self._rule.sighted:
-            return
-        fresh_V = self._kept("fresh")
-        if sight is not None:
-            fresh_V[written_U[coming(fresh_V[written_U])]] = SHOWN
-        elif training:  # learnt by gradients now: no first sight any more
-            fresh_V[written_U[fresh_V[written_U] == NEW]] = TRAINED
-        if borne:
+        if sight is not None and note_written_(self._kept("fresh"), written_U):
             unchanged()
+        elif self._rule.sighted and sight is None and training:  # learnt by gradients now: no first sight any more
+            fresh_V = self._kept("fresh")
+            fresh_V[written_U[fresh_V[written_U] == NEW]] = TRAINED
 
     def _bereave(self, key: int) -> None:
         super()._bereave(key)

@@ -22,27 +22,16 @@ TRAINED, NEW, SHOWN, TAUGHT, COUNTED = 0, 1, 2, 3, 4
 KEPT = {"fresh": torch.uint8, "lifted": torch.float32}
 HORIZON = 100  # steps of training for which a look stays good: about as long as the moments remember
 SAMPLED = 4096  # numbers of a parameter that tell whether it was changed
-SLACK = 0.01  # of the trained rows: how many writes may move before there is another look
-SMALL = 0.1  # at which rate they may be written
 READY = 0.25  # how much of their memory is filled before there is a look: 29 steps of a hundred
 
 
 class Looks:
-    """The last look at a layer, good until rows or biases change by more than writes of new classes and a few others.
-
-    A call of ``write`` moves the rows of rare trained classes too. A look bears ``SLACK`` times as many such moves as
-    it saw trained classes (none below 100 of them, a thousand of 100,000), where each is by a rate of ``SMALL`` at most
-    and what was moved has had no more than twice ``SLACK`` of all examples; a class counts as often as it is moved.
-    New classes then get what they would have got before these moves, to the bit (our decision: a look at 100,000
-    classes takes a second or two, and so much of a change it would hardly see). A copy of a layer, or one that was
-    loaded, takes a look of its own.
-    """
+    """The last look at a layer, good until rows or biases change by anything but the writes of new classes."""
 
     def __init__(self) -> None:
         self._sight: Sight | None = None
         self._stamp: object = None
         self._steps = 0
-        self._classes = self._examples = 0.0  # that may be moved yet
         self.claims: Claims | None = None  # those that all new classes were last written with
 
     def stepped(self) -> None:
@@ -65,16 +54,6 @@ class Looks:
 
         return changed
 
-    def bears(self, before_U: Tensor, gamma: float) -> bool:
-        """Whether it stays good when trained classes of these counts [U] are written, with this smallest rate."""
-        if not len(before_U):
-            return True
-        if self._sight is None or max(1 / int(before_U.min()), gamma) > SMALL:
-            return False
-        self._classes -= len(before_U)
-        self._examples -= float((before_U - 1).sum())
-        return self._classes >= 0 and self._examples >= 0
-
     def take(
         self,
         weight: Tensor,
@@ -96,12 +75,7 @@ class Looks:
         stamp = _stamp(weight, bias)
         changed = self._steps >= HORIZON if training else self._steps > 0 or stamp != self._stamp
         if self._sight is None or changed or self._sight.row_D.device != weight.device:
-            occurrences_V = occurrences()
-            self._sight, self._stamp, self._steps = _look(weight, bias, occurrences_V, moments), stamp, 0
-            self._classes, self._examples = (
-                SLACK * float((occurrences_V > 0).sum()),
-                2 * SLACK * float(occurrences_V.sum()),
-            )
+            self._sight, self._stamp, self._steps = _look(weight, bias, occurrences(), moments), stamp, 0
         if self._sight is None:
             warn(
                 "a new class is written as the rule 'centered' writes it, and a trained layer would hardly find it. "
@@ -184,7 +158,8 @@ def coming(fresh: Tensor) -> Tensor:
     return (fresh == NEW) | (fresh == SHOWN)
 
 
-def moving(fresh_V: Tensor, classes_U: Tensor) -> Tensor:
-    """Those of the classes that are written which are trained ones, and whose rows move."""
+def note_written_(fresh_V: Tensor, classes_U: Tensor) -> bool:
+    """Note that classes were written with a look at the layer, and tell whether none of them was a trained one."""
     is_U = fresh_V[classes_U]
-    return classes_U[(is_U == TRAINED) | (is_U == COUNTED)]
+    fresh_V[classes_U[coming(is_U)]] = SHOWN
+    return not bool(((is_U == TRAINED) | (is_U == COUNTED)).any())

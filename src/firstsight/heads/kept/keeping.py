@@ -15,7 +15,7 @@ from firstsight.errors import InputError
 from firstsight.functional import class_sums
 from firstsight.functional.first_sight import Claims, Sight, first_sight
 from firstsight.functional.inner_step import check_surprise, surprise
-from firstsight.heads.kept.fresh import NEW, READY, SHOWN, TAUGHT, TRAINED, check_claims, coming, moving
+from firstsight.heads.kept.fresh import NEW, READY, SHOWN, TAUGHT, TRAINED, check_claims, coming
 from firstsight.heads.kept.looking import looking
 from firstsight.heads.kept.moments import Moments, no_moments, with_second_moment
 from firstsight.heads.kept.stored import Stored
@@ -180,13 +180,6 @@ class Keeping(Stored):
         if not bool(coming(fresh_V[classes_U]).any()):  # of the classes written alone: this is every step's
             return classes_U, None
         return classes_U, self._looks.take(self.weight, self.bias, self._occurrences, moments, training)
-
-    def _bears(self, written_U: Tensor, training: bool) -> bool:
-        """Whether the last look at the layer is good after a write of these classes too."""
-        moving_U = moving(self._kept("fresh"), written_U)
-        if training:
-            return not len(moving_U)
-        return self._looks.bears(self._kept("counts")[moving_U], self.gamma)
 
     def _occurrences(self) -> Tensor:
         """[V] how often each class occurred in training, as far as is known; 0 of those that came later."""
