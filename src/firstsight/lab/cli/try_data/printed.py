@@ -23,6 +23,8 @@ def print_trial(trial: Found, report: Path) -> None:
     for remark in remarks(trial):
         print(textwrap.fill(f"- {remark}", width, subsequent_indent="  "))
     print(f"\nReport: {report}   numbers: {report.parent / 'trial.json'}")
+    if trial.get("winner"):
+        print(f"The trained winner, of the old classes' training rows: {trial['winner']}")
     print(f"\nTo paste:\n\n{trial['paste']}")
 
 
