@@ -8,7 +8,8 @@ from firstsight.lab.system.settings import Settings
 SHOTS = (1, 2, 5, 10)  # examples of a new class that are shown
 RATES = (0.05, 0.15, 0.015)  # of Adam; where a budget leaves some out, the last first
 ASKED = 5  # queries of a new class at least
-MOST_ASKED = 20  # and at most, so that no large class speaks for all
+BUDGET = 20.0  # minutes that a trial may take, where nothing else is said
+MOST_ASKED = 20  # queries of a new class at most, so that no large class speaks for all
 
 
 @dataclass(frozen=True)

@@ -15,23 +15,23 @@ import numpy as np
 from firstsight.errors import InputError
 from firstsight.lab.classify.data.prepared import PLAN, Prepared, prepare
 from firstsight.lab.classify.data.source import Source
-from firstsight.lab.classify.judgement.advice import advise, paste
+from firstsight.lab.classify.judgement.advice import advise
 from firstsight.lab.classify.judgement.choose import choose
 from firstsight.lab.classify.judgement.compare import compare
+from firstsight.lab.classify.judgement.paste import paste
 from firstsight.lab.classify.methods.catalogue import METHODS, REPLAY, WRITE
 from firstsight.lab.classify.methods.task import Task
 from firstsight.lab.classify.outcome import Outcome, numbers
 from firstsight.lab.classify.runs.jobs import Measuring, Trials, best, choosing_jobs, measuring_jobs
 from firstsight.lab.classify.runs.plan import Plan, Units, make_plan, timed
 from firstsight.lab.classify.runs.winner import save_winner
-from firstsight.lab.classify.settings import Trial
+from firstsight.lab.classify.settings import BUDGET, Trial
 from firstsight.lab.runs.jobs import Job, alone, check_workers, run_all
 from firstsight.lab.system.files import read_json, write_json
 from firstsight.lab.system.machine import cores, provenance
 from firstsight.lab.system.progress import say
 
 COMMONEST, ROWS = 30, 2  # mistakes that are told, and examples of each
-BUDGET = 20.0  # minutes
 
 
 class TrialEndedError(InputError):

@@ -8,7 +8,6 @@ classes come is a second question, fixed beforehand too, and said to be one. Eve
 from collections.abc import Mapping
 from typing import Any
 
-from firstsight.lab.classify.judgement.paste import paste
 from firstsight.lab.classify.judgement.wording import (
     Trial,
     counted,
@@ -21,8 +20,6 @@ from firstsight.lab.classify.judgement.wording import (
     select,
     titles,
 )
-
-__all__ = ["advise", "break_even", "paste", "remarks"]
 
 SMALL = 0.005  # a difference of accuracies that few would notice (our decision)
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from firstsight.fitting import LEAST_STEPS
+from firstsight.lab.classify.methods.catalogue import METHODS
 
 Trial = Mapping[str, Any]
 
 NEW = "my new label"
 TFIDF = "tf-idf"  # how the offline encoder's name begins
-RULES = {"paper": {"rule": "paper", "T": 500, "gamma": 0.01}}
 WEIGHTS = "weight = len(Y) / (len(classes) * torch.bincount(Y).float())"
 
 
@@ -95,7 +95,7 @@ def _estimator(trial: Trial, method: str) -> list[str]:
     settings = trial["settings"]
     if settings.get("body") == "mlp":
         return []
-    given: dict[str, Any] = dict(RULES.get(method, {})) | ({"logit_adjustment": 1.0} if "adjusted" in method else {})
+    given: dict[str, Any] = dict(METHODS[method].options) | ({"logit_adjustment": 1.0} if "adjusted" in method else {})
     rates: Mapping[str, Any] = next((one["rates"] for one in trial["methods"] if one["name"] == method), {})
     given |= {"learning_rate": rates["write"]} if "write" in rates else {}
     given |= {"epochs": _epochs(trial), "batch_size": settings["batch"], "random_state": settings["seed"]}
@@ -113,7 +113,7 @@ def _estimator(trial: Trial, method: str) -> list[str]:
 
 def _layer(trial: Trial, method: str, rate: float | None, *, retrained: bool) -> list[str]:
     settings = trial["settings"]
-    options = "".join(f", {name}={value!r}" for name, value in RULES.get(method, {}).items())
+    options = "".join(f", {name}={value!r}" for name, value in METHODS[method].options.items())
     given = f"rate={rate}, epochs={_epochs(trial)}, batch_size={settings['batch']}, least_steps={LEAST_STEPS}"
     given += f", seed={settings['seed']}"
     width, body = "X.shape[1]", []

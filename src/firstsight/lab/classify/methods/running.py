@@ -4,6 +4,7 @@ Shapes: N examples, D features, V classes.
 """
 
 import math
+from abc import abstractmethod
 from typing import NamedTuple, Self
 
 import torch
@@ -86,9 +87,9 @@ class _Running(Classifier):
         self.task, self.temperature = task, float(state["temperature"])
         self.sums = Sums.of(task.train_h, task.train_y, task.num_classes)
 
+    @abstractmethod
     def _linear(self, sums: Sums) -> Layer:
         """The layer before its temperature, float64."""
-        raise NotImplementedError
 
     def layer(self) -> Layer:
         """Of the old classes."""
