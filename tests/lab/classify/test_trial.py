@@ -151,6 +151,12 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path):
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.yaml", "report.html"]
 
 
+def test_data_that_cannot_be_split_leave_no_folder(tmp_path):
+    with pytest.raises(InputError, match="different examples"):
+        run_trial(small_source(classes=4), SETTINGS, tmp_path / "out", budget=5)
+    assert not (tmp_path / "out").exists()
+
+
 def test_other_data_are_refused_before_anything_is_written(done, tmp_path):
     out = shutil.copytree(done[0], tmp_path / "copy")
     before = (out / "data" / "hidden.npy").read_bytes()

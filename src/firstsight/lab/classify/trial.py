@@ -3,6 +3,7 @@
 What is done stays done in ``out``: the same call goes on after any end, and gives the same numbers.
 """
 
+import shutil
 import signal
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -73,8 +74,14 @@ def run_trial(
     if not budget > 0:
         raise InputError(f"budget is {budget}; expected minutes above 0.")
     _check_folder(out)
+    is_new = not out.exists()
     with alone(out, "another firstsight try"):
-        return _run_trial(source, settings, out, encoder, budget, workers, file)
+        try:
+            return _run_trial(source, settings, out, encoder, budget, workers, file)
+        except InputError:
+            if is_new and [path.name for path in out.iterdir()] == [".lock"]:  # refused before anything was written
+                shutil.rmtree(out)
+            raise
 
 
 def _check_folder(out: Path) -> None:
