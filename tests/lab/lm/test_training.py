@@ -18,8 +18,8 @@ from firstsight.lab.lm.lstm import LanguageModel
 from firstsight.lab.lm.run import open_run
 from firstsight.lab.lm.training import train
 
-FIELDS = ["step", "tokens", "seconds", "train_loss", "valid_loss", "valid_perplexity", "valid_streams", "lr"]
-FIELDS += ["tokens_per_second", "classes_seen", "classes_past_T", "sights"]
+FIELDS = ["step", "tokens", "seconds", "train_loss", "valid_loss", "valid_perplexity", "valid_streams"]
+FIELDS += ["valid_bands", "lr", "tokens_per_second", "classes_seen", "classes_past_T", "sights"]
 
 
 def test_same_seed_same_run(corpus, tmp_path):
@@ -128,6 +128,7 @@ def test_metrics(corpus, tmp_path):
         assert line["classes_seen"] == pytest.approx((counts > 1).mean())
         assert line["classes_past_T"] == pytest.approx((counts >= config.T).mean())
         assert line["valid_perplexity"] == pytest.approx(math.exp(line["valid_loss"]))
+        assert sum(band["tokens"] for band in line["valid_bands"]) == len(corpus.split("valid"))
         assert line["tokens_per_second"] > 0
         since = line["step"] - first
         assert sum(bucket["tokens"] for bucket in line["sights"]) == since * 48

@@ -220,6 +220,7 @@ class _Trainer:
             "valid_loss": found.nll,
             "valid_perplexity": found.to_dict()["perplexity"],  # an overflow, inf, is no JSON
             "valid_streams": found.streams,
+            "valid_bands": found.to_dict()["bands"],
             "lr": config.rate_at(state.step - 1),
             "tokens_per_second": round(speed, 1),
             "classes_seen": float((self.sights.seen_V > 0).double().mean()),

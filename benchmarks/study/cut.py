@@ -1,0 +1,53 @@
+"""The beginning of every document of a corpus, as a corpus of its own: what a long study can afford.
+
+    firstsight data gutenberg --from MIRRORS --out data/books-25 --books 25
+    python benchmarks/study/cut.py data/books-25 data/books-25-1m --train 40000 --valid 20000 --max-size 10000
+"""
+
+import argparse
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from firstsight.lab.data import Corpus, open_corpus
+from firstsight.lab.data.corpus import save_corpus, training_vocabulary
+from firstsight.lab.data.documents import Documents
+
+
+def cut(corpus: Corpus, split: str, tokens: int) -> tuple[np.ndarray, Documents]:
+    """The first so many tokens of each document of a split, one after the other."""
+    documents, text = corpus.documents(split), corpus.split(split)
+    if documents is None:
+        raise SystemExit(f"{corpus.folder}: its {split} split knows of no documents")
+    parts = [text[a : min(a + tokens, b)] for a, b in zip(documents.starts, documents.starts[1:], strict=False)]
+    starts = np.cumsum([0, *map(len, parts)], dtype=np.int64)
+    return np.concatenate([*parts, np.zeros(0, np.uint32)]), Documents(documents.names, starts)
+
+
+def main(given: Any) -> None:
+    """Cut, count the words anew and write the folder."""
+    corpus = open_corpus(given.source)
+    before, kept = corpus.vocabulary, {"train": given.train, "valid": given.valid}
+    texts = {split: cut(corpus, split, tokens) for split, tokens in kept.items()}
+    ids, occurrences = np.unique(texts["train"][0], return_counts=True)
+    counter = Counter(dict(zip(before.decode(ids), occurrences.tolist(), strict=True)))
+    vocabulary = training_vocabulary(corpus.name, counter, before.tokenizer, max_size=given.max_size)
+    new_id_V = vocabulary.encode(before.tokens)
+    blocks = {split: [new_id_V[text]] for split, (text, _) in texts.items()} | {"test": []}
+    described = {"types": len(counter), "min_count": 1, "max_size": given.max_size, "cut": kept}
+    described |= {"sources": corpus.meta["sources"], "of": str(given.source), "of_vocabulary": before.hash}
+    documents = {split: documents for split, (_, documents) in texts.items()}
+    made = save_corpus(given.out, corpus.name, vocabulary, blocks, described, documents=documents, may_be_empty=True)
+    print(f"{given.out}: {made.meta['tokens']}, {len(vocabulary):,} types; next: firstsight study")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, help="a data folder that knows its documents")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--train", type=int, default=40_000, help="tokens of each training document")
+    parser.add_argument("--valid", type=int, default=20_000)
+    parser.add_argument("--max-size", type=int, default=10_000)
+    main(parser.parse_args())
