@@ -35,7 +35,7 @@ STUDIES = ("gutenberg-25", "wikitext-2")
 DEMO = ("softmax", "hebbian", "paper")
 
 
-PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("when", "memory", "omniglot", "try"))]
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("index", "when", "memory", "omniglot", "try"))]
 
 
 def studies() -> str:
