@@ -81,7 +81,8 @@ def table() -> str:
         ),
         (
             "a language model is trained from scratch and many words are rare",
-            f"one pass: perplexity {books[0]} on books and {wiki[0]} on WikiText-2; on rare words {books[1]} and {wiki[1]}",
+            f"one pass: perplexity {books[0]} on books and {wiki[0]} on WikiText-2; on rare words {books[1]} "
+            f"and {wiki[1]}",
             "**the layer**, with the bias started at the frequencies",
         ),
         ("the paper's rule as it stands, on little text", f"books: perplexity {lost[0]}", "the default rule"),
