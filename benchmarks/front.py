@@ -21,7 +21,7 @@ from firstsight.lab.report.style import SERIES, STYLE, Plot
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 # How classes come, by (method, arrival): what it is called, its colour, its dashes. The first is ours.
-WAYS = {
+WAYS: dict[tuple[str, str], tuple[str, str, Any]] = {
     ("sight", "write"): ("firstsight: the write, nothing is trained", SERIES[0], "-"),
     ("softmax", "imprinting"): ("softmax, rows imprinted", SERIES[1], "-"),
     ("cosine", "imprinting"): ("cosine softmax, rows imprinted", SERIES[1], (0, (4, 1.5))),
