@@ -13,12 +13,13 @@ import torch
 from common import arguments, paired, print_and_save, ratios
 
 from firstsight import HebbianSoftmax
+from firstsight.functional.inner_step import Objective
 
 V, D, TOKENS, EPOCH = 33_278, 128, 1120, 2_088_628
 RESULT = "benchmarks/results/objectives.json"
 
 
-def make_step(objective: str, counts: str) -> Callable[[], float]:
+def make_step(objective: Objective, counts: str) -> Callable[[], float]:
     """A step that goes on training one layer."""
     torch.manual_seed(0)
     frequency_V = 1 / torch.arange(1, V + 1, dtype=torch.float64)
@@ -44,7 +45,8 @@ def main() -> None:
     options = arguments(__doc__ or "", RESULT, rounds=15)
     found: dict[str, object] = {"sizes": {"V": V, "D": D, "tokens": TOKENS, "rounds": options.rounds}}
     for counts in ("every class", "epoch"):
-        steps = {objective: make_step(objective, counts) for objective in ("l2", "softmax", "inner_product")}
+        objectives: tuple[Objective, ...] = ("l2", "softmax", "inner_product")
+        steps: dict[str, Callable[[], float]] = {name: make_step(name, counts) for name in objectives}
         seconds = paired(steps, options.rounds)
         for objective in ("softmax", "inner_product"):
             found[f"step_of_{objective}_over_l2, {counts}"] = ratios(seconds, objective, "l2")

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from front import table as when
 from try_table import tables as trials
 
 from firstsight.lab.report import markdown_table
@@ -19,7 +20,8 @@ from firstsight.lab.system.files import atomic_write
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-BEGIN, END = "<!-- results: made by benchmarks/readme_table.py -->", "<!-- end of results -->"
+BEGIN_WHEN, END_WHEN = "<!-- when table: made by benchmarks/readme_table.py -->", "<!-- end of when table -->"
+BEGIN_DEMO, END_DEMO = "<!-- demo: made by benchmarks/readme_table.py -->", "<!-- end of demo -->"
 BEGIN_STUDY, END_STUDY = "<!-- study tables: made by benchmarks/readme_table.py -->", "<!-- end of study tables -->"
 BEGIN_MEMORY, END_MEMORY = "<!-- memory table: made by benchmarks/readme_table.py -->", "<!-- end of memory table -->"
 BEGIN_SPEED, END_SPEED = "<!-- memory speed: made by benchmarks/readme_table.py -->", "<!-- end of memory speed -->"
@@ -33,7 +35,7 @@ STUDIES = ("gutenberg-25", "wikitext-2")
 DEMO = ("softmax", "hebbian", "paper")
 
 
-PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("when", "memory", "omniglot", "try"))]
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("index", "when", "memory", "omniglot", "try"))]
 
 
 def studies() -> str:
@@ -42,11 +44,9 @@ def studies() -> str:
     return "\n\n".join(markdown(_read(file)).strip() for file in files) + "\n"
 
 
-def table() -> str:
-    """All tables of the README."""
-    demo = {name: _read(RESULTS / "demo" / f"{name}.json") for name in DEMO}
-    title = "`make demo`, test perplexity; `hebbian` is the default, `paper` the paper's rule:"
-    return f"{studies()}\n{title}\n\n{markdown_table(demo).strip()}\n"
+def demo() -> str:
+    """The demo's table."""
+    return markdown_table({name: _read(RESULTS / "demo" / f"{name}.json") for name in DEMO}).strip() + "\n"
 
 
 def memories() -> str:
@@ -132,7 +132,12 @@ def _read(path: Path) -> Any:
 
 def with_table(page: str) -> str:
     """A page with what stands between its marks made anew."""
-    parts = ((BEGIN, END, table), (BEGIN_STUDY, END_STUDY, studies), (BEGIN_TRIALS, END_TRIALS, trials))
+    parts = (
+        (BEGIN_WHEN, END_WHEN, when),
+        (BEGIN_DEMO, END_DEMO, demo),
+        (BEGIN_STUDY, END_STUDY, studies),
+        (BEGIN_TRIALS, END_TRIALS, trials),
+    )
     more = [
         (f"<!-- {mark} -->", f"<!-- end of {mark.split(':')[0]} -->", make)
         for mark, make in ((OMNIGLOT, omniglot), (LINEAR, partial(omniglot, "linear")), (RATES, rates))

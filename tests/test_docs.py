@@ -33,6 +33,13 @@ def test_every_page_is_there(site):
     assert not re.findall(r":(?:meth|class|func|math):|\.\. math", api), "roles that no reader understands"
 
 
+def test_formulas_are_drawn(site):
+    pages = {path.parent.name: path.read_text(encoding="utf-8") for path in site.glob("*/index.html")}
+    assert not [name for name, page in pages.items() if "arithmatex" in page or "$$" in page]
+    assert all(pages[name].count("<math ") > 2 for name in ("rule", "try", "api"))
+    assert 'display="block"' in pages["rule"]
+
+
 def test_nothing_is_loaded_from_elsewhere(site):
     for page in site.rglob("*.html"):
         loaded = re.findall(

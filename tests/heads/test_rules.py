@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from firstsight import HebbianSoftmax, InputError
 from firstsight.heads.kept.moments import RATE, RIDGE
-from firstsight.heads.rules import RULES, find_rule
+from firstsight.heads.rules import RULES, RuleName, find_rule
 from firstsight.lab.lm.config import Config
 
 V, D, KAPPA = 7, 5, 3.0
@@ -276,3 +276,7 @@ def test_half_a_row_and_half_its_opposite_point_nowhere(rule, features):
         before = head.weight.detach().clone()
         head.write(torch.stack([-3 * row, 3 * row]) * 0.7, torch.tensor([0, 1]))
         torch.testing.assert_close(head.weight.detach(), before, rtol=1e-12, atol=0)
+
+
+def test_type_checkers_know_all_rules():
+    assert typing.get_args(RuleName) == tuple(RULES)

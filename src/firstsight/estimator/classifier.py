@@ -21,6 +21,7 @@ from firstsight.estimator.settings import check_settings, device_of
 from firstsight.estimator.weights import class_means, loss_of, weights_of
 from firstsight.fitting import fit_head
 from firstsight.heads import HebbianSoftmax
+from firstsight.heads.rules import RuleName
 from firstsight.scaling import Scaling
 
 LOGIT_STEP = 1.0  # of the rate "auto"
@@ -69,7 +70,7 @@ class FirstSightClassifier(Kept):
     def __init__(
         self,
         *,
-        rule: str = "sight",
+        rule: RuleName = "sight",
         T: float | None = None,
         gamma: float | None = None,
         logit_adjustment: float = 0.0,

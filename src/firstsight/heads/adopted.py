@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from firstsight.errors import InputError
 from firstsight.functional.checks import IGNORE_INDEX, Classes, class_labels
+from firstsight.functional.inner_step import Objective
 from firstsight.heads.capture import Capture, drop_dead
 from firstsight.heads.found import output_layer, shift_of, unwrapped
 from firstsight.heads.head import check_parameters
@@ -18,6 +19,7 @@ from firstsight.heads.hebbian import HebbianSoftmax
 from firstsight.heads.kept.fresh import KEPT, NEW
 from firstsight.heads.kept.known import Counts, known
 from firstsight.heads.kept.state import CLOCK, decoded, saved
+from firstsight.heads.rules import RuleName
 from firstsight.heads.steps.exchange import Group
 
 
@@ -152,8 +154,8 @@ def attach(
     group: Group = None,
     T: float | None = None,
     gamma: float | None = None,
-    rule: str | None = None,
-    objective: str | None = None,
+    rule: RuleName | None = None,
+    objective: Objective | None = None,
     prior_count: float = 10.0,
     price: float = 1.0,
     cap: float | None = None,

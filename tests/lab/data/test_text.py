@@ -87,3 +87,40 @@ def test_bad_options(tmp_path: Path) -> None:
         text.prepare(tmp_path / "a", tmp_path / "out", min_count=0)
     with pytest.raises(InputError, match="'bpe'; expected one of"):
         text.prepare(tmp_path / "a", tmp_path / "out", tokenizer="bpe")
+
+
+@pytest.mark.parametrize("valid", ["val.txt", "dev.txt", "validation.txt", "VALID.TXT"])
+def test_other_names_of_the_validation_split(tmp_path: Path, valid: str) -> None:
+    for name, content in {"train.txt": "x y\nx y\n", valid: "x\n", "test.txt": "z x\n"}.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    corpus = text.prepare(tmp_path, tmp_path / "out")
+    assert [words(corpus, split) for split in ("train", "valid", "test")] == [["x y", "x y"], ["x"], ["<unk> x"]]
+
+
+@pytest.mark.parametrize(
+    "names", [("train", "test"), ("train", "val"), ("test",), ("dev", "other"), ("train", "valid", "val", "test")]
+)
+def test_some_of_the_splits_are_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
+    """Cut like one text, a folder of train.txt and test.txt would train on its test split."""
+    for name in names:
+        (tmp_path / f"{name}.txt").write_text("a b\n" * 40, encoding="utf-8")
+    with pytest.raises(InputError, match=r"it holds .*\.txt.* Expected train\.txt, valid\.txt \(or val\.txt, dev\.txt"):
+        text.prepare(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_large_letters_in_a_name_are_read_too(tmp_path: Path) -> None:
+    (tmp_path / "a.TXT").write_text("\n".join(LINES), encoding="utf-8")
+    assert words(text.prepare(tmp_path, tmp_path / "out", min_count=1), "train") == LINES[:90]
+
+
+def test_what_looks_wrong_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "marked").write_text("a <unk> b\n" * 40)
+    text.prepare(tmp_path / "marked", tmp_path / "out")
+    assert "--tokenizer whitespace takes it as it is" in capsys.readouterr().err
+    text.prepare(tmp_path / "marked", tmp_path / "out", tokenizer="whitespace")
+    assert capsys.readouterr().err == ""
+    for name, content in {"train": "x y\nx y\n", "valid": "u v\n", "test": "x y\n"}.items():
+        (tmp_path / f"{name}.txt").write_text(content)
+    text.prepare(tmp_path, tmp_path / "out")
+    assert "warning: 67% of the valid split are words that training does not have" in capsys.readouterr().err

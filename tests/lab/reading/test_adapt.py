@@ -90,8 +90,16 @@ def test_a_text_with_new_words(run, tmp_path, capsys):
     assert len({nll[name]["new"]["5+"] for name in nll}) == 7
     assert adapt(run, text=text, open=True, rule="centered", gamma=0.2, max_count=None, json=True) == 0
     assert json.loads(capsys.readouterr().out)["variants"] == found["variants"]
+    assert adapt(run, text=text, open=True, json=True) == 0
+    nll = {row["name"]: row["all"] for row in json.loads(capsys.readouterr().out)["variants"]}
     assert adapt(run, text=text, open=True) == 0
-    assert "2 new words, 7 of 15 tokens" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "2 new words, 7 of 15 tokens" in printed
+    change = min(nll[name] for name in ("written", "all_written", "sighted")) - min(
+        nll[name] for name in nll if name.startswith("closed")
+    )
+    assert f"{'gained' if change < 0 else 'lost'} {abs(change):.3f} nats a token" in printed
+    assert f"perplexity {100 * (np.exp(change) - 1):+.1f}%" in printed
     assert adapt(run, text=text, json=True) == 0
     assert json.loads(capsys.readouterr().out)["tokens"] == 15
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from firstsight.errors import InputError
 from firstsight.functional.checks import Classes, check_rule
+from firstsight.functional.inner_step import Objective
 from firstsight.heads.head import check_parameters
 from firstsight.heads.kept.averaged import Averaged, Kin
 from firstsight.heads.kept.fresh import KEPT, TAUGHT, Looks, check_claims
@@ -28,7 +29,7 @@ from firstsight.heads.kept.state import (
     value_errors,
 )
 from firstsight.heads.objectives import stepping
-from firstsight.heads.rules import check_prior, find_rule
+from firstsight.heads.rules import RuleName, check_prior, find_rule
 from firstsight.heads.steps.attachment import Pending
 from firstsight.heads.steps.exchange import Group, Sums
 from firstsight.heads.steps.watch import Watch
@@ -55,8 +56,8 @@ class Stored(Averaged):
         gamma: float | None = None,
         bias: bool = True,
         *,
-        rule: str = "sight",
-        objective: str = "l2",
+        rule: RuleName = "sight",
+        objective: Objective = "l2",
         prior_count: float = 10.0,
         price: float = 1.0,
         cap: float | None = None,

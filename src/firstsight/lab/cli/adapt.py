@@ -9,17 +9,19 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from firstsight.errors import InputError
+from firstsight.heads.rules import RuleName
 from firstsight.lab.cli.output import Checkpoint, Found, Json, Moved, console, new_table, show
 from firstsight.lab.reading.writing import Writing
 
 DEFAULT = Writing()
+CLOSED = ("closed", "closed_by_count", "closed_written")  # of an open text, what has no row for a new word
 
 
 def adapt(
     run: Positional[Path],
     split: Literal["valid", "test"] = "valid",
     tune: bool = False,
-    rule: str = DEFAULT.rule,
+    rule: RuleName = DEFAULT.rule,
     gamma: float = DEFAULT.gamma,
     T: int = DEFAULT.T,
     max_count: int | None = DEFAULT.max_count,
@@ -41,7 +43,7 @@ def adapt(
         run: folder of the run.
         split: which text of its corpus.
         tune: choose rule, gamma and max-count on the beginning of the validation split, then read once with the best.
-        rule: how a row moves: centered, scaled, whitened, direction, ...
+        rule: how a row moves (docs/rule.md).
         gamma: the rate at which it moves.
         T: a class is written at its first T sights in the text.
         max_count: write only words that training had fewer times; none for all.
@@ -109,6 +111,21 @@ def show_open(found: Found) -> None:
         values = (row["all"], row["known"], *(row["new"][name] for name in names))
         table.add_row(row["name"], *map(_number, values))
     console.print(table)
+    print(_gained({row["name"]: row["all"] for row in found["variants"]}))
+
+
+def _gained(nll: dict[str, float]) -> str:
+    """What rows for new words gained or lost against a vocabulary that stays closed, each at its best."""
+    best = {
+        kind: min(names, key=nll.__getitem__)
+        for kind, names in (("open", ("written", "all_written", "sighted")), ("closed", CLOSED))
+    }
+    change = nll[best["open"]] - nll[best["closed"]]
+    verb = "gained" if change < 0 else "lost"
+    return (
+        f"A row for each new word {verb} {abs(change):.3f} nats a token ({best['open']} against {best['closed']}: "
+        f"perplexity {100 * math.expm1(change):+.1f}%)."
+    )
 
 
 def _pair(one: float | None, other: float | None, change: Callable[[float, float], float]) -> tuple[str, str, str]:

@@ -38,7 +38,8 @@ class Text:
     """
 
     source: Source
-    """a file; a folder with train.txt, valid.txt and test.txt; or a folder of .txt files, cut 90/5/5 by lines"""
+    """a file; a folder with train.txt, valid.txt (or val.txt, dev.txt) and test.txt; or a folder of .txt files, cut
+    90/5/5 by lines"""
     out: Out
     min_count: int = 2
     """words with fewer training occurrences become <unk>"""

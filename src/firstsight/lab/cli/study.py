@@ -19,7 +19,7 @@ def study(
 
     Uses all cores, a run on each. Interrupted or killed, the same command goes on; so does one with a longer recipe.
 
-    Example: firstsight study benchmarks/study/rules.yaml --out runs/rules
+    Example: firstsight study benchmarks/study/gutenberg.yaml --out runs/books
 
     Args:
         recipe: a file in YAML: data, base, regimes, variants, baseline, seeds and split.

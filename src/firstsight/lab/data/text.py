@@ -8,9 +8,15 @@ from pathlib import Path
 from firstsight.errors import InputError
 from firstsight.lab.data.corpus import SPLITS, Corpus, Lines, file_source, write_corpus
 from firstsight.lab.data.lines import read_lines
+from firstsight.lab.system.progress import say
 
+NAMES = {"train": ("train",), "valid": ("valid", "val", "dev", "validation"), "test": ("test",)}
+"""what the file of a split may be called, .txt behind it; large letters or small"""
+SUFFIX, UNKNOWN = ".txt", "<unk>"
 VALID_PERCENT = TEST_PERCENT = 5
 MIN_LINES = 20  # below it 5 percent of the lines are none
+MARKED = 1000  # lines of training that are looked at for a mark of unknown words
+MOSTLY = 0.5  # share of a split that is unknown from which on something is likely to be wrong
 
 
 def prepare(
@@ -25,8 +31,9 @@ def prepare(
     """Make a data folder of plain UTF-8 text. Blank lines are dropped, every other line ends with ``<eos>``.
 
     Args:
-        source: a file, or a folder. A folder that holds train.txt, valid.txt and test.txt is taken as it is, and
-            nothing else in it is read. Of any other folder, all \\*.txt at any depth, in the order of their paths, are
+        source: a file, or a folder. A folder that holds train.txt, valid.txt (or val, dev, validation) and test.txt is
+            taken as it is, and nothing else in it is read; one that holds some of them only is refused, since a test
+            split would be trained on. Of any other folder, all \\*.txt at any depth, in the order of their paths, are
             one text, cut like a file: the first 90 percent of the lines train, 5 validate, the last 5 test. Contiguous
             pieces, since lines next to each other share their words, and a test among them would be too easy.
         min_count: words that training has fewer times become ``<unk>``: with 1 a model never learns what it is.
@@ -38,19 +45,32 @@ def prepare(
 
     Raises:
         InputError: no such source, no text in it, fewer than 20 lines that are not blank, bytes that are not UTF-8,
-            a bad ``min_count`` or ``tokenizer``.
+            a bad ``min_count`` or ``tokenizer``, or a folder with some of the three splits.
     """
     source = Path(source)
     files, splits = _files(source)
-    return write_corpus(
+    splits = splits or _cut(source, files)
+    if tokenizer == "words" and any(UNKNOWN in line for line in islice(splits["train"](), MARKED)):
+        say(
+            f"hint: {UNKNOWN} stands in this text, so it was tokenised before; as words that becomes three signs. "
+            "--tokenizer whitespace takes it as it is"
+        )
+    corpus = write_corpus(
         out,
         "text",
-        splits or _cut(source, files),
+        splits,
         tokenizer=tokenizer + "-lower" * lower,
         sources=[file_source(path, source if source.is_dir() else None) for path in files],
         min_count=min_count,
         max_size=max_size,
     )
+    for split, share in corpus.meta["unknown"].items():
+        if share > MOSTLY:
+            say(
+                f"warning: {share:.0%} of the {split} split are words that training does not have. Is it another "
+                "language, or tokenised another way?"
+            )
+    return corpus
 
 
 def _files(source: Path) -> tuple[list[Path], dict[str, Lines]]:
@@ -59,13 +79,24 @@ def _files(source: Path) -> tuple[list[Path], dict[str, Lines]]:
         return [source], {}
     if not source.is_dir():
         raise InputError(f"{source}: there is no such file or folder. Expected plain text, or a folder of .txt files.")
-    named = [source / f"{split}.txt" for split in SPLITS]
-    if all(path.is_file() for path in named):
-        return named, {split: partial(_lines, [path]) for split, path in zip(SPLITS, named, strict=True)}
-    files = sorted(path for path in source.rglob("*.txt") if path.is_file())
+    here = {path.stem.lower(): path for path in sorted(source.iterdir()) if _is_text(path)}
+    found = {split: [here[name] for name in names if name in here] for split, names in NAMES.items()}
+    if all(len(paths) == 1 for paths in found.values()):
+        named = {split: found[split][0] for split in SPLITS}
+        return list(named.values()), {split: partial(_lines, [path]) for split, path in named.items()}
+    if some := [path.name for paths in found.values() for path in paths]:
+        raise InputError(
+            f"{source}: it holds {', '.join(some)}. Expected train.txt, valid.txt (or val.txt, dev.txt) and test.txt, "
+            "one of each, to be taken as they are; or none of these names, to be cut into three parts."
+        )
+    files = sorted(path for path in source.rglob("*") if _is_text(path))
     if not files:
         raise InputError(f"{source}: there is no .txt file in this folder. Name your texts *.txt, or give one file.")
     return files, {}
+
+
+def _is_text(path: Path) -> bool:
+    return path.suffix.lower() == SUFFIX and path.is_file()
 
 
 def _lines(files: Sequence[Path]) -> Iterator[str]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from firstsight.errors import InputError
 from firstsight.heads.kept.moments import Moments
+from firstsight.heads.rules import RuleName
 from firstsight.lab.lm.evaluation import token_nll
 from firstsight.lab.lm.lstm import LanguageModel
 from firstsight.lab.lm.reader import read, reading
@@ -25,11 +26,10 @@ from firstsight.lab.system.progress import Bar
 
 RARE = 100  # words that training had less often are the ones whose sights are followed
 MOMENTS_OF = 20_000  # tokens of training text that the activations' moments are measured on
+TUNED: tuple[RuleName, ...] = ("scaled", "centered", "whitened")
 GRID = [
     Writing(rule=rule, gamma=gamma, max_count=max_count)
-    for rule, max_count, gamma in itertools.product(
-        ("scaled", "centered", "whitened"), (100, 1000, 10_000), (0.01, 0.03, 0.1, 0.2)
-    )
+    for rule, max_count, gamma in itertools.product(TUNED, (100, 1000, 10_000), (0.01, 0.03, 0.1, 0.2))
 ]
 
 

@@ -32,7 +32,7 @@ from firstsight.functional import class_means, linear_cross_entropy
 from firstsight.functional.checks import check_rule
 from firstsight.functional.first_sight import Sight, first_sight
 from firstsight.heads.kept.moments import Moments
-from firstsight.heads.rules import find_rule
+from firstsight.heads.rules import RuleName, find_rule
 from firstsight.lab.lm.lstm import LanguageModel
 from firstsight.lab.lm.reader import BLOCK, Segment, Text, read
 
@@ -41,7 +41,7 @@ from firstsight.lab.lm.reader import BLOCK, Segment, Text, read
 class Writing:
     """How a text is written while it is read."""
 
-    rule: str = "whitened"
+    rule: RuleName = "whitened"
     """the rule of the write, a name of firstsight.heads.rules"""
     gamma: float = 0.1
     """smallest rate of the write, in [0, 1]"""

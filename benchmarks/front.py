@@ -1,0 +1,115 @@
+"""What the README shows first, out of committed results: a picture of new classes that come, and for whom it pays.
+
+python benchmarks/front.py             # the picture; the table is put in by benchmarks/readme_table.py
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter
+
+from firstsight.lab.classify.judgement.wording import mean, points, select
+from firstsight.lab.classify.settings import SHOTS
+from firstsight.lab.report.study import OVERALL, RARE, format_difference, groups
+from firstsight.lab.report.style import SERIES, STYLE, Plot
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+# How classes come, by (method, arrival): what it is called, its colour, its dashes. The first is ours.
+WAYS: dict[tuple[str, str], tuple[str, str, Any]] = {
+    ("sight", "write"): ("firstsight: the write, nothing is trained", SERIES[0], "-"),
+    ("softmax", "imprinting"): ("softmax, rows imprinted", SERIES[1], "-"),
+    ("cosine", "imprinting"): ("cosine softmax, rows imprinted", SERIES[1], (0, (4, 1.5))),
+    ("means", "added"): ("nearest class mean", SERIES[2], "-"),
+    ("softmax", "epoch"): ("softmax, one more epoch on everything", SERIES[3], "-"),
+    ("softmax", "replay"): ("softmax, fine-tuned on everything (960 steps)", SERIES[3], (0, (4, 1.5))),
+}
+PANELS = {"new_micro": "found of the 80 new classes", "old_micro": "right of the 729 old ones, still"}
+
+
+def draw(trial: Any) -> Plot:
+    """Two panels over the number of examples: accuracy on new classes, and on old ones."""
+    figure = Figure(figsize=(7.6, 3.7), layout="constrained")
+    for axes, (key, title) in zip(figure.subplots(1, 2), PANELS.items(), strict=True):
+        _panel(axes, trial, key, title)
+    handles = [Line2D([], [], color=color, linestyle=dashes, linewidth=2) for _, color, dashes in WAYS.values()]
+    names = [name for name, _, _ in WAYS.values()]
+    figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False, fontsize=8.5)
+    return Plot("first-sight", "What is found of new classes, and what is left of the old ones.", figure)
+
+
+def _panel(axes: Axes, trial: Any, key: str, title: str) -> None:
+    for (method, arrival), (_, color, dashes) in WAYS.items():
+        y = [mean(select(trial, method=method, arrival=arrival, shots=k), key) for k in SHOTS]
+        own = arrival == "write"
+        at, values = zip(*[(i, 100 * value) for i, value in enumerate(y) if value is not None], strict=True)
+        axes.plot(at, values, color=color, linestyle=dashes, linewidth=2.6 if own else 1.5)
+        axes.plot(at, values, "o", color=color, markersize=5.5 if own else 3.5)
+    axes.set_title(title, loc="left", fontsize=9.5, fontweight="bold")
+    axes.set_xticks(range(len(SHOTS)), [str(k) for k in SHOTS])
+    axes.set_xlabel("examples of each new class", fontsize=8.5)
+    axes.tick_params(labelsize=8.5)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
+    axes.grid(axis="y")
+
+
+def table() -> str:
+    """Use it when, use something else when: each line with what was measured."""
+    icd, drawings, docstrings = (_read(f"try/{name}.json") for name in ("icd", "omniglot", "docstrings"))
+    books, wiki = (_study(_read(f"study/{name}/study.json"), "centered") for name in ("gutenberg-25", "wikitext-2"))
+    lost = _study(_read("study/gutenberg-25/study.json"), "paper")
+    rows = [
+        (
+            "new classes come to a trained classifier, and it cannot be trained anew each time",
+            f"texts of 729 ICD-10 codes and 80 new ones, five examples of each: {_against(icd['at_once'])}",
+            "**the write**: `partial_fit`, `head.write`",
+        ),
+        (
+            "it can be trained anew on everything each time",
+            f"the same texts: {_against(icd)}",
+            "either; the write until then",
+        ),
+        (
+            "vectors that a class mean tells apart as well",
+            f"drawn characters: {_against(drawings)}; docstrings: {_against(docstrings)}",
+            "`firstsight try` says; often class means, LDA or neighbours",
+        ),
+        (
+            "a language model is trained from scratch and many words are rare",
+            f"one pass: perplexity {books[0]} on books and {wiki[0]} on WikiText-2; on rare words {books[1]} "
+            f"and {wiki[1]}",
+            "**the layer**, with the bias started at the frequencies",
+        ),
+        ("the paper's rule as it stands, on little text", f"books: perplexity {lost[0]}", "the default rule"),
+        ("all classes are frequent, or the logits are needed as they are", "nothing to gain", "`nn.Linear`"),
+    ]
+    lines = ["| your case | measured here | take |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _against(trial: Any) -> str:
+    """Right answers of the write less those of the best rival, in points."""
+    mixed = trial["comparison"]["mixed"]
+    low, difference, high = (points(mixed[key], sign=True) for key in ("low", "difference", "high"))
+    return f"{difference} points against the best rival ({low} to {high})"
+
+
+def _study(study: Any, variant: str) -> list[str]:
+    """The change of perplexity over all words, and over rare ones: mean and deviation over seeds."""
+    (group,) = groups(study)
+    return [format_difference(group.differences(variant, measure), measure.percent) for measure in (OVERALL, RARE)]
+
+
+def _read(path: str) -> Any:
+    return json.loads((RESULTS / path).read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    with matplotlib.rc_context(STYLE):
+        path = draw(_read("try/icd.json")).save_png(ROOT / "docs" / "img")
+    print(path)
