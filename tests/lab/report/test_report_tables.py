@@ -93,3 +93,13 @@ def test_how_numbers_are_written():
         "2 h 5 min",
         "3 d 4 h",
     ]
+
+
+def test_verdict_says_which_number_of_a_memory_it_is(results):
+    alone = verdict({"softmax": results["softmax"]})
+    variants = [{"name": "model", "perplexity": 310.0}, {"name": "+ cache + MbPA", "perplexity": 286.0}]
+    sentence = verdict({"softmax": results["softmax"] | {"memory": {"variants": variants}}})
+    assert sentence.startswith(
+        "softmax reaches a test perplexity of 286.0 with cache + MbPA at test time, 310.0 without"
+    )
+    assert "with" not in alone
