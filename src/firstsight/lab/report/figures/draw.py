@@ -52,7 +52,6 @@ def curve_plot(found: Found, name: str) -> Plot | None:
         axes[0].set_ylabel("perplexity")
         axes[0].set_ylim(min(shown) * 0.97, max(shown) * 1.04)
         extra = _classes(axes[-1], found) if found["second_axis"] else []
-        _wall_time(axes[-1], found)
         _legend(figure, found, {line["name"]: styles[line["name"]] for line in drawn}, extra)
         figure.supxlabel(_note(found, "\n" if len(panels) == 1 else "; "), x=0.01, ha="left", fontsize=7, color=MUTED)
     return Plot(name, _caption(found, logarithmic, max(max(line["curve"]["high"]) for line in drawn) > ceiling), figure)
@@ -122,14 +121,6 @@ def _classes(axes: Axes, found: Found) -> list[Line2D]:
     return handles
 
 
-def _wall_time(axes: Axes, found: Found) -> None:
-    """What a step takes, in the corner where learning curves leave room."""
-    if times := found.get("wall_time"):
-        rows = [wall_time_text(line, one) for line, one in times.items()]
-        text = "\n".join(["time of a step, by that over all classes", *rows])
-        axes.text(0.98, 0.97, text, transform=axes.transAxes, ha="right", va="top", fontsize=7, color=MUTED)
-
-
 def wall_time_text(line: str, one: Found) -> str:
     """``softmax: 0.61 (0.60 to 0.63)``: the median and the quartiles of a pair's ratio."""
     return f"{line}: {one['median']:.2f} ({one['quartile_1']:.2f} to {one['quartile_3']:.2f})"
@@ -168,7 +159,9 @@ def _note(found: Found, end: str) -> str:
     band = f"{seeds} seeds: their mean, and from the lowest to the highest" if seeds > 1 else "one seed"
     size = f"{found['panels'][0]['lines'][0]['settings']['hidden']:,} LSTM units"
     text = f"{data['name']}: {data['classes']:,} classes, {many} of {compact(round(data['a_pass'], -3))} tokens; {size}"
-    return f"{text}{end}{band}"
+    times = [wall_time_text(line, one) for line, one in (found["wall_time"] or {}).items()]
+    timed = f"\ntime of a step, by that over all classes: {', '.join(times)}" if times else ""
+    return f"{text}{end}{band}{timed}"
 
 
 def _caption(found: Found, logarithmic: bool, cut: bool) -> str:
