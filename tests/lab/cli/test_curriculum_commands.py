@@ -133,7 +133,7 @@ def test_settings_that_cannot_be(given, said, tmp_path, capfd):
 
 def test_a_figure_that_is_none_of_ours(tmp_path, capfd):
     refused = call(capfd, "figure", "12", "--out", tmp_path / "out")
-    assert_refused(refused, "there is no figure 12 to make; expected 10 or 11")
+    assert_refused(refused, "there is no figure 12 to make; expected 5, 6, 7, 8, 9, 10, 11, or all")
 
 
 def test_drawings_too_small_for_the_network(tmp_path, capfd, monkeypatch):

@@ -7,9 +7,8 @@ from tyro.conf import OmitArgPrefixes
 
 from firstsight.lab.cli.output import Checked, Found, Json, console, new_table, show
 from firstsight.lab.curriculum.convnet import Network
-from firstsight.lab.curriculum.settings import Curriculum
+from firstsight.lab.curriculum.settings import DATA, Curriculum
 
-DATA = Path("data/omniglot")
 BINDING = "Accuracy in percent: new classes shown so many times; classes of the start when so many were reached"
 
 

@@ -1,11 +1,15 @@
 """The settings of a curriculum."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from firstsight.errors import InputError
 from firstsight.lab.curriculum.convnet import Network
 from firstsight.lab.runs.head import HeadSettings
+
+DATA = Path("data/omniglot")
+"""Where the drawings lie unless another folder is named."""
 
 OptimizerName = Literal["rmsprop", "adam", "adagrad"]  # those that the paper has a rate of
 

@@ -78,18 +78,24 @@ def compact(count: float) -> str:
 
 def _finish(axes: Axes, runs: Sequence[Record], lines: Mapping[str, Line]) -> None:
     """The axis of tokens, and the names of the runs."""
+    token_axis(axes)
+    add_legend(axes, {run.name: lines[run.name] for run in runs})
+
+
+def token_axis(axes: Axes) -> None:
+    """The horizontal axis of learning curves."""
     axes.set_xlabel("tokens trained")
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
     axes.grid(axis="y")
-    add_legend(axes, {run.name: lines[run.name] for run in runs})
 
 
-def _validation(runs: Sequence[Record], lines: Mapping[str, Line]) -> Plot:
-    figure, axes = new_axes("Validation perplexity")
-    values = _draw(axes, runs, lines, "valid_perplexity")
-    # A short range is read better on a plain axis, where equal distances are equal differences.
+def perplexity_axis(axes: Axes, values: Sequence[float]) -> bool:
+    """The vertical axis for these perplexities; whether it is logarithmic.
+
+    A short range is read better on a plain axis, where equal distances are equal differences.
+    """
     logarithmic = bool(values) and max(values) > 3 * min(values)
     if logarithmic:
         axes.set_yscale("log")
@@ -98,8 +104,14 @@ def _validation(runs: Sequence[Record], lines: Mapping[str, Line]) -> Plot:
         axes.yaxis.set_major_locator(LogLocator(subs=subs))
         axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    return logarithmic
+
+
+def _validation(runs: Sequence[Record], lines: Mapping[str, Line]) -> Plot:
+    figure, axes = new_axes("Validation perplexity")
+    values = _draw(axes, runs, lines, "valid_perplexity")
+    scale = "; logarithmic scale" if perplexity_axis(axes, values) else ""
     _finish(axes, runs, lines)
-    scale = "; logarithmic scale" if logarithmic else ""
     return Plot("validation", f"Perplexity of the validation split in the course of training{scale}.", figure)
 
 

@@ -71,6 +71,13 @@ class Plot:
             self.figure.savefig(file, format="png", dpi=192, facecolor="white")
         return path
 
+    def save_svg(self, folder: Path) -> Path:
+        """Write ``folder/name.svg``, on white, its texts as text; the same each time."""
+        path = folder / f"{self.name}.svg"
+        with matplotlib.rc_context({**STYLE, "svg.hashsalt": self.name}), atomic_write(path) as file:
+            self.figure.savefig(file, format="svg", facecolor="white", metadata={"Date": None})
+        return path
+
     def svg(self) -> str:
         """The figure as an ``<svg>`` element to stand in an HTML page, its ids unique to the figure."""
         text = io.StringIO()

@@ -93,8 +93,8 @@ def _check_same(job: StudyJob) -> None:
     changes = [saved.changes(job.config, MAY_CHANGE), f"data was {source}, now {now}" if source != now else ""]
     if what := "; ".join(filter(None, changes)):
         raise InputError(
-            f"{job.folder} was made with other settings than the recipe has: {what}. Delete that folder, give the "
-            "variant or regime another name, or --out another folder."
+            f"{job.folder} was made with other settings than are wanted now: {what}. Delete that folder, give --out "
+            "another, or, in a study, the variant or regime another name."
         )
 
 

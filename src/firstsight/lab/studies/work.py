@@ -12,7 +12,10 @@ Told = Mapping[str, Any]
 
 
 def train_and_evaluate(told: Told) -> int:
-    """Train a language model or go on, leave ``outcome.json``, and evaluate it. Gives the exit code of the process."""
+    """Train a language model or go on, leave ``outcome.json``, and evaluate it on ``split``, unless that is empty.
+
+    Gives the exit code of the process.
+    """
     from firstsight.lab.data import open_corpus
     from firstsight.lab.lm.config import Config
     from firstsight.lab.lm.results import evaluate_run
@@ -27,7 +30,8 @@ def train_and_evaluate(told: Told) -> int:
     if found["reason"].startswith("SIG"):
         return exit_code(found["reason"])
     write_json(outcome, found)
-    evaluate_run(folder, told["split"], checkpoint="last", data=told["data"])  # all at equally many tokens
+    if told["split"]:
+        evaluate_run(folder, told["split"], checkpoint="last", data=told["data"])  # all at equally many tokens
     return 0
 
 

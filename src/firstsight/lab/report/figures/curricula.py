@@ -16,6 +16,8 @@ from firstsight.lab.system.files import write_json
 STEPS = {"cpu": 500, "paper": 5000}
 """Most steps of a run, by scale; both are our decisions: cpu is about a minute a run, paper is to learn all classes."""
 
+SEEDS = 10
+
 OPTIMIZERS: dict[OptimizerName, str] = {"rmsprop": "RMSProp", "adam": "Adam", "adagrad": "AdaGrad"}
 
 
@@ -30,7 +32,7 @@ class CurriculaFigure:
     def make(
         self, name: str, data: Path, seeds: range, out: Path, runs: Path, workers: int | None, about: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Run what the figure lacks in ``runs``, and write ``out/NAME.json`` with ``about`` in it, and its PNGs.
+        """Run what the figure lacks in ``runs``, and write ``out/NAME.json`` with ``about`` in it, and its plots.
 
         Gives, and raises, what :func:`firstsight.lab.report.figures.make_figure` does.
         """
@@ -49,17 +51,18 @@ class CurriculaFigure:
 
 
 def write_figure(found: dict[str, Any], out: Path, name: str) -> dict[str, Any]:
-    """Write ``out/NAME.json`` and the PNGs drawn from it, unless no run has ended; gives ``make_figure``'s value."""
+    """Write ``out/NAME.json`` and its plots, PNG and SVG, unless no run has ended; gives ``make_figure``'s value."""
     files = {}
     if any(line["runs"] for panel in found["panels"] for line in panel["lines"]):
         write_json(out / f"{name}.json", found)
         files[str(out / f"{name}.json")] = "The numbers."
-        files |= {str(plot.save_png(out)): plot.caption for plot in curriculum_plots(found, name)}
+        for plot in curriculum_plots(found, name):
+            files |= {str(path): plot.caption for path in (plot.save_png(out), plot.save_svg(out))}
     return {**found, "files": files}
 
 
 def run_omniglot(data: Path, settings: Curriculum, seeds: int, out: Path, workers: int | None = None) -> dict[str, Any]:
-    """Run one curriculum with several seeds, and write ``out/OPTIMIZER-RATE-HEAD.json`` and its PNGs.
+    """Run one curriculum with several seeds, and write ``out/OPTIMIZER-RATE-HEAD.json`` and its plots.
 
     The first seed is ``settings.seed``. The runs lie in ``out/OPTIMIZER-RATE-HEAD/seed-N``. Gives, and raises, what
     :func:`firstsight.lab.report.figures.make_figure` does.

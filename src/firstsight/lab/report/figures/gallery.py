@@ -1,0 +1,134 @@
+"""A page of all figures of the paper, and of its two tables, from the JSON files that are there."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from firstsight import __version__
+from firstsight.errors import InputError
+from firstsight.lab.report.curriculum import curriculum_plots, pace_rows
+from firstsight.lab.report.elements import figures, section, text_table
+from firstsight.lab.report.figures.draw import Found, curve_plot, unfinished, wall_time_text
+from firstsight.lab.report.figures.models import band_rows, model_rows, runs_by_data, split_of
+from firstsight.lab.report.figures.tables import core_hours, end_rows
+from firstsight.lab.report.style import Plot
+from firstsight.lab.system.files import atomic_write, read_json
+
+SAYS = {
+    "10": "From 30 classes on, 5 more come whenever total test error, which we read as accuracy, exceeds 60%. T = 10, "
+    "gamma = 0.1; AdaGrad 0.08, RMSProp 0.006 and Adam 0.006, chosen with the plain softmax; ten seeds.",
+    "11": "Learning rates of RMSProp of 0.006 to 0.008 are similarly fast, and stable; larger ones break down.",
+}
+"""What the appendix says of the figures of Omniglot; the others' JSON files say it of themselves."""
+_KEYS: dict[str, Any] = {"title": str, "panels": list, "seeds": int, "core_seconds": (int, float)}
+_KEYS |= {"run_by": dict, "made_by": dict}
+
+
+def write_gallery(names: Mapping[str, str], out: Path, page: str) -> dict[str, Any]:
+    """Write ``out/PAGE`` from ``out/NAME.json`` of the figures that are there.
+
+    Args:
+        names: of the figures' files by number, in the order of the page.
+        out: their folder.
+        page: name of the file.
+
+    Returns:
+        ``{"page": path, "figures": those on it, "missing": those not there}``.
+
+    Raises:
+        InputError: there is none at all, or one of the files is not what a figure leaves.
+    """
+    found = {number: _read(out / f"{name}.json") for number, name in names.items() if (out / f"{name}.json").exists()}
+    missing = [number for number in names if number not in found]
+    if not found:
+        raise InputError(
+            f"{out}: there is no figure here, such as {next(iter(names.values()))}.json. Make one with firstsight "
+            f"figure {next(iter(names))} --out {out}, or name the folder that holds them with --out."
+        )
+    curves = [one for one in found.values() if "data" in one]
+    parts = [_figure(number, one, names[number]) for number, one in found.items()]
+    text = Template(files("firstsight.lab.report").joinpath("page.html").read_text(encoding="utf-8")).substitute(
+        views="",
+        title="The paper's figures and tables",
+        verdict=escape(f"{len(found)} of {len(names)} figures are here, and whatever runs are behind them."),
+        notes=f'<p class="note">{escape(_notes(found, missing, names))}</p>',
+        sections="\n".join([*_tables(curves), *parts]),
+        footer=f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by firstsight {escape(__version__)}, of the JSON files "
+        "beside this page.",
+    )
+    with atomic_write(out / page) as file:
+        file.write(text)
+    return {"page": str(out / page), "figures": list(found), "missing": missing}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    found = read_json(path, "the numbers of a figure")
+    sound = isinstance(found, dict) and all(isinstance(found.get(key), kind) for key, kind in _KEYS.items())
+    if not sound or not found["panels"]:
+        raise InputError(f"{path}: these are not the numbers of a figure. Make it anew: firstsight figure N.")
+    return dict(found)
+
+
+def _notes(found: Mapping[str, Found], missing: Sequence[str], names: Mapping[str, str]) -> str:
+    parts = [f"Figure {number} is not here: firstsight figure {number} makes it." for number in missing]
+    halves = {number: unfinished(one) for number, one in found.items() if "data" in one}
+    parts += [f"Figure {number} is {half}." for number, half in halves.items() if half]
+    return " ".join(parts)
+
+
+def _tables(curves: Sequence[Found]) -> list[str]:
+    parts = []
+    for data, lines in runs_by_data(curves).items():
+        head, *rows = model_rows(lines)
+        note = (
+            f"Perplexity on {data}, mean ± sample standard deviation over seeds. The paper's are of WikiText-103, and "
+            "are known here from other sources than the paper itself. Beside memories: the settings of the evaluation."
+        )
+        parts.append(section(f"Table: perplexity by model, {data}", text_table("models", head, rows), _note(note)))
+        head, *rows = band_rows(lines)
+        note = (
+            f"The {split_of(lines)} split by how often training has the word. The paper has this table in its main "
+            "text, of which this project has no copy, so its numbers are not beside ours."
+        )
+        parts.append(section(f"Table: perplexity by frequency, {data}", text_table("bands", head, rows), _note(note)))
+    return parts
+
+
+def _note(text: str) -> str:
+    return f"<p class=note>{escape(text)}</p>"
+
+
+def _figure(number: str, found: Found, name: str) -> str:
+    says = found.get("says") or SAYS.get(number, "")
+    plots, rows, notes = _curves(found, name) if "data" in found else _curricula(found, name)
+    head, *body = rows
+    hours, by = core_hours(found), found["run_by"]
+    made = f"{found['seeds']} seeds, {hours:.1f} core hours; {found['made_by'].get('command')}"
+    where = "; ".join(", ".join(map(str, by.get(key, []))) for key in ("git_commit", "machine") if by.get(key))
+    return section(
+        str(found["title"]),
+        f'<p class="prose"><b>The paper:</b> {escape(says)}</p>' if says else "",
+        *(figures([plot]) for plot in plots),
+        "<h3>Here</h3>",
+        text_table("ends", head, body),
+        *map(_note, notes),
+        _note(f"{made}; {where}" if where else made),
+    )
+
+
+def _curves(found: Found, name: str) -> tuple[list[Plot], list[list[str]], list[str]]:
+    notes = ["Mean ± sample standard deviation over the seeds that are done; differences are paired by seed."]
+    if times := found.get("wall_time"):
+        rows = "; ".join(wall_time_text(line, one) for line, one in times.items())
+        notes.append(f"Time of a step, by that over all classes, turn by turn in one process: {rows}.")
+    plot = curve_plot(found, name)
+    return [plot] if plot else [], end_rows(found), notes
+
+
+def _curricula(found: Found, name: str) -> tuple[list[Plot], list[list[str]], list[str]]:
+    note = "Median of steps over seeds, in brackets the ratio to the panel's first line, paired by seed: median, range."
+    return curriculum_plots(found, name), pace_rows(found), [note]
