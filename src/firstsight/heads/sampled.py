@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from firstsight.errors import InputError
+from firstsight.functional.inner_step import Objective
 from firstsight.functional.sampled import Sampler, class_shares, draw, inclusion, sampled_cross_entropy
 from firstsight.heads.softmax import Softmax
 from firstsight.heads.steps.exchange import Group
@@ -149,7 +150,7 @@ class HebbianSampledSoftmax(HebbianWrite, SampledSoftmax):
     avoid; and among the sampled ones alone it would be another objective.
     """
 
-    def __init__(self, *args: Any, objective: str = "l2", **options: Any) -> None:
+    def __init__(self, *args: Any, objective: Objective = "l2", **options: Any) -> None:
         if objective == "softmax":
             raise InputError(
                 "objective is 'softmax', whose step needs each example's probability among all classes, and this head "

@@ -80,7 +80,8 @@ def verdict(results: Results) -> str:
     split, value = finite[best]["split"], format_perplexity(finite[best]["perplexity"])
     if len(ranked) == 1:
         only = f" (the only finite one of {len(results)} runs)" if len(results) > 1 else ""
-        return f"{best} reaches a {split} perplexity of {value}{_recalled(finite[best])}{only}{_rare_values(finite[best])}."
+        recalled, rare = _recalled(finite[best]), _rare_values(finite[best])
+        return f"{best} reaches a {split} perplexity of {value}{recalled}{only}{rare}."
     rival = next((name for name in ranked[1:] if _head(finite[name]) != _head(finite[best])), ranked[1])
     ours, theirs = finite[best], finite[rival]
     if format_relative(relative(theirs["perplexity"], ours["perplexity"])) == "0.0%":
@@ -104,7 +105,8 @@ def _recalled(result: Mapping[str, Any]) -> str:
     variants = (result.get("memory") or {}).get("variants", [])
     if len(variants) < 2:
         return ""
-    return f" with {variants[-1]['name'].removeprefix('+ ')} at test time, {format_perplexity(variants[0]['perplexity'])} without"
+    what, alone = variants[-1]["name"].removeprefix("+ "), format_perplexity(variants[0]["perplexity"])
+    return f" with {what} at test time, {alone} without"
 
 
 def _head(result: Mapping[str, Any]) -> Any:
