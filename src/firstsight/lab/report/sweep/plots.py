@@ -5,14 +5,19 @@ from collections.abc import Callable
 from typing import Any
 
 import matplotlib
+import numpy as np
 import optuna
 from matplotlib import pyplot
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from optuna.trial import TrialState
 from optuna.visualization import matplotlib as drawn
 
 from firstsight.lab.report.style import GRID, INK, MUTED, STYLE, WIDTH, Plot
+
+PALEST = 0.75  # of red, green and blue, for colours that stand for a value
 
 
 def search_plots(study: optuna.Study) -> list[Plot]:
@@ -62,7 +67,7 @@ def search_plots(study: optuna.Study) -> list[Plot]:
 def _figure(name: str, make: Callable[[], Any]) -> Figure:
     """Optuna's figure, taken out of pyplot's hands, which is put back as it was."""
     backend = matplotlib.get_backend()
-    with matplotlib.rc_context(), warnings.catch_warnings():
+    with matplotlib.rc_context({"figure.constrained_layout.use": True}), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that these functions are experimental, since Optuna 2.2
         pyplot.switch_backend("agg")
         try:
@@ -80,15 +85,24 @@ def _dress(figure: Figure, name: str) -> None:
     wide = name in ("parallel_coordinates", "slices")
     figure.set_size_inches(2 * WIDTH if wide else WIDTH, 3.4 if wide else 2.9)
     figure.patch.set_facecolor("none")
-    figure.set_layout_engine("tight")
+    if name == "validations":  # the others were born with it
+        figure.set_layout_engine("constrained")
     figure.suptitle("")
     for axes in figure.axes:
         axes.set_facecolor("none")
-        axes.set_title("")
+        for place in ("left", "center"):
+            axes.set_title("", loc=place)
         axes.tick_params(colors=MUTED, labelsize=STYLE["xtick.labelsize"], length=0)
         for label in (axes.xaxis.label, axes.yaxis.label):
             label.set_color(MUTED)
             label.set_fontsize(STYLE["axes.labelsize"])
+        for collection in axes.collections:
+            if collection.get_array() is not None:  # their palest is white on white
+                colors = collection.get_cmap()(np.linspace(0, 1, 256))
+                pale = colors[:, :3].min(1) > PALEST
+                collection.set_cmap(ListedColormap(colors[~pale]))
+        if axes.get_xlabel() == "Trial":
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         for spine in axes.spines.values():
             spine.set_edgecolor(MUTED)
             spine.set_linewidth(0.6)
@@ -104,7 +118,7 @@ def _dress(figure: Figure, name: str) -> None:
 
 
 def _dress_legend(axes: Axes, name: str, legend: Any) -> None:
-    if name == "validations":  # a name for each of a hundred lines says nothing
+    if name in ("validations", "importances"):  # a name for each of a hundred lines says nothing, nor one for all
         legend.remove()
         return
     legend.set_frame_on(False)

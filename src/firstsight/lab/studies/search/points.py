@@ -72,10 +72,10 @@ def fill(study: optuna.Study, again: bool = False) -> Counter[State]:
     """
     counts: Counter[State] = Counter()
     settings = search_of(study).points()
+    for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+        if "worker" not in trial.user_attrs:  # taken by a worker that died before it said who it was
+            study.tell(trial.number, state=TrialState.FAIL)
     for point, trials in trials_of(study).items():
-        for trial in trials:  # taken by a worker that died before it said who it was
-            if trial.state == TrialState.RUNNING and "worker" not in trial.user_attrs:
-                study.tell(trial.number, state=TrialState.FAIL)
         state, last = state_of(trials), telling(trials)
         if again and state == "failed":
             state = "waiting"

@@ -85,7 +85,8 @@ def _bad_url(given: object) -> InputError:
 
 def shown(url: URL) -> str:
     """A storage without its password, to be printed and kept."""
-    return url.set(password=None).render_as_string().replace("+psycopg", "")
+    parts = {name: getattr(url, name) for name in ("username", "host", "port", "database", "query")}
+    return URL.create(url.get_backend_name(), **parts).render_as_string()
 
 
 @contextmanager
@@ -117,7 +118,9 @@ def reached(url: URL) -> Iterator[None]:
     """Turn what says that a storage is out of reach or damaged into an InputError that names it."""
     try:
         yield
-    except (StorageInternalError, SQLAlchemyError, ImportError) as error:
+    except ImportError as error:
+        raise InputError(f"{shown(url)}: {error} It comes with pip install 'firstsight[postgres]'.") from error
+    except (StorageInternalError, SQLAlchemyError) as error:
         raise InputError(
             f"the storage {shown(url)} does not answer as it should: {_first_line(error)}. Is its server up, its "
             "database made, and its disk not full? What was finished is kept; the same command goes on."
