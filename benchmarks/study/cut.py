@@ -1,7 +1,7 @@
 """The beginning of every document of a corpus, as a corpus of its own: what a long study can afford.
 
-firstsight data gutenberg --from MIRRORS --out data/books-25 --books 25
-python benchmarks/study/cut.py data/books-25 data/books-25-1m --train 40000 --valid 20000 --max-size 10000
+    firstsight data gutenberg --from MIRRORS --out data/books-25 --books 25
+    python benchmarks/study/cut.py data/books-25 data/books-25-1m --train 40000 --valid 20000 --max-size 10000
 """
 
 import argparse

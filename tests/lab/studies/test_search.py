@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 import statistics
 from pathlib import Path
 
@@ -41,6 +42,13 @@ def test_the_search_that_is_shipped():
     search = load_search(ROOT / "benchmarks/study/search.yaml")
     assert (search.sampler, search.trials, search.prune) == ("tpe", 20, True)
     assert list(search.space) == ["lr", "T", "gamma"]
+
+
+def test_the_search_of_the_page_is_one(tmp_path):
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/sweep.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "page.yaml").write_text(text)
+    search = load_search(tmp_path / "page.yaml")
+    assert (search.data, search.sampler, list(search.space)) == ("data/stdlib", "tpe", ["lr", "T", "gamma", "rule"])
 
 
 @pytest.mark.parametrize(
