@@ -166,7 +166,7 @@ def test_two_machines_on_a_postgresql(data, tmp_path, capfd, monkeypatch):
 def test_the_live_table(monkeypatch):
     written = io.StringIO()
     for module in ("firstsight.lab.cli.sweep.live", "firstsight.lab.system.progress"):
-        console = Console(file=written, force_terminal=True, width=100, emoji=False)
+        console = Console(file=written, force_terminal=True, width=100, highlight=False)
         monkeypatch.setattr(import_module(module), "console", console)
     point = {"settings": {"lr": 0.00123456}, "perplexity": None, "deviation": None, "seeds": {}}
     one, two = ({**point, "point": n, "state": "running"} for n in range(2))
