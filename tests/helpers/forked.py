@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch._dynamo  # noqa: F401 - the first optimizer imports it: once, in place of once in every fork
 
+from firstsight.lab import cli
 from firstsight.lab.runs import worker
 
 
@@ -92,3 +93,33 @@ def is_free(out: Path) -> bool:
         except BlockingIOError:
             return False
     return True
+
+
+class ForkedCommand:
+    """``firstsight ...`` as a fork of this process, with its tasks started as this one's would be."""
+
+    def __init__(self, log: Path, *arguments: object) -> None:
+        self.log, self.returncode, self.pid = log, None, os.fork()
+        if not self.pid:
+            code = 1
+            try:
+                for number in (1, 2):
+                    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+                sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+                code = cli.main([str(argument) for argument in arguments])
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+
+    def poll(self) -> int | None:
+        if self.returncode is None and (ended := os.waitpid(self.pid, os.WNOHANG))[0]:
+            self.returncode = os.waitstatus_to_exitcode(ended[1])
+        return self.returncode
+
+    def communicate(self) -> str:
+        return self.log.read_text()
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)

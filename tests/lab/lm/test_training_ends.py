@@ -135,3 +135,21 @@ def test_several_processes_are_those_of_torchrun(corpus, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match=r"WORLD_SIZE is 2.*Start them with torchrun.*or unset WORLD_SIZE"):
         train(corpus, tmp_path / "run", TINY)
+
+
+def test_who_watches_may_stop_it_and_it_goes_on(corpus, tmp_path):
+    config, seen = TINY.replace(dropout=0.3, steps=12, eval_every=3, checkpoint_every=0), []
+
+    def watch(line):
+        seen.append(line)
+        return len(seen) < 2
+
+    stopped = train(corpus, tmp_path / "run", config, watch=watch)
+    assert (stopped.reason, stopped.step) == ("stopped", 6)
+    assert seen == metrics(tmp_path / "run")
+    # At the last step there is nothing left to stop.
+    ended = train(corpus, tmp_path / "run", config, resume=True, watch=lambda line: line["step"] < 12)
+    assert (ended.reason, ended.step) == ("steps", 12)
+    train(corpus, tmp_path / "undisturbed", config)
+    assert_equal(weights(tmp_path / "run"), weights(tmp_path / "undisturbed"))
+    assert lasting_metrics(tmp_path / "run") == lasting_metrics(tmp_path / "undisturbed")

@@ -79,7 +79,16 @@ def test_the_grids_are_those_of_plain_loops(swept, corpus):
 
 def test_what_is_chosen_is_best_and_reads_like_it(swept):
     folder, found = swept
-    chosen = read_tuned(folder / "memory/sweep.json")["chosen"]
+    tuned = read_tuned(folder / "memory/sweep.json")
+    chosen = tuned["chosen"]
+    both = [
+        row for row in tuned["mbpa"]["grid"] if [row["cache_weight"], row["mbpa_weight"]] == chosen["weights"]["both"]
+    ]
+    (perplexity,) = {
+        row["perplexity"] for row in both if (row["k"], row["lr"]) == (chosen["mbpa"]["k"], chosen["mbpa"]["lr"])
+    }
+    assert (tuned["sweep"], tuned["split"]) == ("memory", "valid")
+    assert tuned["best"] == {"settings": chosen, "perplexity": perplexity}
     best = min(found["cache"]["grid"], key=lambda row: row["nll"])
     assert chosen["cache"] == {"size": best["size"], "theta": best["theta"]}
     assert chosen["weights"]["cache"] == best["weight"]

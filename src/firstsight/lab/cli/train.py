@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import OmitArgPrefixes, Positional
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from firstsight.errors import InputError
 from firstsight.lab.cli.eval import print_result
@@ -29,6 +30,7 @@ def train_command(default: Config) -> Callable[..., int]:
         data: Positional[Path],
         out: Path,
         recipe: str = "small",
+        settings: Annotated[Path | None, arg(name="config")] = None,
         resume: bool = False,
         dry_run: bool = False,
         ranks: int = 1,
@@ -48,6 +50,8 @@ def train_command(default: Config) -> Callable[..., int]:
             data: data folder, made by firstsight data.
             out: folder of the run.
             recipe: named settings to start from: small, demo or paper; flags change single ones.
+            settings: in place of a recipe, a file of settings to start from: the config.yaml of a run, or what sweep lm
+                found best.
             resume: go on with the run in --out, from its last checkpoint, with its own settings.
             dry_run: tell what it would take, by an account and a few steps; nothing is written.
             ranks: with --dry-run, for so many processes that share each batch: memory is that of one of them.
@@ -122,10 +126,14 @@ def _option(arguments: Sequence[str], name: str) -> str | None:
 
 
 def default_settings(arguments: Sequence[str]) -> Config:
-    """The settings that the flags of ``firstsight train`` change: a recipe's, or those of the run to resume."""
+    """The settings that the flags of ``firstsight train`` change: a recipe's, a file's, or the run's to resume."""
     if arguments[:1] != ["train"]:
         return recipe("small")
-    name, out = _option(arguments, "--recipe"), _option(arguments, "--out")
+    name, out, file = (_option(arguments, flag) for flag in ("--recipe", "--out", "--config"))
+    if file is not None:
+        if name is not None:
+            raise InputError(f"--recipe {name} and --config {file} both say what to start from. Give one of them.")
+        return load_config(file)[1]
     if name is None and "--resume" in arguments and out and (Path(out) / "config.yaml").exists():
         return load_config(Path(out) / "config.yaml")[1]
     return recipe(name or "small")

@@ -3,10 +3,9 @@
 Shapes: B sequences of a batch, S tokens of a sequence, D width of the head, V vocabulary.
 """
 
-import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,10 @@ from firstsight.lab.lm.batches import Batches, Share
 from firstsight.lab.lm.config import Config, save_config
 from firstsight.lab.lm.evaluation import Evaluation, evaluate
 from firstsight.lab.lm.lstm import LanguageModel
-from firstsight.lab.lm.run import build_model, build_optimizer, check_folder, check_same, checkpoint_path
+from firstsight.lab.lm.run import build_model, build_optimizer, check_folder, checkpoint_path
 from firstsight.lab.lm.sampling import DocumentSampler
 from firstsight.lab.lm.sights import Sights
-from firstsight.lab.lm.state import REASONS, Outcome, TrainState
+from firstsight.lab.lm.state import REASONS, Outcome, TrainState, check_saved, go_on, to_go_on
 from firstsight.lab.runs.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from firstsight.lab.runs.metrics import append_metrics, cut_metrics
 from firstsight.lab.system.distributed import reach, start
@@ -36,6 +35,9 @@ from firstsight.lab.system.ranks import Ranks
 VALID_STREAMS = 20
 _PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
+Watch = Callable[[Mapping[str, Any]], bool]
+"""Is given the line of metrics of each validation, and says whether training is to go on."""
+
 
 class DivergedError(InputError):
     """The loss or the weights are no longer finite: no mistake in the input, so the exit code is 1."""
@@ -43,7 +45,7 @@ class DivergedError(InputError):
     exit_code = 1
 
 
-def train(corpus: Corpus, out: Path, config: Config, *, resume: bool = False) -> Outcome:
+def train(corpus: Corpus, out: Path, config: Config, *, resume: bool = False, watch: Watch | None = None) -> Outcome:
     r"""Train a language model into the folder ``out``.
 
     SIGINT and SIGTERM end it after the step in hand, with a checkpoint; a second SIGINT ends it at once. Killed in
@@ -62,6 +64,7 @@ def train(corpus: Corpus, out: Path, config: Config, *, resume: bool = False) ->
         corpus: the data; trained on "train", validated on "valid".
         out: the folder of the run, new, or with ``resume`` an old one (begun afresh if it has no checkpoint yet).
         config: the settings. Of a resumed run only ``run.MAY_CHANGE`` may differ.
+        watch: called in rank 0 after each validation; False ends the run, "stopped", with a checkpoint.
 
     Raises:
         InputError: ``out`` holds a run already, the settings or the data are not those of the run that is
@@ -83,7 +86,7 @@ def train(corpus: Corpus, out: Path, config: Config, *, resume: bool = False) ->
             if ranks.first:
                 _begin(corpus, out, config, trainer.state.step)
         with ending_signals() as received, Bar(f"train {out.name}", config.steps, trainer.state.step) as bar:
-            return trainer.run(received, bar)
+            return trainer.run(received, bar, watch)
 
 
 def _begin(corpus: Corpus, out: Path, config: Config, step: int) -> None:
@@ -129,7 +132,7 @@ class _Trainer:
         """Bring the model to its device; a collective, after which all ranks have the first one's weights."""
         self.model, self.optimizer = self.fabric.setup(self.bare, self.stepped)
 
-    def run(self, received: list[str], bar: Bar) -> Outcome:
+    def run(self, received: list[str], bar: Bar, watch: Watch | None) -> Outcome:
         """Train until one of the ends is reached."""
         config, state = self.config, self.state
         self.bare.head.attach(self.stepped, after=max(0, config.write_after - state.step))
@@ -141,12 +144,14 @@ class _Trainer:
             now = time.perf_counter()
             state.seconds = before + now - start
             rate = (state.step - began) * self.tokens_per_step / (now - start)
+            stopped = ""
             if state.step % config.eval_every == 0 or state.step == config.steps:
-                self._validate((state.step - mark[0]) * self.tokens_per_step / (now - mark[1]))
+                line = self._validate((state.step - mark[0]) * self.tokens_per_step / (now - mark[1]))
+                stopped = "stopped" if watch and self.ranks.first and not watch(line) else ""
                 mark = state.step, time.perf_counter()
             valid = readable(state.valid_perplexity)
             bar.update(state.step, f"{rate:,.0f} tokens/s  loss {loss:.3f}  valid {valid}")
-            reason = received[0] if received else self._end()
+            reason = received[0] if received else self._end() or stopped
             due = config.checkpoint_every and state.step % config.checkpoint_every == 0
             overdue = config.checkpoint_minutes and now - saved_at > 60 * config.checkpoint_minutes
             # Signals and clocks are each rank's own; what follows from them is all ranks'.
@@ -205,7 +210,7 @@ class _Trainer:
         state.step, state.loss_sum, state.loss_steps = state.step + 1, state.loss_sum + total, state.loss_steps + 1
         return total
 
-    def _validate(self, speed: float) -> None:
+    def _validate(self, speed: float) -> dict[str, Any]:
         config, state, found = self.config, self.state, self._evaluate(self.valid)
         if not math.isfinite(found.nll):
             raise self._diverged(f"the validation loss is {found.nll}")
@@ -238,6 +243,7 @@ class _Trainer:
         trained = readable(math.exp(min(line["train_loss"], 700)))
         perplexities = f"train {trained}  valid {readable(found.perplexity)}"
         say(f"step {state.step:,}  perplexity: {perplexities}{'  (best)' if improved else ''}  {speed:,.0f} tokens/s")
+        return line
 
     def _test(self, sampler: DocumentSampler) -> dict[str, Any]:
         """Watched only: neither the best checkpoint nor the end of training depends on test text."""
@@ -257,38 +263,17 @@ class _Trainer:
         state: dict[str, Any] = {"vocabulary_hash": self.corpus.vocabulary.hash, "step": self.state.step}
         state["model"] = self.bare.state_dict()
         if full:
-            state["config"] = self.config.to_dict()
-            state["optimizer"] = self.optimizer.state_dict()
-            state["rng"] = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
-            state["trainer"] = {
-                **vars(self.state),
-                "lstm": self.share.whole(self.state.lstm),
-                "sights": self.sights.state(),
-            }
+            lstm = self.share.whole(self.state.lstm)
+            state |= to_go_on(self.config, self.state, self.optimizer, self.sights, lstm)
         if self.ranks.first:
             save_checkpoint(path, state)
 
     def resume(self) -> None:
         """Go back to the last checkpoint: weights, optimizer, random state, counters and ``metrics.jsonl``."""
-        state = load_checkpoint(self.last)
-        known = {field.name for field in dataclasses.fields(TrainState)} | {"sights"}
-        if set(state.get("trainer", {})) != known:
-            raise InputError(
-                f"{self.last}: this checkpoint holds weights alone (is it a copy of best.pt?) or is of an older "
-                "firstsight, and training goes on from a last.pt of this one only. Put that back, or start a new run."
-            )
-        check_same(Config.from_dict(state["config"], str(self.last)), self.config, self.last)
-        if state["vocabulary_hash"] != self.corpus.vocabulary.hash:
-            raise InputError(
-                f"{self.last}: the run was trained with another vocabulary than that of {self.corpus.folder}."
-            )
-        load_weights(self.bare, state, self.last)
-        self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["rng"][0])
-        if len(state["rng"]) - 1 == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(state["rng"][1:])
-        self.sights.restore(state["trainer"].pop("sights"))
-        self.state = TrainState(**state["trainer"])
+        saved = load_checkpoint(self.last)
+        check_saved(saved, self.config, self.corpus, self.last)
+        load_weights(self.bare, saved, self.last)
+        self.state = go_on(saved, self.optimizer, self.sights)
         self.state.lstm = self.fabric.to_device(self.share.of(self.state.lstm))
         say(f"resumed at step {self.state.step:,}")
 

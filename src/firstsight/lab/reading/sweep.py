@@ -18,6 +18,7 @@ from firstsight.lab.lm.run import Run, open_run
 from firstsight.lab.reading.memories import CHUNK, MEMORIES, check_finite, mixture, model_and
 from firstsight.lab.reading.recalled import text_hash
 from firstsight.lab.reading.tuned import Rows, best_of, choose_cache, choose_mbpa
+from firstsight.lab.runs.result import best_part
 from firstsight.lab.system.files import read_json, write_json
 from firstsight.lab.system.machine import provenance
 from firstsight.lab.system.progress import Bar, say
@@ -86,17 +87,19 @@ def sweep_memory(
             "on. Lower --mbpa-first, or choose for the cache alone with --no-mbpa."
         )
     weights = run.weights()
-    grids = [[*map(float, values)] for values in (THETAS, SIZES, CACHE_WEIGHTS, KS, LRS, MBPA_WEIGHTS)]
-    common = {"checkpoint": weights["sha256"], "text": text_hash(tokens), "firstsight": __version__, "grids": grids}
+    values_of = [[*map(float, values)] for values in (THETAS, SIZES, CACHE_WEIGHTS, KS, LRS, MBPA_WEIGHTS)]
+    common = {"checkpoint": weights["sha256"], "text": text_hash(tokens), "firstsight": __version__, "grids": values_of}
     stages = _Stages(folder / "memory" / "sweep.partial.json", common)
+    grids = _grids(run, tokens, stages, mbpa, mbpa_first, mbpa_tokens, two_step_tokens)
+    widest = grids["mbpa"] or grids["cache"]  # of all memories that were chosen, on the tokens it was measured on
+    best = best_of([widest["model"], *widest["grid"]])["perplexity"]
     found = {
+        **best_part("memory", run.corpus.name, grids["chosen"], best),
         "run": run.name,
         "vocabulary_hash": run.vocabulary.hash,
         "checkpoint": weights,
-        "dataset": run.corpus.name,
-        "split": "valid",
         "tokens": len(tokens),
-        **_grids(run, tokens, stages, mbpa, mbpa_first, mbpa_tokens, two_step_tokens),
+        **grids,
         **provenance(),
     }
     write_json(folder / "memory" / "sweep.json", found)

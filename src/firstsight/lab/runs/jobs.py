@@ -103,6 +103,7 @@ def run_all(
     *,
     workers: int | None = None,
     changed: Callable[[Job | None, bool], None] = lambda job, failed: None,
+    tick: Callable[[], None] = lambda: None,
 ) -> str:
     """Run what is left of some jobs, say how it goes, and end well.
 
@@ -116,6 +117,7 @@ def run_all(
         workers: jobs at a time; by default one a core.
         changed: called with None before the first starts, and after each process's end with its job, and whether it
             failed.
+        tick: called some times a second while jobs are at work.
 
     Returns:
         The name of the signal that ended it, or "".
@@ -129,7 +131,7 @@ def run_all(
     with alone(folder, what) as lock, ending_signals() as received:
         waiting = [job for job in jobs if job.ended() is None]
         changed(None, False)
-        _Schedule(waiting, len(jobs), workers or cores(), lock, received, changed).run()
+        _Schedule(waiting, len(jobs), workers or cores(), lock, received, changed, tick).run()
     return received[0] if received else ""
 
 
@@ -142,10 +144,11 @@ class _Schedule:
         lock: IO[str],
         received: Sequence[str],
         changed: Callable[[Job | None, bool], None],
+        tick: Callable[[], None],
     ) -> None:
         self.left, self.running = list(waiting), list[_Running]()
         self.total, self.counted, self.workers = total, total - len(waiting), workers
-        self.lock, self.received, self.changed = lock, received, changed
+        self.lock, self.received, self.changed, self.tick = lock, received, changed, tick
         self.paces: list[tuple[float, float]] = []
         self.failures: list[tuple[_Running, str]] = []
 
@@ -160,6 +163,7 @@ class _Schedule:
                     _tell(self.running, signal.SIGTERM)
                     said = True
                 time.sleep(0.1)
+                self.tick()
                 for one in [one for one in self.running if one.process.poll() is not None]:
                     self.running.remove(one)
                     self._settle(one)

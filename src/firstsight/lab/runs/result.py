@@ -1,4 +1,4 @@
-"""``result.json``: what an evaluation leaves, checked as far as tables and plots need it."""
+"""``result.json``, what an evaluation leaves, checked as far as tables and plots need it; and what all sweeps leave."""
 
 import math
 from typing import Any
@@ -28,3 +28,16 @@ def check_result(result: Any, source: str) -> None:
 def perplexity(value: float | None) -> float:
     """A perplexity as a result holds it; NaN for the null of an empty band."""
     return math.nan if value is None else float(value)
+
+
+def best_part(what: str, dataset: str, settings: dict[str, Any] | None, perplexity: float | None) -> dict[str, Any]:
+    """What every ``sweep.json`` begins with, whatever was searched: on which data, and the ``best`` that was found.
+
+    Args:
+        what: "lm" or "memory".
+        dataset: the corpus, whose validation split decides.
+        settings: the best ones by name; None while there are none.
+        perplexity: theirs on that split.
+    """
+    best = None if settings is None else {"settings": settings, "perplexity": perplexity}
+    return {"sweep": what, "dataset": dataset, "split": "valid", "best": best}

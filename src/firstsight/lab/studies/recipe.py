@@ -1,7 +1,7 @@
 """Variants x seeds x regimes as a recipe in YAML: reading it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,16 +47,7 @@ def load_study(path: str | Path) -> Study:
         InputError: the file is missing or no YAML; an unknown key; settings that make no Config; no data, variants or
             seeds; a baseline that is no variant; a name that makes no folder.
     """
-    try:
-        values = yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeys)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: there is no such file. Expected the recipe of a study, in YAML.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: expected YAML in UTF-8, but: {' '.join(str(error).split())}.") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: expected {', '.join(KEYS)} by name.")
-    if unknown := sorted(map(str, set(values) - set(KEYS))):
-        raise InputError(f"{path}: unknown {', '.join(unknown)}. Known: {', '.join(KEYS)}.")
+    values = read_recipe(path, "a study", KEYS)
     data = _named(path, "data", values.get("data"))
     for name, folder in data.items():
         if not isinstance(folder, str):
@@ -68,19 +59,43 @@ def load_study(path: str | Path) -> Study:
         raise InputError(f"{path}: baseline is {baseline!r}; expected one of the variants, {', '.join(variants)}.")
     if split not in SPLITS:
         raise InputError(f"{path}: split is {split!r}; expected one of {', '.join(SPLITS)}.")
-    base = dict(_settings(path, "base", values.get("base")))
-    start = named_settings(str(base.pop("recipe", "small"))).to_dict() | base
+    start = base_of(path, values.get("base"))
     settings = {
-        (regime, variant): _config(
+        (regime, variant): config_of(
             f"{path}: variant {variant}, regime {regime}",
             start,
-            _settings(path, f"regimes {regime}", regimes[regime]),
-            _settings(path, f"variants {variant}", variants[variant]),
+            settings_of(path, f"regimes {regime}", regimes[regime]),
+            settings_of(path, f"variants {variant}", variants[variant]),
         )
         for regime in regimes
         for variant in variants
     }
-    return Study(data, settings, baseline, _seeds(path, values.get("seeds")), split, values)
+    return Study(data, settings, baseline, seeds_of(path, values.get("seeds")), split, values)
+
+
+def read_recipe(path: str | Path, what: str, keys: Sequence[str]) -> dict[str, Any]:
+    """The values of a recipe in YAML, by name; ``what`` says of what it is, ``keys`` which names there are.
+
+    Raises:
+        InputError: the file is missing or no YAML, names a key twice, or one that there is not.
+    """
+    try:
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeys)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there is no such file. Expected the recipe of {what}, in YAML.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: expected YAML in UTF-8, but: {' '.join(str(error).split())}.") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected {', '.join(keys)} by name.")
+    if unknown := sorted(map(str, set(values) - set(keys))):
+        raise InputError(f"{path}: unknown {', '.join(unknown)}. Known: {', '.join(keys)}.")
+    return values
+
+
+def base_of(path: str | Path, value: Any) -> dict[str, Any]:
+    """The settings that all runs start from: those under ``base``, over those that its ``recipe`` names."""
+    base = dict(settings_of(path, "base", value))
+    return named_settings(str(base.pop("recipe", "small"))).to_dict() | base
 
 
 def _named(path: str | Path, key: str, value: Any) -> dict[str, Any]:
@@ -95,7 +110,8 @@ def _named(path: str | Path, key: str, value: Any) -> dict[str, Any]:
     return value
 
 
-def _settings(path: str | Path, where: str, value: Any) -> Mapping[str, Any]:
+def settings_of(path: str | Path, where: str, value: Any) -> Mapping[str, Any]:
+    """Settings by name as the recipe has them at ``where``; none where it has nothing."""
     value = {} if value is None else value
     if not isinstance(value, dict):
         raise InputError(f"{path}: {where} is {value!r}; expected settings by name.")
@@ -104,7 +120,8 @@ def _settings(path: str | Path, where: str, value: Any) -> Mapping[str, Any]:
     return value
 
 
-def _config(where: str, *layers: Mapping[str, Any]) -> Config:
+def config_of(where: str, *layers: Mapping[str, Any]) -> Config:
+    """The Config of some settings, later ones over earlier; an InputError says ``where`` they make none."""
     merged = {name: value for layer in layers for name, value in layer.items()}
     try:
         config = Config.from_dict(merged)
@@ -115,7 +132,8 @@ def _config(where: str, *layers: Mapping[str, Any]) -> Config:
     return config
 
 
-def _seeds(path: str | Path, seeds: Any) -> list[int]:
+def seeds_of(path: str | Path, seeds: Any) -> list[int]:
+    """The seeds of a recipe: different whole numbers."""
     sound = isinstance(seeds, list) and seeds and all(type(seed) is int and seed >= 0 for seed in seeds)
     if not sound or len(set(seeds)) < len(seeds):
         raise InputError(f"{path}: seeds is {seeds!r}; expected different whole numbers from 0, like [0, 1, 2].")

@@ -1,7 +1,8 @@
-"""``firstsight sweep``: search for settings."""
+"""``firstsight sweep memory``: search for settings of the memories at test time."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tyro.conf import Positional
 
@@ -10,56 +11,49 @@ from firstsight.lab.cli.output import Checkpoint, Found, Json, Moved, console, n
 SHOWN = 5  # points of a grid
 
 
-def sweep(
-    what: Positional[Literal["memory"]],
-    run: Positional[Path],
-    split_tokens: int | None = None,
-    mbpa: bool = True,
-    mbpa_first: int | None = None,
-    mbpa_tokens: int = 5000,
-    two_step_tokens: int = 500,
-    checkpoint: Checkpoint = "best",
-    data: Moved = None,
-    json: Json = False,
-) -> int:
+@dataclass(frozen=True)
+class Memories:
     """Choose the settings of the memories at test time on the validation split; writes RUN/memory/sweep.json.
 
     Give that file to eval as --tuned. Interrupted, the same command goes on after the last part that was done.
 
     Example: firstsight sweep memory runs/hebbian
-
-    Args:
-        what: memory, neural cache and MbPA.
-        run: folder of the run.
-        split_tokens: tokens of validation to use; by default all.
-        mbpa: choose for MbPA too.
-        mbpa_first: tokens that fill the memories before MbPA is measured; by default 10,000, or half of a shorter
-            text.
-        mbpa_tokens: tokens that MbPA is measured on.
-        two_step_tokens: the first of these, on which two steps are held against one; each takes seconds with a
-            vocabulary of 30,000; 0 for none.
     """
+
+    run: Positional[Path]
+    """folder of the run"""
+    split_tokens: int | None = None
+    """tokens of validation to use; by default all"""
+    mbpa: bool = True
+    """choose for MbPA too"""
+    mbpa_first: int | None = None
+    """tokens that fill the memories before MbPA is measured; by default 10,000, or half of a shorter text"""
+    mbpa_tokens: int = 5000
+    """tokens that MbPA is measured on"""
+    two_step_tokens: int = 500
+    """the first of these, on which two steps are held against one; each takes seconds with a vocabulary of 30,000;
+    0 for none"""
+    checkpoint: Checkpoint = "best"
+    data: Moved = None
+    json: Json = False
+
+
+def sweep_memories(command: Memories) -> int:
+    """Choose the settings of a run's memories, draw the grids, and print them."""
     from firstsight.lab.reading.sweep import sweep_memory
     from firstsight.lab.report import write_report
     from firstsight.lab.report.memory import sweep_plots
 
-    found = sweep_memory(
-        run,
-        split_tokens=split_tokens,
-        mbpa=mbpa,
-        mbpa_first=mbpa_first,
-        mbpa_tokens=mbpa_tokens,
-        two_step_tokens=two_step_tokens,
-        checkpoint=checkpoint,
-        data=None if data is None else str(data),
-    )
+    run, data = command.run, None if command.data is None else str(command.data)
+    options = {name: value for name, value in vars(command).items() if name not in ("run", "data", "json")}
+    found = sweep_memory(run, data=data, **options)
     for old in (run / "memory").glob("memory_*.png"):
         old.unlink()
     for plot in sweep_plots(found):
         plot.save_png(run / "memory")
     if (run / "result.json").exists():
         write_report([run])
-    return show(found, json, lambda found: show_sweep(found, run))
+    return show(found, command.json, lambda found: show_sweep(found, run))
 
 
 def show_sweep(found: Found, run: Path) -> None:
