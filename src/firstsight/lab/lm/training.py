@@ -149,8 +149,8 @@ class _Trainer:
                 line = self._validate((state.step - mark[0]) * self.tokens_per_step / (now - mark[1]))
                 stopped = "stopped" if watch and self.ranks.first and not watch(line) else ""
                 mark = state.step, time.perf_counter()
-            valid = readable(state.valid_perplexity)
-            bar.update(state.step, f"{rate:,.0f} tokens/s  loss {loss:.3f}  valid {valid}")
+            valid = "" if math.isnan(state.valid_perplexity) else f"  valid {readable(state.valid_perplexity)}"
+            bar.update(state.step, f"{rate:,.0f} tokens/s  loss {loss:.3f}{valid}")
             reason = received[0] if received else self._end() or stopped
             due = config.checkpoint_every and state.step % config.checkpoint_every == 0
             overdue = config.checkpoint_minutes and now - saved_at > 60 * config.checkpoint_minutes
