@@ -13,7 +13,7 @@ from firstsight.functional.checks import IGNORE_INDEX, as_labels, check_labels, 
 from firstsight.functional.cross_entropy import linear_cross_entropy
 from firstsight.functional.write import check_finite, class_means, hebbian_rate, hebbian_update_, move_rows_
 
-Objective: TypeAlias = Literal["l2", "softmax", "inner_product"]
+Objective: TypeAlias = Literal["l2", "softmax", "inner_product", "missed", "half"]
 
 
 @torch.no_grad()

@@ -43,7 +43,7 @@ def stepping(rule: Rule, name: str, objective: str) -> Rule:
         InputError: there is no such objective, or the rule ``name`` has no other than its own.
     """
     check_objective(objective)
-    if objective == "l2":
+    if objective in ("l2", "missed", "half"):
         return rule
     why = ""
     if rule.additive:

@@ -94,7 +94,7 @@ class Rule:
             x_ND = torch.linalg.solve(moments.covariance().to(x_ND), x_ND.t()).t()
         return x_ND
 
-    def moving(self, *, gamma: float, prior_count: float, moments: Moments | None, gated: Gated | None = None) -> Move:
+    def moving(self, *, gamma: float, prior_count: float, moments: Moments | None, gated: Gated | None = None, strength: float = 1.0) -> Move:
         """The whole write of a step, for ``functional.write.move_rows_``; arguments as of its parts.
 
         ``gated``: of the objective softmax, what to write in place of the means, and for how much that counts.
@@ -105,6 +105,7 @@ class Rule:
         ) -> tuple[Tensor, Tensor | None]:
             settings = {"gamma": gamma, "prior_count": prior_count}
             rate_U = self.rate(before_U, occurrences_U, **settings, dtype=means_UD.dtype)
+            rate_U = rate_U * strength
             if gated is not None:
                 means_UD, share_U = gated(classes_U)
                 rate_U = rate_U * share_U

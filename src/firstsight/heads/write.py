@@ -259,13 +259,13 @@ class HebbianWrite(Keeping):
     @torch.no_grad()
     def _apply_sums(self, sums: Sums, T: float, *, training: bool) -> None:
         """The write of a step's class sums: every write, of whatever rule, comes through here."""
-        sums, gated = without_surprise(sums, self.in_features) if self.objective == "softmax" else (sums, None)
+        sums, gated = without_surprise(sums, self.in_features) if self.objective in ("softmax", "missed", "half") else (sums, None)
         with torch.autocast(self.weight.device.type, enabled=False):
             written_U, sight = self._look(sums[0], T, training) if self._rule.sighted else (sums[0], None)
             unchanged = self._looks.keep(self.weight, self.bias)
             (classes_U, sums_UD, occurrences_U), moments = self._take_in(sums, training)
             before_UD = self.weight[classes_U] if self._record else None
-            move = self._rule.moving(gamma=self.gamma, prior_count=self.prior_count, moments=moments, gated=gated)
+            move = self._rule.moving(gamma=self.gamma, prior_count=self.prior_count, moments=moments, gated=gated, strength=getattr(self, "strength", 1.0))
             if self._rule.sighted:
                 kept = self._kept("fresh"), self._biases(), self._claims()
                 move = sighted(move, sight, *kept, lifted=self.bias is None, training=training)

@@ -101,7 +101,7 @@ class Keeping(Stored):
 
     def _examples(self, hidden: Tensor, target: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
         """Copies of those that the write has yet to look at one by one, after the optimizer's step; else none."""
-        if self.objective != "softmax":
+        if self.objective not in ("softmax", "missed", "half"):
             return ()
         keep = target != self.ignore_index
         return ((hidden[keep].to(torch.promote_types(self.weight.dtype, torch.float32)), target[keep]),)
@@ -113,14 +113,14 @@ class Keeping(Stored):
         The rows are those that the optimizer has just made. Only examples whose class is still written are looked at.
         """
         seen = together([Seen(self._nothing()), *parts]) if len(parts) != 1 else parts[0]
-        if self.objective != "softmax":
+        if self.objective not in ("softmax", "missed", "half"):
             return seen.sums
         nothing = self._examples(self.weight[:0], self._kept("counts")[:0])
         h_ND, y_N = (torch.cat(part) for part in zip(*nothing, *seen.examples, strict=True))
         g_N, written_N = h_ND.new_zeros(len(y_N)), self._kept("counts")[y_N] < T
         with torch.autocast(h_ND.device.type, enabled=False):
             nll_N = super()._cross_entropy(h_ND[written_N], y_N[written_N], "none")  # type: ignore[safe-super]
-        g_N[written_N] = surprise(nll_N).to(g_N.dtype)
+        g_N[written_N] = ((nll_N > math.log(2)) if self.objective == "missed" else surprise(nll_N)).to(g_N.dtype)
         sums = with_surprise(seen.sums, h_ND, y_N, g_N)
         if not training:
             check_surprise(sums[1])

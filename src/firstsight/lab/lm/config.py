@@ -39,6 +39,13 @@ class Config(HeadSettings):
     """unigram: each class's bias starts at the log of its frequency in the training text"""
     write_embedding: bool = True
     """hebbian, tied: the write reaches the input embedding too, as in the paper"""
+    write_until: int = 0
+    """hebbian: steps after which nothing is written any more; 0: to the end"""
+    write_decay: bool = False
+    """hebbian: the rate of the write falls as the learning rate does"""
+    write_state: Literal["", "skip", "raise", "zero"] = ""
+    """hebbian, after a write: skip: the row had no step of the optimizer; raise: its mean of squares is at least all
+    rows'; zero: it is forgotten"""
     write_after: int = 0
     """hebbian: steps that only count before the first write"""
     # -- optimisation

@@ -104,6 +104,34 @@ def rehearse(corpus: Corpus, config: Config) -> tuple[LanguageModel, Callable[[]
     return trainer.bare, trainer._train_step
 
 
+def _around(head, optimizer, kind, batches, state):
+    def before(*_):
+        head._own = head.weight.detach().clone(), head.counts.clone()
+
+    def after(*_):
+        rows, counts = head._own
+        y = batches(state.step)[1].unique()
+        y = y[counts[y] < head.T]
+        head._written = y
+        if kind == "skip":
+            with torch.no_grad():
+                head.weight[y] = rows[y]
+
+    optimizer.register_step_pre_hook(before)
+    optimizer.register_step_post_hook(after)
+
+
+def _after(head, optimizer, kind):
+    def after(*_):
+        mean, y = optimizer.state[head.weight]["square_avg"], head._written
+        if kind == "raise":
+            mean[y] = torch.maximum(mean[y], mean.mean(0))
+        elif kind == "zero":
+            mean[y] = 0
+
+    optimizer.register_step_post_hook(after)
+
+
 class _Trainer:
     def __init__(self, corpus: Corpus, out: Path, config: Config, fabric: Fabric, ranks: Ranks) -> None:
         self.config, self.corpus, self.fabric, self.ranks = config, corpus, fabric, ranks
@@ -132,7 +160,11 @@ class _Trainer:
     def run(self, received: list[str], bar: Bar) -> Outcome:
         """Train until one of the ends is reached."""
         config, state = self.config, self.state
+        if config.write_state:
+            _around(self.bare.head, self.stepped, config.write_state, self.batches, state)
         self.bare.head.attach(self.stepped, after=max(0, config.write_after - state.step))
+        if config.write_state:
+            _after(self.bare.head, self.stepped, config.write_state)
         start, before = time.perf_counter(), state.seconds
         began, saved_at, mark = state.step, start, (state.step, start)
         reason = self._end()  # a resumed run may have ended already
@@ -170,6 +202,10 @@ class _Trainer:
 
     def _train_step(self) -> float:
         config, state = self.config, self.state
+        if config.write_decay:
+            self.bare.head.strength = config.rate_at(state.step) / config.lr
+        if config.write_until and state.step >= config.write_until:
+            self.bare.head.T = 1
         for group in self.optimizer.param_groups:
             group["lr"] = config.rate_at(state.step)
         input_BS, target_BS, epoch_begins = self.batches(state.step)
