@@ -160,10 +160,20 @@ class _Trainer:
     def run(self, received: list[str], bar: Bar) -> Outcome:
         """Train until one of the ends is reached."""
         config, state = self.config, self.state
-        if config.write_state:
+        if config.write_state and config.head == "softmax":  # the control: the same floor, and nothing is written
+            weight, sums = self.bare.head.weight, self.stepped.state
+
+            def floor(*_):
+                y = self.batches(state.step)[1].unique()
+                y = y[self.sights.seen_V[y] + 1 < config.T]
+                mean = sums[weight]["square_avg"]
+                mean[y] = torch.maximum(mean[y], mean.mean(0))
+
+            self.stepped.register_step_post_hook(floor)
+        elif config.write_state:
             _around(self.bare.head, self.stepped, config.write_state, self.batches, state)
         self.bare.head.attach(self.stepped, after=max(0, config.write_after - state.step))
-        if config.write_state:
+        if config.write_state and config.head != "softmax":
             _after(self.bare.head, self.stepped, config.write_state)
         start, before = time.perf_counter(), state.seconds
         began, saved_at, mark = state.step, start, (state.step, start)
