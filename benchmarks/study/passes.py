@@ -38,9 +38,19 @@ def read_runs(folders: Sequence[Path]) -> Runs:
     return found
 
 
+def shared_settings(runs: Runs) -> dict[str, Any]:
+    """The settings that are the same in all runs, which are taken out of each of them."""
+    every = [one["settings"] for seeds in runs.values() for one in seeds.values()]
+    shared = {name: value for name, value in every[0].items() if all(name in of and of[name] == value for of in every)}
+    for settings in every:
+        for name in shared:
+            del settings[name]
+    return shared
+
+
 def _line(line: Mapping[str, Any]) -> dict[str, Any]:
     bands = {band["name"]: round(band["perplexity"], 3) for band in line["valid_bands"] if band["tokens"]}
-    sights = {str(one["seen"]): [one["tokens"], round(one["nll"], 4)] for one in line["sights"]}
+    sights = {str(one["seen"]): round(one["nll"], 4) for one in line["sights"]}  # of the same tokens in all runs
     kept = {"step": line["step"], "train_loss": round(line["train_loss"], 5), "lr": line["lr"]}
     return {**kept, "perplexity": {ALL: round(line["valid_perplexity"], 4), **bands}, "sights": sights}
 
@@ -101,7 +111,8 @@ def main(given: Any) -> None:
     if given.baseline not in runs:
         raise SystemExit(f"no run of {given.baseline}; there are {', '.join(runs)}")
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(given.out.with_suffix(".json"), {"baseline": given.baseline, **provenance(), "runs": runs})
+    told = {"baseline": given.baseline, **provenance(), "settings": shared_settings(runs), "runs": runs}
+    write_json(given.out.with_suffix(".json"), told)
     with matplotlib.rc_context(STYLE):
         for band, end in ((ALL, ""), (RARE, "-rare")):
             draw(runs, given.baseline, band, given.out.name + end).save_png(given.out.parent)
