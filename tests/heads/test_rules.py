@@ -2,7 +2,9 @@
 
 import copy
 import math
+import re
 import typing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firstsight import HebbianSoftmax, InputError
+from firstsight.heads import rules
 from firstsight.heads.kept.moments import RATE, RIDGE
 from firstsight.heads.rules import RULES, RuleName, find_rule
 from firstsight.lab.lm.config import Config
@@ -280,3 +283,6 @@ def test_half_a_row_and_half_its_opposite_point_nowhere(rule, features):
 
 def test_type_checkers_know_all_rules():
     assert typing.get_args(RuleName) == tuple(RULES)
+    source = Path(rules.__file__).read_text(encoding="utf-8")
+    told = source.split("RuleName: TypeAlias = Literal[")[1].split("]")[0]
+    assert re.findall(r'"(\w+)"', told) == list(RULES)

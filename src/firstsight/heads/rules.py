@@ -1,12 +1,9 @@
 """The rules of the write by name: the one list of them, from which the options of all commands are made too."""
 
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from firstsight.errors import InputError
 from firstsight.heads.rule import Rule
-
-# The names once more, for type checkers: a wrong one is an error in an editor. The tests hold both together.
-RuleName: TypeAlias = Literal["paper", "scaled", "direction", "centered", "sight", "whitened", "additive", "shrinkage"]
 
 RULES: dict[str, Rule] = {
     "paper": Rule(T=500, gamma=0.01),
@@ -18,6 +15,13 @@ RULES: dict[str, Rule] = {
     "additive": Rule(additive=True),
     "shrinkage": Rule(whitened=True, shrinking=True, calibrated=True),
 }
+
+if TYPE_CHECKING:  # the names once more, so that a wrong one is an error in an editor; the tests hold both together
+    RuleName: TypeAlias = Literal[
+        "paper", "scaled", "direction", "centered", "sight", "whitened", "additive", "shrinkage"
+    ]
+else:
+    RuleName = Literal[tuple(RULES)]
 
 
 def find_rule(name: str) -> Rule:
