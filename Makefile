@@ -20,7 +20,7 @@ demo: venv
 	$(BIN)/firstsight demo --out runs/demo
 
 test: venv
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile
+	$(BIN)/python -m pytest
 
 lint: venv
 	$(BIN)/ruff format --check .
