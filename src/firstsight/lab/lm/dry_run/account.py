@@ -15,6 +15,7 @@ from torch import nn
 from firstsight.functional.tiling.sizes import loss_bytes, sampled_bytes
 from firstsight.lab.lm.config import Config
 from firstsight.lab.lm.lstm import LanguageModel
+from firstsight.lab.lm.recurrent.plain import multiplies_low
 from firstsight.lab.lm.run import build_model, build_optimizer
 
 # Numbers of float32 that an LSTM layer keeps for its backward pass, a unit and token: x and y, copied to be laid out
@@ -77,7 +78,7 @@ def memory(model: LanguageModel, config: Config, device: str) -> dict[str, Any]:
     trained = [parameter.nbytes for parameter in model.parameters() if parameter.requires_grad]
     weights = sum(parameter.nbytes for parameter in model.parameters())
     buffers = sum(buffer.nbytes for buffer in model.buffers())
-    activations, (forward, backward) = _activations(model, config), _loss(model, config, device)
+    activations, (forward, backward) = _activations(model, config, device), _loss(model, config, device)
     # On a GPU torch steps on all parameters at once, on a CPU one by one.
     own = 0 if config.optimizer == "sgd" else sum(trained) if device == "cuda" else max(trained)
     earlier = sum(trained) if config.accumulate > 1 else 0
@@ -136,9 +137,10 @@ def _optimizer_bytes(model: LanguageModel, config: Config) -> int:
     return sum(value.nbytes for value in kept if isinstance(value, torch.Tensor))
 
 
-def _activations(model: LanguageModel, config: Config) -> int:
+def _activations(model: LanguageModel, config: Config, device: str) -> int:
     H, E, low = config.hidden, config.embedding, config.precision == "bf16"
-    kept = _KEPT_NORM if config.layer_norm else _KEPT[config.precision]
+    plain = _KEPT[config.precision if multiplies_low(device) else "fp32"]  # which is what the LSTM runs in there
+    kept = _KEPT_NORM if config.layer_norm else plain
     a_token = 4 * config.layers * H * kept + E * (4 + (5 if config.dropout else 0))  # of dropout: what stays, and which
     if config.projection:
         a_token += (2 if low else 4) * E
