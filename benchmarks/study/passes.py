@@ -15,7 +15,7 @@ from typing import Any
 import matplotlib
 
 from firstsight.lab.lm.config import load_config
-from firstsight.lab.report.style import STYLE, Plot, add_legend, lines_of, new_axes
+from firstsight.lab.report.style import MUTED, STYLE, Plot, add_legend, lines_of, new_axes
 from firstsight.lab.report.tables import relative
 from firstsight.lab.runs.metrics import read_metrics
 from firstsight.lab.system.files import write_json
@@ -97,7 +97,7 @@ def draw(runs: Runs, baseline: str, band: str, name: str) -> Plot:
     for variant in shown:
         y = [statistics.fmean(values) for values in differences(runs, variant, baseline, band) if values]
         axes.plot(range(1, len(y) + 1), y, color=lines[variant].color, linestyle=lines[variant].dashes)
-    axes.axhline(0, color="#5f6670", linewidth=0.8)
+    axes.axhline(0, color=MUTED, linewidth=0.8)
     axes.set_xlabel("validation, one a pass")
     axes.set_ylabel("difference in percent")
     axes.grid(axis="y")

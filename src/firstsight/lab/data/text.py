@@ -8,11 +8,12 @@ from pathlib import Path
 from firstsight.errors import InputError
 from firstsight.lab.data.corpus import SPLITS, Corpus, Lines, file_source, write_corpus
 from firstsight.lab.data.lines import read_lines
+from firstsight.lab.data.vocabulary import UNK
 from firstsight.lab.system.progress import say
 
 NAMES = {"train": ("train",), "valid": ("valid", "val", "dev", "validation"), "test": ("test",)}
 """what the file of a split may be called, .txt behind it; large letters or small"""
-SUFFIX, UNKNOWN = ".txt", "<unk>"
+SUFFIX = ".txt"
 VALID_PERCENT = TEST_PERCENT = 5
 MIN_LINES = 20  # below it 5 percent of the lines are none
 MARKED = 1000  # lines of training that are looked at for a mark of unknown words
@@ -50,9 +51,9 @@ def prepare(
     source = Path(source)
     files, splits = _files(source)
     splits = splits or _cut(source, files)
-    if tokenizer == "words" and any(UNKNOWN in line for line in islice(splits["train"](), MARKED)):
+    if tokenizer == "words" and any(UNK in line for line in islice(splits["train"](), MARKED)):
         say(
-            f"hint: {UNKNOWN} stands in this text, so it was tokenised before; as words that becomes three signs. "
+            f"hint: {UNK} stands in this text, so it was tokenised before; as words that becomes three signs. "
             "--tokenizer whitespace takes it as it is"
         )
     corpus = write_corpus(

@@ -217,15 +217,16 @@ class _Trainer:
         state.valid_perplexity = found.perplexity
         improved = found.nll < state.best_loss
         state.best_loss, state.since_best = (found.nll, 0) if improved else (state.best_loss, state.since_best + 1)
+        told = found.to_dict()  # an overflow, inf, is no JSON
         line = {
             "step": state.step,
             "tokens": state.step * self.tokens_per_step,
             "seconds": round(state.seconds, 3),
             "train_loss": state.loss_sum / state.loss_steps,
             "valid_loss": found.nll,
-            "valid_perplexity": found.to_dict()["perplexity"],  # an overflow, inf, is no JSON
+            "valid_perplexity": told["perplexity"],
             "valid_streams": found.streams,
-            "valid_bands": found.to_dict()["bands"],
+            "valid_bands": told["bands"],
             "lr": config.rate_at(state.step - 1),
             "tokens_per_second": round(speed, 1),
             "classes_seen": float((self.sights.seen_V > 0).double().mean()),

@@ -1,9 +1,47 @@
 """The page's elements as HTML. Text is escaped here, so callers pass it as it is; ``body`` and ``parts`` are HTML."""
 
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
 
+from firstsight import __version__
 from firstsight.lab.report.style import Plot
+from firstsight.lab.system.files import atomic_write
+
+
+def write_page(
+    path: Path, title: str, verdict: str, notes: Iterable[str], sections: Iterable[str], footer: str, views: str = ""
+) -> Path:
+    """Write a page that needs nothing beside it; gives its path.
+
+    Args:
+        path: of the HTML file.
+        title, verdict, notes: text; the notes stand below the verdict.
+        sections: HTML, see ``section``.
+        footer: text that follows who wrote the page and when.
+        views: style rules of a passage.
+    """
+    page = Template(files("firstsight.lab.report").joinpath("page.html").read_text(encoding="utf-8")).substitute(
+        views=views,
+        title=escape(title),
+        verdict=escape(verdict),
+        notes="\n".join(f'<p class="note">{escape(text)}</p>' for text in notes),
+        sections="\n".join(sections),
+        footer=escape(
+            f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by firstsight {__version__}{footer}", quote=False
+        ),
+    )
+    with atomic_write(path) as file:
+        file.write(page)
+    return path
+
+
+def small_print(text: str) -> str:
+    """A paragraph in small print."""
+    return f"<p class=note>{escape(text)}</p>"
 
 
 def section(heading: str, *body: str) -> str:

@@ -7,19 +7,15 @@ import dataclasses
 import math
 import shlex
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from html import escape
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
 
-from firstsight import __version__
 from firstsight.errors import InputError
 from firstsight.lab.lm.config import Config
 from firstsight.lab.lm.recipes import recipe
 from firstsight.lab.lm.record import Record, load_records
-from firstsight.lab.report.elements import div, figures, section, text_table
+from firstsight.lab.report.elements import div, figures, section, small_print, text_table, write_page
 from firstsight.lab.report.memory import memory_notes, memory_section, told
 from firstsight.lab.report.passage import passage_style
 from firstsight.lab.report.plots import make_plots, make_sight_plots, series
@@ -37,7 +33,6 @@ from firstsight.lab.report.tables import (
     verdict,
 )
 from firstsight.lab.runs.compare import unlike
-from firstsight.lab.system.files import atomic_write
 from firstsight.lab.system.progress import duration
 
 HEAD_SETTINGS = {"head", "T", "gamma", "rule", "objective", "prior_count", "write_embedding", "write_after"}
@@ -69,18 +64,15 @@ def write_report(runs: Sequence[Path], out: Path | None = None, force: bool = Fa
     for plot in plots + sight_plots + memory_plots:
         plot.save_png(folder / "plots")
     sections = [_perplexities(loaded), section("Figures", figures(plots)), memory, _sights(sights, sight_plots)]
-    page = Template(files("firstsight.lab.report").joinpath("page.html").read_text(encoding="utf-8")).substitute(
-        views=passage_style(),
-        title=escape(_title(loaded)),
-        verdict=escape(_verdict(loaded)),
-        notes="\n".join(f'<p class="note">{escape(note)}</p>' for note in _notes(loaded)),
-        sections="\n".join([*sections, *_settings(loaded)]),
-        footer=f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by firstsight {escape(__version__)}. "
-        "The figures lie beside this page as PNG files, in the folder plots.",
+    return write_page(
+        folder / "report.html",
+        _title(loaded),
+        _verdict(loaded),
+        _notes(loaded),
+        [*sections, *_settings(loaded)],
+        ". The figures lie beside this page as PNG files, in the folder plots.",
+        passage_style(),
     )
-    with atomic_write(folder / "report.html") as file:
-        file.write(page)
-    return folder / "report.html"
 
 
 def _results(runs: Sequence[Record]) -> Results:
@@ -153,7 +145,7 @@ def _sights(sights: SightCurves | None, plots: Sequence[Plot]) -> str:
         "Learning a word, sight by sight",
         figures(plots),
         text_table("sights", header, table),
-        f"<p class=note>{escape(note)}</p>",
+        small_print(note),
     )
 
 
@@ -185,7 +177,7 @@ def _perplexities(runs: Sequence[Record]) -> str:
     if len(results) > 1:
         note += f" Lower is better, the best in bold. Differences are to {base}. Each column is a single run: a"
         note += " difference as small as that between two seeds means nothing."
-    return section(f"Perplexity, {first['split']} split", div("scroll", [table]), f"<p class=note>{escape(note)}</p>")
+    return section(f"Perplexity, {first['split']} split", div("scroll", [table]), small_print(note))
 
 
 def _differing(runs: Sequence[Record]) -> list[str]:
@@ -199,7 +191,7 @@ def _settings(runs: Sequence[Record]) -> list[str]:
     sections = []
     if len(runs) > 1:
         differing = [(name, settings[name]) for name in _differing(runs)]
-        same = "<p class=note>Nothing: all settings are the same.</p>"
+        same = small_print("Nothing: all settings are the same.")
         sections.append(section("What differs between the runs", _words(runs, differing) if differing else same))
     everything = [("data", [run.data for run in runs]), *settings.items()]
     commands = "\n".join(command for run in runs for command in _commands(run))

@@ -142,14 +142,14 @@ def show_search(command: Shown) -> int:
     """Read a search from its storage, and draw it."""
     from firstsight.lab.report.sweep import write_sweep_report
     from firstsight.lab.studies.search.search import RESULT, keep
-    from firstsight.lab.studies.search.storage import open_storage, open_study, storage_url
+    from firstsight.lab.studies.search.storage import FILE, open_storage, open_study, storage_url
     from firstsight.lab.system.files import read_json
 
     known = read_json(command.out / RESULT, "what a search has found, by firstsight sweep lm")
     if not isinstance(known, dict) or not all(isinstance(known.get(n), str) for n in ("storage", "study", "folder")):
         raise InputError(f"{command.out / RESULT}: expected what firstsight sweep lm writes. Run that again.")
     url = storage_url(command.storage or known["storage"], command.out)
-    if url.get_backend_name() == "sqlite" and not command.storage and (command.out / "sweep.db").exists():
+    if url.get_backend_name() == "sqlite" and not command.storage and (command.out / FILE).exists():
         url = storage_url(None, command.out)  # the folder may have been moved
     study = open_study(open_storage(url), known["study"])
     found = keep(study, url, known["folder"], command.out)

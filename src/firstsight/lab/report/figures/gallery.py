@@ -1,22 +1,18 @@
 """A page of all figures of the paper, and of its two tables, from the JSON files that are there."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from html import escape
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
 
-from firstsight import __version__
 from firstsight.errors import InputError
 from firstsight.lab.report.curriculum import curriculum_plots, pace_rows
-from firstsight.lab.report.elements import figures, section, text_table
+from firstsight.lab.report.elements import figures, section, small_print, text_table, write_page
 from firstsight.lab.report.figures.draw import Found, curve_plot, unfinished, wall_time_text
 from firstsight.lab.report.figures.models import band_rows, model_rows, runs_by_data, split_of
 from firstsight.lab.report.figures.tables import core_hours, end_rows
 from firstsight.lab.report.style import Plot
-from firstsight.lab.system.files import atomic_write, read_json
+from firstsight.lab.system.files import read_json
 
 SAYS = {
     "10": "From 30 classes on, 5 more come whenever total test error, which we read as accuracy, exceeds 60%. T = 10, "
@@ -51,17 +47,14 @@ def write_gallery(names: Mapping[str, str], out: Path, page: str) -> dict[str, A
         )
     curves = [one for one in found.values() if "data" in one]
     parts = [_figure(number, one, names[number]) for number, one in found.items()]
-    text = Template(files("firstsight.lab.report").joinpath("page.html").read_text(encoding="utf-8")).substitute(
-        views="",
-        title="The paper's figures and tables",
-        verdict=escape(f"{len(found)} of {len(names)} figures are here, and whatever runs are behind them."),
-        notes=f'<p class="note">{escape(_notes(found, missing, names))}</p>',
-        sections="\n".join([*_tables(curves), *parts]),
-        footer=f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by firstsight {escape(__version__)}, of the JSON files "
-        "beside this page.",
+    write_page(
+        out / page,
+        "The paper's figures and tables",
+        f"{len(found)} of {len(names)} figures are here, and whatever runs are behind them.",
+        [_notes(found, missing, names)],
+        [*_tables(curves), *parts],
+        ", of the JSON files beside this page.",
     )
-    with atomic_write(out / page) as file:
-        file.write(text)
     return {"page": str(out / page), "figures": list(found), "missing": missing}
 
 
@@ -88,18 +81,18 @@ def _tables(curves: Sequence[Found]) -> list[str]:
             f"Perplexity on {data}, mean ± sample standard deviation over seeds. The paper's are of WikiText-103, and "
             "are known here from other sources than the paper itself. Beside memories: the settings of the evaluation."
         )
-        parts.append(section(f"Table: perplexity by model, {data}", text_table("models", head, rows), _note(note)))
+        parts.append(
+            section(f"Table: perplexity by model, {data}", text_table("models", head, rows), small_print(note))
+        )
         head, *rows = band_rows(lines)
         note = (
             f"The {split_of(lines)} split by how often training has the word. The paper has this table in its main "
             "text, of which this project has no copy, so its numbers are not beside ours."
         )
-        parts.append(section(f"Table: perplexity by frequency, {data}", text_table("bands", head, rows), _note(note)))
+        parts.append(
+            section(f"Table: perplexity by frequency, {data}", text_table("bands", head, rows), small_print(note))
+        )
     return parts
-
-
-def _note(text: str) -> str:
-    return f"<p class=note>{escape(text)}</p>"
 
 
 def _figure(number: str, found: Found, name: str) -> str:
@@ -115,8 +108,8 @@ def _figure(number: str, found: Found, name: str) -> str:
         *(figures([plot]) for plot in plots),
         "<h3>Here</h3>",
         text_table("ends", head, body),
-        *map(_note, notes),
-        _note(f"{made}; {where}" if where else made),
+        *map(small_print, notes),
+        small_print(f"{made}; {where}" if where else made),
     )
 
 

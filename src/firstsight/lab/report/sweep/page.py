@@ -1,24 +1,19 @@
 """``report.html`` of a search: one page that needs nothing beside it. All text passes ``html.escape``."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from html import escape
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import optuna
 import yaml
 
-from firstsight import __version__
-from firstsight.lab.report.elements import div, figures, section, text_table
+from firstsight.lab.report.elements import div, figures, section, small_print, text_table, write_page
 from firstsight.lab.report.passage import passage_style
 from firstsight.lab.report.style import Plot
 from firstsight.lab.report.sweep.plots import search_plots
 from firstsight.lab.report.tables import DASH
 from firstsight.lab.studies.search.space import readable_settings, readable_value
-from firstsight.lab.system.files import atomic_write
 from firstsight.lab.system.progress import duration, readable
 
 Found = Mapping[str, Any]
@@ -38,26 +33,19 @@ def write_sweep_report(out: Path, study: optuna.Study, found: Found) -> Path:
     wide = [plot for plot in plots if plot.name in ("parallel_coordinates", "slices")]
     sections = [
         section("Parallel coordinates", *map(_alone, wide[:1])),
-        section("All points", _points(found), _note(_how(found))),
+        section("All points", _points(found), small_print(_how(found))),
         section("Figures", *map(_alone, wide[1:]), figures([plot for plot in plots if plot not in wide])),
         _again(found),
     ]
-    page = Template(files("firstsight.lab.report").joinpath("page.html").read_text(encoding="utf-8")).substitute(
-        views=passage_style(),
-        title=escape(f"{found['study']}: a search on {found['dataset']}"),
-        verdict=escape(_verdict(found)),
-        notes="\n".join(map(_note, _notes(found))),
-        sections="\n".join(sections),
-        footer=f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by firstsight {escape(__version__)}. The figures lie "
-        "beside this page as PNG files, in the folder plots; all numbers are in sweep.json.",
+    return write_page(
+        out / "report.html",
+        f"{found['study']}: a search on {found['dataset']}",
+        _verdict(found),
+        _notes(found),
+        sections,
+        ". The figures lie beside this page as PNG files, in the folder plots; all numbers are in sweep.json.",
+        passage_style(),
     )
-    with atomic_write(out / "report.html") as file:
-        file.write(page)
-    return out / "report.html"
-
-
-def _note(text: str) -> str:
-    return f"<p class=note>{escape(text)}</p>"
 
 
 def _alone(plot: Plot) -> str:

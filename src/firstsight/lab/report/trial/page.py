@@ -1,21 +1,16 @@
 """``report.html`` of a trial: one page that needs nothing beside it. All text passes ``html.escape``."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from html import escape
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
 
-from firstsight import __version__
 from firstsight.lab.classify.judgement.advice import remarks
 from firstsight.lab.classify.judgement.wording import ARRIVALS, DASH, counted, named
-from firstsight.lab.report.elements import div, figures, section, text_table
+from firstsight.lab.report.elements import div, figures, section, small_print, text_table, write_page
 from firstsight.lab.report.passage import passage_style
 from firstsight.lab.report.trial.plots import trial_plots
 from firstsight.lab.report.trial.table import Row, head, trial_rows
-from firstsight.lab.system.files import atomic_write
 
 Trial = Mapping[str, Any]
 
@@ -64,27 +59,20 @@ def write_trial_report(out: Path, trial: Trial, texts: Sequence[str] | None = No
         _data(trial),
         _again(trial),
     ]
-    page = Template(files("firstsight.lab.report").joinpath("page.html").read_text(encoding="utf-8")).substitute(
-        views=passage_style(),
-        title=escape(f"Does it help on {Path(name).name}?"),
-        verdict=escape(trial["advice"]),
-        notes="\n".join(f'<p class="note">{escape(note)}</p>' for note in remarks(trial)),
-        sections="\n".join(sections),
-        footer=f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by firstsight {escape(__version__)}. The figures lie "
-        "beside this page as PNG files, in the folder plots; all numbers are in trial.json.",
+    return write_page(
+        out / "report.html",
+        f"Does it help on {Path(name).name}?",
+        trial["advice"],
+        remarks(trial),
+        sections,
+        ". The figures lie beside this page as PNG files, in the folder plots; all numbers are in trial.json.",
+        passage_style(),
     )
-    with atomic_write(out / "report.html") as file:
-        file.write(page)
-    return out / "report.html"
-
-
-def _note(text: str) -> str:
-    return f"<p class=note>{escape(text)}</p>"
 
 
 def _comparison_note(trial: Trial) -> str:
     comparison = trial["comparison"]
-    return _note(
+    return small_print(
         f"Both were chosen on the validation part, on other new classes; this comparison was made once. "
         f"{comparison['draws']:,} draws of the classes, old and new within their group, the same for both, and of "
         f"{counted(comparison['seeds'], 'training')}. The verdict is that of the mixed accuracy; intervals of the "
@@ -109,7 +97,7 @@ def _table(rows: Sequence[Row], columns: Sequence[str]) -> str:
 
 def _table_note(trial: Trial) -> str:
     choice = trial["choice"]
-    return _note(
+    return small_print(
         "Everything on test, in percent of queries right with old and new classes as candidates; mean ± sample "
         "standard deviation over trainings, the mean alone where nothing is random or there was one. Mixed: of queries "
         f"{100 * choice['new_share']:g}% of which are of new classes with {choice['shots']} examples each; NLL (nats) "
@@ -123,7 +111,7 @@ def _after_an_epoch(trial: Trial) -> str:
         "What comes of training once more over everything, the new examples too, for those that can afford it. It "
         "takes all old rows and the time below; the write takes neither."
     )
-    return section("After one more epoch over everything", _table(rows, head(trial)), _note(note)) if rows else ""
+    return section("After one more epoch over everything", _table(rows, head(trial)), small_print(note)) if rows else ""
 
 
 def _confusions(trial: Trial, texts: Sequence[str] | None) -> str:
@@ -140,7 +128,7 @@ def _confusions(trial: Trial, texts: Sequence[str] | None) -> str:
     return section(
         "Worst confusions",
         text_table("words", columns, table),
-        _note(
+        small_print(
             f"Of {named(trial, trial['choice']['ours'])} on test, in one training. Labels that are often taken for "
             "each other may mean the same, or some rows may be mislabelled."
         ),
@@ -161,7 +149,7 @@ def _data(trial: Trial) -> str:
     if twins:
         table.append(["rows that are there before, word for word", _value(twins.get("rows"))])
         table.append(["rows of test that are in training too", _value(twins.get("across"))])
-    notes = [_note(str(note)) for note in data.get("notes") or []]
+    notes = [small_print(str(note)) for note in data.get("notes") or []]
     return section("What was found in the data", text_table("words", ["", ""], table), *notes)
 
 
@@ -183,7 +171,7 @@ def _again(trial: Trial) -> str:
         f"<pre>{escape(str(trial.get('command') or 'firstsight try'))}</pre>",
         "<h3>Where the numbers come from</h3>",
         text_table("words", ["", ""], table),
-        _note(str(plan)) if plan else "",
+        small_print(str(plan)) if plan else "",
         "<details><summary>All settings</summary>"
         + text_table("words", ["setting", ""], settings)
         + text_table("words", ["method", "chosen on validation", "converged"], methods)

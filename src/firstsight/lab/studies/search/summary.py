@@ -25,7 +25,8 @@ def summarise(study: optuna.Study) -> dict[str, Any]:
     how far; ``seconds_left`` is None until one is finished; ``best`` and what is beside it are common to all sweeps.
     """
     search, kept = search_of(study), study.user_attrs["search"]
-    points = [_point(number, trials, search) for number, trials in trials_of(study).items()]
+    settings = search.points()
+    points = [_point(number, trials, search, settings[number]) for number, trials in trials_of(study).items()]
     states = Counter(point["state"] for point in points)
     points.sort(key=lambda point: (ORDER.index(point["state"]), point["perplexity"] or 0.0, point["point"]))
     best = points[0] if points and points[0]["state"] == "done" else None
@@ -41,7 +42,7 @@ def summarise(study: optuna.Study) -> dict[str, Any]:
     }
 
 
-def _point(number: int, trials: Sequence[FrozenTrial], search: Search) -> dict[str, Any]:
+def _point(number: int, trials: Sequence[FrozenTrial], search: Search, decided: Mapping[str, Any]) -> dict[str, Any]:
     """A point as its trials tell it. ``validations`` of the trial: [step, mean of the runs so far] each."""
     trial, state = telling(trials), state_of(trials)
     attrs: Mapping[str, Any] = {} if trial is None else trial.user_attrs
@@ -50,7 +51,7 @@ def _point(number: int, trials: Sequence[FrozenTrial], search: Search) -> dict[s
     return {
         "point": number,
         "state": state,
-        "settings": _settings(number, trial, search),
+        "settings": _settings(trial, search, decided),
         "perplexity": statistics.fmean(seeds.values()) if done else None,
         "deviation": statistics.stdev(seeds.values()) if done and len(seeds) > 1 else None,
         "seeds": seeds,
@@ -68,9 +69,9 @@ def _failed(trial: FrozenTrial) -> bool:
     return "failure" in trial.user_attrs
 
 
-def _settings(number: int, trial: FrozenTrial | None, search: Search) -> dict[str, Any]:
+def _settings(trial: FrozenTrial | None, search: Search, decided: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the point, in the order of the search; of one that was not drawn yet none."""
-    found = search.points()[number] if search.sampler == "grid" else trial.params if trial else {}
+    found = decided if search.sampler == "grid" else trial.params if trial else {}
     return {name: found[name] for name in search.space if name in found}
 
 
@@ -90,7 +91,7 @@ def _seconds_left(points: Sequence[Mapping[str, Any]]) -> float | None:
 
 def costs(search: Search, corpus: Corpus) -> list[float]:
     """Floating-point operations of training each point's runs, by an account; of ranges those of their middle."""
-    points = search.points() if search.sampler == "grid" else [{}] * search.trials
+    points = search.points()
     known: dict[str, float] = {}
     for point in points:
         if str(point) not in known:
