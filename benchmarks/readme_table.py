@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from front import table as when
+from lasting import table as lasting
 from try_table import tables as trials
 
 from firstsight.lab.report import markdown_table
@@ -23,6 +24,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 BEGIN_WHEN, END_WHEN = "<!-- when table: made by benchmarks/readme_table.py -->", "<!-- end of when table -->"
 BEGIN_DEMO, END_DEMO = "<!-- demo: made by benchmarks/readme_table.py -->", "<!-- end of demo -->"
 BEGIN_STUDY, END_STUDY = "<!-- study tables: made by benchmarks/readme_table.py -->", "<!-- end of study tables -->"
+BEGIN_LASTING, END_LASTING = "<!-- lasting: made by benchmarks/readme_table.py -->", "<!-- end of lasting -->"
 BEGIN_MEMORY, END_MEMORY = "<!-- memory table: made by benchmarks/readme_table.py -->", "<!-- end of memory table -->"
 BEGIN_SPEED, END_SPEED = "<!-- memory speed: made by benchmarks/readme_table.py -->", "<!-- end of memory speed -->"
 BEGIN_TRIALS, END_TRIALS = "<!-- trials: made by benchmarks/readme_table.py -->", "<!-- end of trials -->"
@@ -137,6 +139,7 @@ def with_table(page: str) -> str:
         (BEGIN_DEMO, END_DEMO, demo),
         (BEGIN_STUDY, END_STUDY, studies),
         (BEGIN_TRIALS, END_TRIALS, trials),
+        (BEGIN_LASTING, END_LASTING, lasting),
     )
     more = [
         (f"<!-- {mark} -->", f"<!-- end of {mark.split(':')[0]} -->", make)
