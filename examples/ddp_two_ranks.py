@@ -44,8 +44,8 @@ def work(rank, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=RANKS)
     model = make_model()
-    ddp = DistributedDataParallel(model)
-    state = train(model, ddp, [as_double(*batch(rank, step)) for step in range(STEPS)])
+    # No name for what DDP makes: it has to be gone when the group is destroyed, or torch may wait for ever.
+    state = train(model, DistributedDataParallel(model), [as_double(*batch(rank, step)) for step in range(STEPS)])
     torch.save(state, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 

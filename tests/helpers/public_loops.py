@@ -178,6 +178,7 @@ def seq2seq(put):
 # pytorch/examples distributed/ddp-tutorial-series/multigpu.py: DistributedDataParallel
 def ddp(put):
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    wrapped = None
     try:
         optimizer = torch.optim.SGD(put.net.parameters(), lr=1e-3)
         put.attach(optimizer)
@@ -188,6 +189,9 @@ def ddp(put):
             optimizer.step()
             put.step(y)
     finally:
+        # Whatever holds the group's last reference waits for gloo's thread; torch's reducer does so with the GIL, which
+        # that thread may want. So the reducer goes first.
+        wrapped = None
         dist.destroy_process_group()
 
 

@@ -1,6 +1,7 @@
 """Data parallel through Lightning Fabric and torch.distributed, in the processes that ``torchrun`` started."""
 
 import atexit
+import gc
 import inspect
 import os
 from collections.abc import Iterable
@@ -40,8 +41,12 @@ def reach(loss: Tensor, parameters: Iterable[nn.Parameter]) -> Tensor:
 
 
 def _leave() -> None:
-    """Before Python ends: gloo's threads, still there when it has ended, abort the process now and then."""
+    """Before Python ends: gloo's threads, still there when it has ended, abort the process now and then.
+
+    What DDP made goes first: as the last to hold the group it would wait for gloo's thread with the GIL in its hands.
+    """
     if dist.is_initialized():
+        gc.collect()
         dist.destroy_process_group()
 
 
