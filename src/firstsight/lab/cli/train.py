@@ -10,9 +10,10 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from firstsight.errors import InputError
 from firstsight.lab.cli.eval import print_result
-from firstsight.lab.cli.output import Checked, Found, Json, console, new_table, show
+from firstsight.lab.cli.output import Checked, Device, Found, Json, console, new_table, show
 from firstsight.lab.lm.config import Config, load_config
 from firstsight.lab.lm.recipes import recipe
+from firstsight.lab.system.devices import AUTO
 from firstsight.lab.system.job import rank
 from firstsight.lab.system.machine import cpu_multiplies_bf16
 from firstsight.lab.system.progress import duration, say
@@ -34,6 +35,8 @@ def train_command(default: Config) -> Callable[..., int]:
         resume: bool = False,
         dry_run: bool = False,
         ranks: int = 1,
+        device: Device = AUTO,
+        logger: str = "",
         json: Json = False,
         config: OmitArgPrefixes[Flags] = Flags(**default.to_dict()),  # noqa: B008 - meant once a command line
     ) -> int:
@@ -54,6 +57,7 @@ def train_command(default: Config) -> Callable[..., int]:
                 found best.
             resume: go on with the run in --out, from its last checkpoint, with its own settings.
             dry_run: tell what it would take, by an account and a few steps; nothing is written.
+            logger: csv, tensorboard or csv,tensorboard: what metrics.jsonl says, for other tools, in the run's logs/.
             ranks: with --dry-run, for so many processes that share each batch: memory is that of one of them.
         """
         from firstsight.lab.data import open_corpus
@@ -69,13 +73,20 @@ def train_command(default: Config) -> Callable[..., int]:
             raise InputError("--dry-run tells what a whole run takes, from its first step. Leave --resume out.")
         if dry_run:
             check_folder(out, config, resume=False)
-            return show(rehearsal(open_corpus(data), config, ranks=ranks), json, _print_dry_run)
+            return show(rehearsal(open_corpus(data), config, ranks=ranks, device=device), json, _print_dry_run)
         if config.precision == "fp32" and cpu_multiplies_bf16():
             say("hint: this machine multiplies bfloat16 in hardware; --precision bf16 trains about 1.7 times as fast")
-        outcome = run(open_corpus(data), out, config, resume=resume)
+        outcome = run(
+            open_corpus(data),
+            out,
+            config,
+            resume=resume,
+            device=device,
+            loggers=[name for name in logger.split(",") if name],
+        )
         result = None
         if rank() == 0 and not outcome.reason.startswith("SIG"):
-            result = evaluate_run(out, "valid", data=str(data))
+            result = evaluate_run(out, "valid", data=str(data), device=device)
             write_report([out])
         return show({"run": str(out), **vars(outcome), "result": result}, json, _print_trained)
 
