@@ -42,6 +42,12 @@ def cut_metrics(path: Path, step: int) -> None:
         file.writelines(kept)
 
 
+def last_step(path: Path) -> int:
+    """The step of the last validation that is written down; 0 before the first."""
+    lines = read_metrics(path) if path.exists() else []
+    return int(lines[-1]["step"]) if lines else 0
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a ``metrics.jsonl``, each with ``METRICS``. A last line cut off by a killed run is left out."""
     mend = f"Expected a JSON object with {', '.join(METRICS)}. Delete the line, or train anew."

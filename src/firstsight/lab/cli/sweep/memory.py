@@ -52,7 +52,7 @@ def sweep_memories(command: Memories) -> int:
     for old in (run / "memory").glob("memory_*.png"):
         old.unlink()
     for plot in sweep_plots(found):
-        plot.save_png(run / "memory")
+        plot.save(run / "memory")
     if (run / "result.json").exists():
         write_report([run])
     return show(found, command.json, lambda found: show_sweep(found, run))
