@@ -19,9 +19,11 @@ from firstsight.lab.system.job import world_size
 from firstsight.lab.system.machine import resident
 
 # Steps that are timed, after as many that are not: by then the allocator has what it will have. More, while they are
-# short; none after the longest time. A step of more operations than the largest is tried with fewer sequences.
+# short; none after the longest time. On a CPU a step of more operations than the largest is tried with fewer sequences.
 _STEPS, _SHORTEST, _LONGEST = 8, 4.0, 60.0
-_LARGEST = {"cpu": 2e12}
+_LARGEST = 2e12
+# Of what every run says of itself before it starts: so few and so small that they are nothing beside it.
+_FEW, _SMALL = 2, 1e11
 _VALID_TOKENS = 100 * VALID_STREAMS
 
 
@@ -50,9 +52,9 @@ def dry_run(corpus: Corpus, config: Config, *, ranks: int = 1, device: str = AUT
     model = build(len(corpus.vocabulary), config)
     counted, worked = parameters(model), operations(model, corpus.vocabulary.counts)
     own = _share(config, ranks)
-    measured = _measure(
-        corpus, own, worked["total"], find_device(device)
-    )  # before what else would be loaded into this process's memory
+    place = find_device(device)
+    # Before what else would be loaded into this process's memory.
+    measured = _measure(corpus, own, worked["total"], place, _STEPS, _SHORTEST, _LARGEST)
     return {
         "parameters": counted,
         "operations_per_token": worked,
@@ -62,6 +64,21 @@ def dry_run(corpus: Corpus, config: Config, *, ranks: int = 1, device: str = AUT
     }
 
 
+def run_seconds(corpus: Corpus, config: Config, *, device: str = AUTO, done: int = 0) -> float:
+    """About how long the steps of a run after the first ``done`` take here, by very few of them, with validations.
+
+    Args:
+        corpus, config, device: as ``dry_run``.
+        done: steps that a resumed run has behind it.
+    """
+    model = build(len(corpus.vocabulary), config)
+    worked = operations(model, corpus.vocabulary.counts)["total"]
+    measured = _measure(corpus, config, worked, find_device(device), _FEW, 0.0, _SMALL)
+    whole = float(_estimate(corpus, config, measured, 0, 1)["seconds"])
+    left = whole * max(0.0, 1 - done / config.steps)
+    return min(left, 60 * config.minutes) if config.minutes else left
+
+
 def _share(config: Config, ranks: int) -> Config:
     """The settings of one rank's work: its sequences, in as many parts as it has."""
     batch, parts = math.ceil(config.batch / ranks), math.ceil(config.accumulate / ranks)
@@ -69,15 +86,23 @@ def _share(config: Config, ranks: int) -> Config:
     return config.replace(batch=batch, accumulate=parts)
 
 
-def _measure(corpus: Corpus, config: Config, operations: int, place: torch.device) -> dict[str, Any]:
+def _measure(
+    corpus: Corpus,
+    config: Config,
+    operations: int,
+    place: torch.device,
+    steps: int,
+    shortest: float,
+    largest: float,
+) -> dict[str, Any]:
     """Steps of the very trainer, and a part of a validation."""
-    whole, affordable = config.batch, max(1, int(_LARGEST.get(place.type, math.inf) / (operations * config.length)))
-    if affordable < config.batch:
+    whole, affordable = config.batch, max(1, int(largest / (operations * config.length)))
+    if affordable < config.batch and place.type == "cpu":
         config = config.replace(batch=affordable, accumulate=1)
     before = resident("VmRSS")
     model, step = rehearse(corpus, config, str(place))
     begin, seconds = time.perf_counter(), list[float]()
-    while len(seconds) < 2 * _STEPS or sum(seconds) < _SHORTEST:
+    while len(seconds) < 2 * steps or sum(seconds) < shortest:
         seconds.append(_seconds(step))
         if len(seconds) > 1 and time.perf_counter() - begin > _LONGEST:
             break
