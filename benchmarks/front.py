@@ -111,5 +111,5 @@ def _read(path: str) -> Any:
 
 if __name__ == "__main__":
     with matplotlib.rc_context(STYLE):
-        path = draw(_read("try/icd.json")).save_png(ROOT / "docs" / "img")
+        path = draw(_read("try/icd.json")).save(ROOT / "docs" / "img")
     print(path)

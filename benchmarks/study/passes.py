@@ -115,7 +115,7 @@ def main(given: Any) -> None:
     write_json(given.out.with_suffix(".json"), told)
     with matplotlib.rc_context(STYLE):
         for band, end in ((ALL, ""), (RARE, "-rare")):
-            draw(runs, given.baseline, band, given.out.name + end).save_png(given.out.parent)
+            draw(runs, given.baseline, band, given.out.name + end).save(given.out.parent)
     print(table(runs, given.baseline))
 
 

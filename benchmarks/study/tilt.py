@@ -94,7 +94,7 @@ def main(arguments: Any) -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_json(arguments.out / "tilt.json", {"streams": arguments.streams, **provenance(), "runs": curves})
     with matplotlib.rc_context(STYLE):
-        plot(curves).save_png(arguments.out)
+        plot(curves).save(arguments.out)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,6 @@ def test_settings_that_cannot_be(flags, said, data, tmp_path, capfd):
         (["train", "DATA", "--out", "OUT", "--hiden", "3"], "--hiden"),
         (["train", "DATA", "--out", "OUT", "--head", "sotfmax"], "softmax"),
         (["train", "DATA", "--out", "OUT", "--steps", "many"], "many"),
-        (["train", "DATA"], "--out"),
         (["eval", "RUN", "--split", "train"], "valid"),
         (["data", "wikitext-4", "--from", "DATA", "--out", "OUT"], "wikitext-4"),
         (["data"], "stdlib"),

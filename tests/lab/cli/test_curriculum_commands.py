@@ -54,6 +54,7 @@ def test_seeds_side_by_side_then_more_of_them(tmp_path, capfd):
 def test_the_first_seed_is_the_one_given(tmp_path, capfd):
     code, _, err = call(capfd, "omniglot", "--out", tmp_path, "--head=softmax", *TINY, "--seed=7", "--seeds=2")
     assert code == 0, err
+    assert err.startswith("2 runs to do: about ")
     assert {path.name for path in (tmp_path / "rmsprop-0.006-softmax").iterdir()} == {"seed-7", "seed-8"}
 
 

@@ -112,7 +112,9 @@ def test_without_json_a_person_reads_it(data, trained, tmp_path, capfd):
 
 
 def test_demo(tmp_path, capfd):
-    found = read(call(capfd, "demo", "--out", tmp_path / "demo", "--steps", "12", "--json"))
+    told = call(capfd, "demo", "--out", tmp_path / "demo", "--steps", "12", "--json")
+    assert "3 runs of 12 steps: about " in told[2]
+    found = read(told)
     rules = {"softmax": ("softmax", "sight"), "hebbian": ("hebbian", "sight"), "paper": ("hebbian", "paper")}
     assert set(found["runs"]) == set(rules)
     for name, result in found["runs"].items():

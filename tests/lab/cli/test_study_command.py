@@ -50,6 +50,7 @@ def test_killed_and_ended_it_goes_on_to_the_same_numbers(data, tmp_path, capfd, 
     end_when(lambda: any(lines(run / "metrics.jsonl") > n for run, n in zip(runs, before, strict=True)))
     code, found, err = call(capfd, "study", recipe, "--out", out, "--workers=2", "--json")
     assert code == 143, err
+    assert "runs to do: about " in err
     assert is_free(out)
     assert json.loads(found)["interrupted"] == "SIGTERM"
     assert "waiting" in {job["state"] for job in json.loads(found)["jobs"]}

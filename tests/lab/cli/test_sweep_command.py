@@ -87,6 +87,7 @@ def test_killed_in_every_way_it_goes_on_to_the_same_numbers(data, tmp_path, capf
     code, text, err = call(capfd, *command, "--json")
     assert code == 0, err
     assert "Not every worker lived to the end, but nothing is left undone" in err
+    assert "to do: about " in err
     assert "killed by SIGKILL" in err
     found = json.loads(text)
     assert (found["states"], found["left"]) == ({"done": 4}, 0)

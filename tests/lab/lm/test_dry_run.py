@@ -120,7 +120,7 @@ def test_nothing_is_written(corpus, tmp_path, monkeypatch, short):
 
 def test_a_step_too_large_for_here_is_tried_with_fewer_sequences(corpus, monkeypatch, short):
     work = operations(build(len(corpus.vocabulary), TINY))["total"] * TINY.length
-    monkeypatch.setattr(measure, "_LARGEST", {"cpu": 3.5 * work, "cuda": 3.5 * work})
+    monkeypatch.setattr(measure, "_LARGEST", 3.5 * work)
     found = dry_run(corpus, TINY)
     assert found["measured"]["batch"] == 3
     assert found["estimate"]["tokens"] == TINY.steps * TINY.batch * TINY.length

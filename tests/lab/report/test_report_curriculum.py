@@ -65,7 +65,7 @@ def test_three_figures_are_made_and_saved(tmp_path):
     assert [plot.name for plot in plots] == ["figure-10", "figure-10-new-classes", "figure-10-oldest"]
     for plot in plots:
         assert list(panels_of(plot)) == ["upper: one", "upper: two", "lower: three"]
-        path = plot.save_png(tmp_path)
+        path = plot.save(tmp_path)
         assert path == tmp_path / f"{plot.name}.png"
         pixels = matplotlib.image.imread(path)
         assert pixels.shape[0] > 400

@@ -10,8 +10,9 @@ from tyro.conf import Positional
 
 from firstsight.errors import InputError
 from firstsight.heads.rules import RuleName
-from firstsight.lab.cli.output import Checkpoint, Found, Json, Moved, console, new_table, show
+from firstsight.lab.cli.output import Checkpoint, Device, Found, Json, Moved, console, new_table, show
 from firstsight.lab.reading.writing import Writing
+from firstsight.lab.system.devices import AUTO
 
 DEFAULT = Writing()
 CLOSED = ("closed", "closed_by_count", "closed_written")  # of an open text, what has no row for a new word
@@ -33,6 +34,7 @@ def adapt(
     tune_tokens: int = 20_000,
     checkpoint: Checkpoint = "best",
     data: Moved = None,
+    device: Device = AUTO,
     json: Json = False,
 ) -> int:
     """Let a trained model write into its output rows what it reads, against the same model that does not.
@@ -70,7 +72,8 @@ def adapt(
     if offset and not open:
         raise InputError("--offset is about the new classes of --open; add that, or leave it out.")
     writing = None if tune else given
-    where: dict[str, Any] = {"checkpoint": checkpoint, "data": data and str(data), "tune_tokens": tune_tokens}
+    where: dict[str, Any] = {"checkpoint": checkpoint, "data": data and str(data), "device": device}
+    where["tune_tokens"] = tune_tokens
     if open and text is not None:
         return show(open_text(run, text, writing, offset=offset, **where), json, show_open)
     return show(adapt_run(run, split, writing, text=text, forget=forget, **where), json, show_adapted)

@@ -6,7 +6,7 @@ from typing import Any
 
 from firstsight.lab.cli.output import Found, Json, console, show
 from firstsight.lab.lm.recipes import RECIPES, recipe
-from firstsight.lab.system.progress import say
+from firstsight.lab.system.progress import duration, say
 
 # One recipe, three output layers: one that does not write, the default, and the paper's rule.
 RUNS: dict[str, dict[str, Any]] = {
@@ -29,9 +29,11 @@ def demo(out: Path = Path("runs/demo"), json: Json = False, seed: int = 0, steps
         steps: training steps of each.
     """
     from firstsight.lab.data import open_corpus, stdlib
+    from firstsight.lab.lm.dry_run import run_seconds
     from firstsight.lab.lm.results import evaluate_run
     from firstsight.lab.lm.training import train
     from firstsight.lab.report import write_report
+    from firstsight.lab.runs.metrics import last_step
 
     start = time.perf_counter()
     config = recipe("demo").replace(seed=seed, steps=steps)
@@ -39,8 +41,11 @@ def demo(out: Path = Path("runs/demo"), json: Json = False, seed: int = 0, steps
     corpus = open_corpus(data) if (data / "meta.json").exists() else stdlib.prepare(data)
     tokens = corpus.meta["tokens"]
     say(f"corpus: {tokens['train']:,} training tokens of Python's own documentation, {len(corpus.vocabulary):,} types")
-    for name, settings in RUNS.items():
-        outcome = train(corpus, out / name, config.replace(**settings), resume=True)
+    configs = {name: config.replace(**settings) for name, settings in RUNS.items()}
+    left = [run_seconds(corpus, of, done=last_step(out / name / "metrics.jsonl")) for name, of in configs.items()]
+    say(f"{len(RUNS)} runs of {steps:,} steps: about {duration(sum(left))} on this machine")
+    for name, of in configs.items():
+        outcome = train(corpus, out / name, of, resume=True)
         if outcome.reason.startswith("SIG"):
             found: Found = {"runs": {}, "interrupted": outcome.reason, "seconds": time.perf_counter() - start}
             return show(found, json, _print_demo)

@@ -6,7 +6,8 @@ from typing import Any, Literal
 from tyro.conf import Positional
 
 from firstsight.errors import InputError
-from firstsight.lab.cli.output import Checkpoint, Found, Json, Moved, console, show
+from firstsight.lab.cli.output import Checkpoint, Device, Found, Json, Moved, console, show
+from firstsight.lab.system.devices import AUTO
 
 
 def evaluate(
@@ -16,6 +17,7 @@ def evaluate(
     tuned: Path | None = None,
     checkpoint: Checkpoint = "best",
     data: Moved = None,
+    device: Device = AUTO,
     json: Json = False,
 ) -> int:
     """Perplexity of a trained run, overall and by training frequency; writes its result.json and report.html.
@@ -35,7 +37,7 @@ def evaluate(
     from firstsight.lab.lm.results import evaluate_run
     from firstsight.lab.report import write_report
 
-    where: dict[str, Any] = {"checkpoint": checkpoint, "data": None if data is None else str(data)}
+    where: dict[str, Any] = {"checkpoint": checkpoint, "data": None if data is None else str(data), "device": device}
     if memory is not None:
         from firstsight.lab.reading.recalled import recall_run
 

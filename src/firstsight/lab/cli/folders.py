@@ -60,7 +60,7 @@ def info(command: Info) -> int:
     corpus = open_corpus(command.folder)
     if corpus.vocabulary.counts.any():
         drawn = zipf_plot(corpus.name, corpus.vocabulary.tokens, corpus.vocabulary.counts, found["unknown"])
-        plot = str(drawn.save_png(corpus.folder / "plots"))
+        plot = str(drawn.save(corpus.folder / "plots"))
     return show({**found, "plot": plot}, command.json, _print_info)
 
 

@@ -18,6 +18,10 @@ Json = Annotated[bool, arg(help="print one JSON object on standard output and no
 Checkpoint = Annotated[Literal["best", "last"], arg(help="which weights.")]
 Moved = Annotated[Path | None, arg(help="the data folder, if it was moved since training.")]
 
+Device = Annotated[
+    str, arg(help="where the model is put: auto (the first GPU of CUDA, else the CPU), cpu, cuda, cuda:1, mps.")
+]
+
 console = Console(highlight=False)
 
 

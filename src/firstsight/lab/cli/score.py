@@ -4,11 +4,17 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from firstsight.lab.cli.output import Checkpoint, Found, Json, console, new_table, show
+from firstsight.lab.cli.output import Checkpoint, Device, Found, Json, console, new_table, show
+from firstsight.lab.system.devices import AUTO
 
 
 def score(
-    run: Positional[Path], file: Positional[Path], top: int = 20, checkpoint: Checkpoint = "best", json: Json = False
+    run: Positional[Path],
+    file: Positional[Path],
+    top: int = 20,
+    checkpoint: Checkpoint = "best",
+    device: Device = AUTO,
+    json: Json = False,
 ) -> int:
     """Perplexity of your own text under a trained run, and the tokens that surprised the model most.
 
@@ -21,7 +27,7 @@ def score(
     """
     from firstsight.lab.lm.results import score_text
 
-    return show(score_text(run, file, top=top, checkpoint=checkpoint), json, _print_score)
+    return show(score_text(run, file, top=top, checkpoint=checkpoint, device=device), json, _print_score)
 
 
 def _print_score(found: Found) -> None:

@@ -1,6 +1,7 @@
 """``firstsight train``: train a language model on a data folder."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -10,10 +11,11 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from firstsight.errors import InputError
 from firstsight.lab.cli.eval import print_result
-from firstsight.lab.cli.output import Checked, Found, Json, console, new_table, show
+from firstsight.lab.cli.output import Checked, Device, Found, Json, console, new_table, show
 from firstsight.lab.lm.config import Config, load_config
 from firstsight.lab.lm.recipes import recipe
-from firstsight.lab.system.job import rank
+from firstsight.lab.system.devices import AUTO
+from firstsight.lab.system.job import rank, world_size
 from firstsight.lab.system.machine import cpu_multiplies_bf16
 from firstsight.lab.system.progress import duration, say
 
@@ -28,12 +30,14 @@ def train_command(default: Config) -> Callable[..., int]:
 
     def train(
         data: Positional[Path],
-        out: Path,
+        out: Path | None = None,
         recipe: str = "small",
         settings: Annotated[Path | None, arg(name="config")] = None,
         resume: bool = False,
         dry_run: bool = False,
         ranks: int = 1,
+        device: Device = AUTO,
+        logger: str = "",
         json: Json = False,
         config: OmitArgPrefixes[Flags] = Flags(**default.to_dict()),  # noqa: B008 - meant once a command line
     ) -> int:
@@ -48,36 +52,50 @@ def train_command(default: Config) -> Callable[..., int]:
 
         Args:
             data: data folder, made by firstsight data.
-            out: folder of the run.
+            out: folder of the run; by default a new one, runs/ with the names of data and head and a number.
             recipe: named settings to start from: small, demo or paper; flags change single ones.
             settings: in place of a recipe, a file of settings to start from: the config.yaml of a run, or what sweep lm
                 found best.
             resume: go on with the run in --out, from its last checkpoint, with its own settings.
             dry_run: tell what it would take, by an account and a few steps; nothing is written.
+            logger: csv, tensorboard or csv,tensorboard: what metrics.jsonl says, for other tools, in the run's logs/.
             ranks: with --dry-run, for so many processes that share each batch: memory is that of one of them.
         """
         from firstsight.lab.data import open_corpus
         from firstsight.lab.lm.dry_run import dry_run as rehearsal
+        from firstsight.lab.lm.dry_run import run_seconds
         from firstsight.lab.lm.results import evaluate_run
         from firstsight.lab.lm.run import check_folder
         from firstsight.lab.lm.training import train as run
         from firstsight.lab.report import write_report
+        from firstsight.lab.runs.metrics import last_step
+        from firstsight.lab.runs.names import new_run, no_run_named
 
         if ranks != 1 and not dry_run:
             raise InputError(f"--ranks is {ranks}, which only --dry-run takes. Training counts its own processes.")
+        if resume and out is None:
+            raise no_run_named()
         if dry_run and resume:
             raise InputError("--dry-run tells what a whole run takes, from its first step. Leave --resume out.")
         if dry_run:
-            check_folder(out, config, resume=False)
-            return show(rehearsal(open_corpus(data), config, ranks=ranks), json, _print_dry_run)
+            if out is not None:
+                check_folder(out, config, resume=False)
+            return show(rehearsal(open_corpus(data), config, ranks=ranks, device=device), json, _print_dry_run)
         if config.precision == "fp32" and cpu_multiplies_bf16():
             say("hint: this machine multiplies bfloat16 in hardware; --precision bf16 trains about 1.7 times as fast")
-        outcome = run(open_corpus(data), out, config, resume=resume)
-        result = None
+        corpus, loggers, result = open_corpus(data), [name for name in logger.split(",") if name], None
+        with new_run(data, config.head) if out is None else nullcontext(out) as folder:
+            check_folder(folder, config, resume)
+            if out is None:
+                say(f"run: {folder}")
+            if world_size() == 1:
+                seconds = run_seconds(corpus, config, device=device, done=last_step(folder / "metrics.jsonl"))
+                say(f"{config.steps:,} steps: about {duration(seconds)} on this machine; --dry-run tells more")
+            outcome = run(corpus, folder, config, resume=resume, device=device, loggers=loggers)
         if rank() == 0 and not outcome.reason.startswith("SIG"):
-            result = evaluate_run(out, "valid", data=str(data))
-            write_report([out])
-        return show({"run": str(out), **vars(outcome), "result": result}, json, _print_trained)
+            result = evaluate_run(folder, "valid", data=str(data), device=device)
+            write_report([folder])
+        return show({"run": str(folder), **vars(outcome), "result": result}, json, _print_trained)
 
     return train
 
@@ -87,7 +105,10 @@ def _print_trained(found: Found) -> None:
         print_result(found["result"])
         print(f"Report: {found['run']}/report.html")
     else:
-        say(f"stopped at step {found['step']:,} by {found['reason']}; the same command with --resume goes on")
+        say(
+            f"stopped at step {found['step']:,} by {found['reason']}; "
+            f"the same command with --resume --out {found['run']} goes on"
+        )
 
 
 def _print_dry_run(found: Found) -> None:

@@ -11,6 +11,7 @@ from firstsight.lab.data.tokenize import tokenize_lines
 from firstsight.lab.data.vocabulary import EOS, Vocabulary
 from firstsight.lab.lm.evaluation import evaluate, exp_or_inf, token_nll
 from firstsight.lab.lm.run import Run, open_run
+from firstsight.lab.system.devices import AUTO
 from firstsight.lab.system.files import write_json
 from firstsight.lab.system.machine import provenance
 from firstsight.lab.system.progress import Bar
@@ -19,17 +20,19 @@ from firstsight.lab.system.shape import finite_or_none
 CONTEXT = 8  # words shown before a surprising one
 
 
-def evaluate_run(folder: Path, split: str, *, checkpoint: str = "best", data: str | None = None) -> dict[str, Any]:
+def evaluate_run(
+    folder: Path, split: str, *, checkpoint: str = "best", data: str | None = None, device: str = AUTO
+) -> dict[str, Any]:
     """Evaluate a run on a split in one stream, in float32, and write ``result.json``.
 
     Args:
         split: "valid" or "test".
-        folder, checkpoint, data: as :func:`firstsight.lab.lm.run.open_run`.
+        folder, checkpoint, data, device: as :func:`firstsight.lab.lm.run.open_run`.
 
     Raises:
         InputError: the run or the data are missing or damaged, or do not belong together.
     """
-    run = open_run(folder, checkpoint, data)
+    run = open_run(folder, checkpoint, data, device)
     tokens, counts = run.corpus.split(split), run.vocabulary.counts
     with Bar(f"eval {folder.name} {split}", len(tokens)) as bar:
         found = evaluate(run.model, tokens, counts, eos_id=run.vocabulary.eos_id, progress=bar.update)
@@ -48,13 +51,15 @@ def write_result(run: Run, split: str, found: dict[str, Any], memory: dict[str, 
         "checkpoint": {"name": run.checkpoint, "step": run.step},
         "memory": memory,
         "config": run.config.to_dict(),
-        **provenance(),
+        **provenance(run.device),
     }
     write_json(run.folder / "result.json", result)
     return result
 
 
-def score_text(folder: Path, text: Path, *, top: int = 20, checkpoint: str = "best") -> dict[str, Any]:
+def score_text(
+    folder: Path, text: Path, *, top: int = 20, checkpoint: str = "best", device: str = AUTO
+) -> dict[str, Any]:
     """Perplexity of a plain text file under a trained run, and the tokens that surprised the model most.
 
     The text is tokenised as the run's corpus was, each line that is not blank ends with ``<eos>``, and words outside
@@ -64,14 +69,14 @@ def score_text(folder: Path, text: Path, *, top: int = 20, checkpoint: str = "be
     Args:
         text: a UTF-8 file.
         top: how many surprising tokens to list.
-        folder, checkpoint: as :func:`firstsight.lab.lm.run.open_run`.
+        folder, checkpoint, device: as :func:`firstsight.lab.lm.run.open_run`.
 
     Raises:
         InputError: the run or the file is missing or damaged, the file holds no text, or ``top`` is below 0.
     """
     if top < 0:
         raise InputError(f"top is {top}; expected the number of surprising tokens to list, 0 or more.")
-    run = open_run(folder, checkpoint)
+    run = open_run(folder, checkpoint, device=device)
     vocabulary = run.vocabulary
     words = read_words(text, vocabulary)
     ids = vocabulary.encode(words)
@@ -90,7 +95,7 @@ def score_text(folder: Path, text: Path, *, top: int = 20, checkpoint: str = "be
         "nll": mean,
         "perplexity": finite_or_none(exp_or_inf(mean)),
         "surprising": surprising,
-        **provenance(),
+        **provenance(run.device),
     }
 
 

@@ -22,6 +22,7 @@ from firstsight.lab.lm.reader import Text
 from firstsight.lab.runs.checkpoint import load_checkpoint, load_weights
 from firstsight.lab.runs.head import make_head
 from firstsight.lab.runs.optimizer import make_optimizer
+from firstsight.lab.system.devices import AUTO, find_device
 from firstsight.lab.system.files import sha256
 
 # What a resumed run may change: when it ends and when it saves, but nothing that its weights have learnt under.
@@ -49,6 +50,11 @@ class Run:
     def name(self) -> str:
         """The folder's."""
         return self.folder.resolve().name
+
+    @property
+    def device(self) -> torch.device:
+        """Of its model."""
+        return next(self.model.parameters()).device
 
     @cached_property
     def corpus(self) -> Corpus:
@@ -93,18 +99,20 @@ def build_optimizer(model: LanguageModel, config: Config) -> torch.optim.Optimiz
     )
 
 
-def open_run(folder: str | Path, checkpoint: str = "best", data: str | None = None) -> Run:
-    """Open a trained run: its model in evaluation mode, on a GPU where there is one.
+def open_run(folder: str | Path, checkpoint: str = "best", data: str | None = None, device: str = AUTO) -> Run:
+    """Open a trained run: its model in evaluation mode.
 
     Args:
         folder: the run.
         checkpoint: "best" or "last".
         data: the data folder, if it lies elsewhere than when the run was trained.
+        device: where the model is put, as ``find_device`` takes it.
 
     Raises:
-        InputError: the folder is no run, or one of its files is missing, damaged, or does not fit the others.
+        InputError: the device is not there, the folder is no run, or one of its files is missing, damaged, or does not
+            fit the others.
     """
-    folder = Path(folder)
+    folder, place = Path(folder), find_device(device)
     if not folder.is_dir():
         raise InputError(
             f"{folder}: there is no such folder. Give the folder of a run: what firstsight train --out made."
@@ -117,7 +125,7 @@ def open_run(folder: str | Path, checkpoint: str = "best", data: str | None = No
         raise InputError(f"{path}: the checkpoint was trained with another vocabulary than vocabulary.json beside it.")
     model = build_model(len(vocabulary), config)
     load_weights(model, state, path)
-    model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    model.eval().to(place)
     return Run(folder, model, vocabulary, trained_on, config, checkpoint, state["step"], data)
 
 

@@ -20,6 +20,12 @@ from firstsight.lab.lm.sights import Sights
 REASONS = ("", "steps", "patience", "minutes", "stopped", "SIGTERM", "SIGINT")
 
 
+class DivergedError(InputError):
+    """The loss or the weights are no longer finite: no mistake in the input, so the exit code is 1."""
+
+    exit_code = 1
+
+
 @dataclass
 class TrainState:
     """What a run carries from step to step beside its weights: with them, all that a checkpoint goes on from."""

@@ -5,7 +5,8 @@ Shapes: B sequences of a batch, S tokens of a sequence, D width of the head, V v
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from firstsight.errors import InputError
 from firstsight.lab.data import Corpus
 from firstsight.lab.lm.batches import Batches, Share
 from firstsight.lab.lm.config import Config, save_config
@@ -22,9 +22,11 @@ from firstsight.lab.lm.lstm import LanguageModel
 from firstsight.lab.lm.run import build_model, build_optimizer, check_folder, checkpoint_path
 from firstsight.lab.lm.sampling import DocumentSampler
 from firstsight.lab.lm.sights import Sights
-from firstsight.lab.lm.state import REASONS, Outcome, TrainState, check_saved, go_on, to_go_on
+from firstsight.lab.lm.state import REASONS, DivergedError, Outcome, TrainState, check_saved, go_on, to_go_on
 from firstsight.lab.runs.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from firstsight.lab.runs.loggers import Loggers
 from firstsight.lab.runs.metrics import append_metrics, cut_metrics
+from firstsight.lab.system.devices import AUTO
 from firstsight.lab.system.distributed import reach, start
 from firstsight.lab.system.interrupt import ending_signals
 from firstsight.lab.system.job import peers
@@ -39,13 +41,16 @@ Watch = Callable[[Mapping[str, Any]], bool]
 """Is given the line of metrics of each validation, and says whether training is to go on."""
 
 
-class DivergedError(InputError):
-    """The loss or the weights are no longer finite: no mistake in the input, so the exit code is 1."""
-
-    exit_code = 1
-
-
-def train(corpus: Corpus, out: Path, config: Config, *, resume: bool = False, watch: Watch | None = None) -> Outcome:
+def train(
+    corpus: Corpus,
+    out: Path,
+    config: Config,
+    *,
+    resume: bool = False,
+    watch: Watch | None = None,
+    device: str = AUTO,
+    loggers: Sequence[str] = (),
+) -> Outcome:
     r"""Train a language model into the folder ``out``.
 
     SIGINT and SIGTERM end it after the step in hand, with a checkpoint; a second SIGINT ends it at once. Killed in
@@ -65,6 +70,8 @@ def train(corpus: Corpus, out: Path, config: Config, *, resume: bool = False, wa
         out: the folder of the run, new, or with ``resume`` an old one (begun afresh if it has no checkpoint yet).
         config: the settings. Of a resumed run only ``run.MAY_CHANGE`` may differ.
         watch: called in rank 0 after each validation; False ends the run, "stopped", with a checkpoint.
+        device: where it is trained, as ``find_device`` takes it; a run may go on elsewhere.
+        loggers: "csv", "tensorboard": written beside ``metrics.jsonl``, in ``logs/``; a resumed run keeps those it had.
 
     Raises:
         InputError: ``out`` holds a run already, the settings or the data are not those of the run that is
@@ -72,8 +79,9 @@ def train(corpus: Corpus, out: Path, config: Config, *, resume: bool = False, wa
         DivergedError: the loss or a weight is NaN or infinite; the last good checkpoint is kept.
         PeerLostError: another process is gone; the last checkpoint is kept.
     """
-    with peers():
-        fabric, ranks = start(_PRECISION[config.precision])
+    logs = Loggers(out, loggers)
+    with peers(), closing(logs):
+        fabric, ranks = start(_PRECISION[config.precision], device)
         with ranks.together():
             check_folder(out, config, resume)
             trainer = _Trainer(corpus, out, config, fabric, ranks)
@@ -85,8 +93,9 @@ def train(corpus: Corpus, out: Path, config: Config, *, resume: bool = False, wa
         with ranks.together():
             if ranks.first:
                 _begin(corpus, out, config, trainer.state.step)
+                logs.begin()
         with ending_signals() as received, Bar(f"train {out.name}", config.steps, trainer.state.step) as bar:
-            return trainer.run(received, bar, watch)
+            return trainer.run(received, bar, logs.beside(watch))
 
 
 def _begin(corpus: Corpus, out: Path, config: Config, step: int) -> None:
@@ -99,9 +108,9 @@ def _begin(corpus: Corpus, out: Path, config: Config, step: int) -> None:
         unfinished.unlink()
 
 
-def rehearse(corpus: Corpus, config: Config) -> tuple[LanguageModel, Callable[[], float]]:
+def rehearse(corpus: Corpus, config: Config, device: str = AUTO) -> tuple[LanguageModel, Callable[[], float]]:
     """The model of a run that has no folder, and what takes its next step: nothing is written."""
-    trainer = _Trainer(corpus, Path(), config, *start(_PRECISION[config.precision]))
+    trainer = _Trainer(corpus, Path(), config, *start(_PRECISION[config.precision], device))
     trainer.set_up()
     trainer.bare.head.attach(trainer.stepped, after=config.write_after)
     return trainer.bare, trainer._train_step

@@ -21,6 +21,7 @@ from firstsight.lab.reading.moments import measure_moments
 from firstsight.lab.reading.open_words import number, open_results
 from firstsight.lab.reading.tables import mean_of, sight_table, summary
 from firstsight.lab.reading.writing import Writing, Written, WrittenRows, adapted_nll, block_text
+from firstsight.lab.system.devices import AUTO
 from firstsight.lab.system.machine import provenance
 from firstsight.lab.system.progress import Bar
 
@@ -43,6 +44,7 @@ def adapt_run(
     tune_tokens: int = 20_000,
     checkpoint: str = "best",
     data: str | None = None,
+    device: str = AUTO,
 ) -> dict[str, Any]:
     """A run on a text, as trained and written while it reads: overall, by band, and by sight.
 
@@ -52,13 +54,13 @@ def adapt_run(
         text: a UTF-8 file to read in place of the split.
         forget: put the rows back where a document begins, if the corpus knows where.
         tune_tokens: tokens of validation that the choice is made on.
-        folder, checkpoint, data: as :func:`firstsight.lab.lm.run.open_run`.
+        folder, checkpoint, data, device: as :func:`firstsight.lab.lm.run.open_run`.
 
     Raises:
         InputError: the run, its data or the file are missing or damaged, or do not belong together, or there is no
             text.
     """
-    bench = _Bench(open_run(folder, checkpoint, data))
+    bench = _Bench(open_run(folder, checkpoint, data, device))
     run, vocabulary = bench.run, bench.run.vocabulary
     if text is None:
         tokens, starts = np.asarray(run.corpus.split(split)), bench.starts(split, forget)
@@ -82,7 +84,7 @@ def adapt_run(
         "tuned": tuned,
         "checkpoint": {"name": run.checkpoint, "step": run.step},
         "seconds": time.perf_counter() - began,
-        **provenance(),
+        **provenance(run.device),
     }
 
 
@@ -95,6 +97,7 @@ def open_text(
     tune_tokens: int = 20_000,
     checkpoint: str = "best",
     data: str | None = None,
+    device: str = AUTO,
 ) -> dict[str, Any]:
     """A plain text under a run, its new words as ``<unk>`` and as classes of their own from their first sight on.
 
@@ -102,14 +105,14 @@ def open_text(
 
     Args:
         offset: added to the bias of new classes, in nats.
-        folder, text, writing, tune_tokens, checkpoint, data: as ``adapt_run``.
+        folder, text, writing, tune_tokens, checkpoint, data, device: as ``adapt_run``.
     """
-    bench = _Bench(open_run(folder, checkpoint, data))
+    bench = _Bench(open_run(folder, checkpoint, data, device))
     run, moments = bench.run, bench.known["moments"]
     ids = number(read_words(text, run.vocabulary), run.vocabulary)
     writing, tuned = bench.chosen(writing, True, tune_tokens)
     found = open_results(run, ids, writing, moments=moments, offset=offset)
-    return {"run": run.name, "file": str(text), **found, "tuned": tuned, **provenance()}
+    return {"run": run.name, "file": str(text), **found, "tuned": tuned, **provenance(run.device)}
 
 
 def tune(

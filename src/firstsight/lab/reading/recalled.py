@@ -20,6 +20,7 @@ from firstsight.lab.reading.memories import CHUNK, MEMORIES, Mixture, Recipe, ch
 from firstsight.lab.reading.passage import write_passage
 from firstsight.lab.reading.tables import summary
 from firstsight.lab.reading.tuned import check_tuned, read_tuned
+from firstsight.lab.system.devices import AUTO
 from firstsight.lab.system.files import atomic_write
 from firstsight.lab.system.progress import Bar, say
 
@@ -34,6 +35,7 @@ def recall_run(
     tuned: Path | None = None,
     checkpoint: str = "best",
     data: str | None = None,
+    device: str = AUTO,
 ) -> dict[str, Any]:
     r"""Evaluate a run on a split in one stream with memories of the text before, and write ``result.json``.
 
@@ -49,7 +51,7 @@ def recall_run(
         split: "valid" or "test".
         memory: names of ``MEMORIES``, separated by commas.
         tuned: the file of ``firstsight sweep memory``; without it the paper's settings are used.
-        folder, checkpoint, data: as :func:`firstsight.lab.lm.run.open_run`.
+        folder, checkpoint, data, device: as :func:`firstsight.lab.lm.run.open_run`.
 
     Raises:
         InputError: the run, the data or the tuned file are missing or damaged, or do not belong together; or the
@@ -58,7 +60,7 @@ def recall_run(
     began = time.perf_counter()
     chosen = None if tuned is None else read_tuned(tuned)
     recipe = choose_recipe(memory, chosen, str(tuned))
-    run = open_run(folder, checkpoint, data)
+    run = open_run(folder, checkpoint, data, device)
     tokens, weights = np.asarray(run.corpus.split(split)), run.weights()
     if tuned is not None and chosen is not None:
         check_tuned(chosen, tuned, folder, weights)

@@ -19,6 +19,7 @@ from firstsight.lab.reading.memories import CHUNK, MEMORIES, check_finite, mixtu
 from firstsight.lab.reading.recalled import text_hash
 from firstsight.lab.reading.tuned import Rows, best_of, choose_cache, choose_mbpa
 from firstsight.lab.runs.result import best_part
+from firstsight.lab.system.devices import AUTO
 from firstsight.lab.system.files import read_json, write_json
 from firstsight.lab.system.machine import provenance
 from firstsight.lab.system.progress import Bar, say
@@ -48,6 +49,7 @@ def sweep_memory(
     two_step_tokens: int = 500,
     checkpoint: str = "best",
     data: str | None = None,
+    device: str = AUTO,
 ) -> dict[str, Any]:
     """Choose the memories' settings on validation, and write ``memory/sweep.json``.
 
@@ -66,7 +68,7 @@ def sweep_memory(
             shorter text.
         mbpa_tokens: tokens that MbPA is measured on, 1 or more; fewer where validation ends.
         two_step_tokens: the first of these, that two steps are measured on; 0: none.
-        folder, checkpoint, data: as :func:`firstsight.lab.lm.run.open_run`.
+        folder, checkpoint, data, device: as :func:`firstsight.lab.lm.run.open_run`.
 
     Raises:
         InputError: the run or its data are missing or damaged, or do not belong together; a number is outside its
@@ -78,7 +80,7 @@ def sweep_memory(
     ):  # fmt: skip
         if value is not None and value < least:
             raise InputError(f"{name} is {value}; expected {least} or more tokens.")
-    run = open_run(folder, checkpoint, data)
+    run = open_run(folder, checkpoint, data, device)
     tokens = np.asarray(run.corpus.split("valid")[:split_tokens])
     mbpa_first = min(FIRST, len(tokens) // 2) if mbpa_first is None else mbpa_first
     if mbpa and len(tokens) <= mbpa_first:
@@ -100,7 +102,7 @@ def sweep_memory(
         "checkpoint": weights,
         "tokens": len(tokens),
         **grids,
-        **provenance(),
+        **provenance(run.device),
     }
     write_json(folder / "memory" / "sweep.json", found)
     stages.path.unlink(missing_ok=True)

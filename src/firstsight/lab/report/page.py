@@ -1,4 +1,4 @@
-"""The report: one HTML page that needs nothing beside it, and its figures as PNG files.
+"""The report: one HTML page that needs nothing beside it, and its figures as files.
 
 Everything that comes from files passes ``html.escape`` on its way into the page.
 """
@@ -20,7 +20,7 @@ from firstsight.lab.report.memory import memory_notes, memory_section, told
 from firstsight.lab.report.passage import passage_style
 from firstsight.lab.report.plots import make_plots, make_sight_plots, series
 from firstsight.lab.report.sights import SightCurves, compare_sights, sight_table
-from firstsight.lab.report.style import Plot
+from firstsight.lab.report.style import Plot, PlotKind
 from firstsight.lab.report.tables import (
     DASH,
     Results,
@@ -33,13 +33,16 @@ from firstsight.lab.report.tables import (
     verdict,
 )
 from firstsight.lab.runs.compare import unlike
+from firstsight.lab.runs.metrics import write_csv
 from firstsight.lab.system.progress import duration
 
 HEAD_SETTINGS = {"head", "T", "gamma", "rule", "objective", "prior_count", "write_embedding", "write_after"}
 
 
-def write_report(runs: Sequence[Path], out: Path | None = None, force: bool = False) -> Path:
-    """Write ``report.html``, whose path it gives, and ``plots/*.png`` about one run or a comparison of several.
+def write_report(
+    runs: Sequence[Path], out: Path | None = None, force: bool = False, plots: PlotKind = "png", csv: bool = False
+) -> Path:
+    """Write ``report.html``, whose path it gives, and its figures in ``plots/``, of one run or several.
 
     The page holds its figures and its style, loads nothing, runs no script, and follows the reader's dark mode.
 
@@ -47,6 +50,9 @@ def write_report(runs: Sequence[Path], out: Path | None = None, force: bool = Fa
         runs: run folders; the order is that of columns and colours.
         out: the folder to write to; by default the run's own, where there is one run.
         force: compare results of other tokens or vocabularies too, with a note that says so.
+        plots: what the figures beside the page are.
+        csv: write ``metrics.csv`` too, a row for each validation of each run, its columns as ``metrics.flat`` names
+            them.
 
     Raises:
         InputError: a folder is missing or holds no run, a file in it is damaged, the results were not measured on
@@ -59,18 +65,20 @@ def write_report(runs: Sequence[Path], out: Path | None = None, force: bool = Fa
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: this is a file; expected a folder for report.html and plots/. Name another.")
     sights = compare_sights(loaded)
-    plots, sight_plots = make_plots(loaded), make_sight_plots(loaded, sights)
+    main_plots, sight_plots = make_plots(loaded), make_sight_plots(loaded, sights)
     memory, memory_plots = memory_section(loaded)
-    for plot in plots + sight_plots + memory_plots:
-        plot.save_png(folder / "plots")
-    sections = [_perplexities(loaded), section("Figures", figures(plots)), memory, _sights(sights, sight_plots)]
+    for plot in main_plots + sight_plots + memory_plots:
+        plot.save(folder / "plots", plots)
+    if csv:
+        write_csv(folder / "metrics.csv", {run.name: run.metrics for run in loaded})
+    sections = [_perplexities(loaded), section("Figures", figures(main_plots)), memory, _sights(sights, sight_plots)]
     return write_page(
         folder / "report.html",
         _title(loaded),
         _verdict(loaded),
         _notes(loaded),
         [*sections, *_settings(loaded)],
-        ". The figures lie beside this page as PNG files, in the folder plots.",
+        f". The figures lie beside this page as {plots.upper()} files, in the folder plots.",
         passage_style(),
     )
 

@@ -141,4 +141,4 @@ def draw_study(out: Path, study: Mapping[str, Any]) -> None:
     with atomic_write(out / "table.md") as file:
         file.write(markdown(study))
     if plot := study_plot(groups(study)):
-        plot.save_png(out)
+        plot.save(out)

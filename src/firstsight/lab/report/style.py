@@ -1,7 +1,7 @@
 """How the report's figures look and how they are written.
 
 They are small: two stand side by side on a page, one fills a phone. Every figure is made once and written twice:
-as PNG, and as SVG whose colours are the page's CSS variables, so that it follows the page into dark mode. Figures
+as a file, and as SVG whose colours are the page's CSS variables, so that it follows the page into dark mode. Figures
 use matplotlib's objects only, never pyplot's global state.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -52,6 +52,7 @@ STYLE: Any = {
     "lines.linewidth": 1.4,
     "svg.fonttype": "none",
 }
+PlotKind = Literal["png", "svg", "pdf"]
 WIDTH, HEIGHT = 4.3, 2.9
 LONGEST_NAME = 44
 
@@ -64,18 +65,16 @@ class Plot:
     caption: str
     figure: Figure
 
-    def save_png(self, folder: Path) -> Path:
-        """Write ``folder/name.png``, at twice the screen's usual 96 dots an inch and on white."""
-        path = folder / f"{self.name}.png"
-        with matplotlib.rc_context(STYLE), atomic_write(path, "wb") as file:
-            self.figure.savefig(file, format="png", dpi=192, facecolor="white")
-        return path
+    def save(self, folder: Path, kind: PlotKind = "png") -> Path:
+        """Write ``folder/name.kind``, on white and the same each time.
 
-    def save_svg(self, folder: Path) -> Path:
-        """Write ``folder/name.svg``, on white, its texts as text; the same each time."""
-        path = folder / f"{self.name}.svg"
-        with matplotlib.rc_context({**STYLE, "svg.hashsalt": self.name}), atomic_write(path) as file:
-            self.figure.savefig(file, format="svg", facecolor="white", metadata={"Date": None})
+        PNG has twice the screen's usual 96 dots an inch; SVG has its texts as text, PDF has them in its own fonts.
+        """
+        path = folder / f"{self.name}.{kind}"
+        undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+        own = {**STYLE, "svg.hashsalt": self.name, "pdf.fonttype": 42}
+        with matplotlib.rc_context(own), atomic_write(path, "wb") as file:
+            self.figure.savefig(file, format=kind, dpi=192, facecolor="white", metadata=undated)
         return path
 
     def svg(self) -> str:

@@ -1,14 +1,32 @@
 """What many training runs will cost, measured before the first one starts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 
-from firstsight.lab.data import Corpus
-from firstsight.lab.lm.dry_run import dry_run
-from firstsight.lab.studies.curves import CurveJob
+from firstsight.errors import InputError
+from firstsight.lab.data import Corpus, open_corpus
+from firstsight.lab.lm.config import Config
+from firstsight.lab.lm.dry_run import dry_run, run_seconds
+from firstsight.lab.system.progress import duration, say
+
+
+class Trained(Protocol):
+    """A job that trains a language model."""
+
+    @property
+    def variant(self) -> str:
+        """Jobs of one take equally long."""
+
+    @property
+    def config(self) -> Config:
+        """Its settings."""
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """What it has behind it."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +42,7 @@ class Cost:
     """of all that is left, on so many cores at once"""
 
 
-def estimate(waiting: Sequence[CurveJob], corpus: Corpus, workers: int) -> Cost:
+def estimate(waiting: Sequence[Trained], corpus: Corpus, workers: int) -> Cost:
     """A few steps of each variant on one thread, and a part of a validation, make the whole.
 
     What a run has done already is taken off. As if the cores did not disturb one another.
@@ -40,8 +58,38 @@ def estimate(waiting: Sequence[CurveJob], corpus: Corpus, workers: int) -> Cost:
     return Cost(len(waiting), seconds, core, wall)
 
 
-def _done(job: CurveJob) -> float:
+def _done(job: Trained) -> float:
     return max([0.0, *(float(line["step"]) / job.config.steps for line in job.metrics())])
+
+
+def say_cost(runs: Iterable[tuple[str, Config, int]], workers: int) -> None:
+    """Say in one line what training runs will take here, by very few steps of each setting on one thread.
+
+    A setting that cannot be tried, because it is wrong or diverges at once, counts nothing: its own run will say so.
+
+    Args:
+        runs: of each its data folder, its settings, and the steps that are behind it.
+        workers: runs at a time.
+    """
+    whole, left = dict[tuple[str, Config], float](), list[float]()
+    with one_thread():
+        for source, config, done in runs:
+            key = source, config.replace(seed=0)
+            if key not in whole:
+                try:
+                    whole[key] = run_seconds(open_corpus(source), key[1])
+                except InputError:
+                    whole[key] = 0.0
+            left.append(whole[key] * (1 - done / config.steps))
+    say_seconds(left, workers)
+
+
+def say_seconds(left: Sequence[float], workers: int) -> None:
+    """The line of ``say_cost``, from the seconds of each run on one core."""
+    if left:
+        runs = "1 run" if len(left) == 1 else f"{len(left)} runs"
+        wall = max(sum(left) / workers, max(left))
+        say(f"{runs} to do: about {duration(wall)} on this machine, {min(workers, len(left))} at a time")
 
 
 @contextmanager

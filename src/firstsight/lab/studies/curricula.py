@@ -9,17 +9,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from firstsight.errors import InputError
 from firstsight.lab.curriculum.convnet import ConvNet
 from firstsight.lab.curriculum.draws import image_facts
-from firstsight.lab.curriculum.loop import MAY_CHANGE, check_checkpoint
+from firstsight.lab.curriculum.loop import MAY_CHANGE, check_checkpoint, run_curriculum
 from firstsight.lab.curriculum.settings import Curriculum
 from firstsight.lab.data.omniglot import open_omniglot
 from firstsight.lab.runs.checkpoint import load_checkpoint
-from firstsight.lab.runs.jobs import Ended, Job, run_all
+from firstsight.lab.runs.jobs import Ended, Job, check_workers, run_all
+from firstsight.lab.studies.cost import one_thread, say_seconds
 from firstsight.lab.system.files import read_json
+from firstsight.lab.system.machine import cores
 from firstsight.lab.system.progress import duration
 
 Result = dict[str, Any]
@@ -121,9 +125,25 @@ def run_curricula(
         settings.num_classes(len(images))
         with torch.device("meta"):
             ConvNet(images.shape[2], settings.network)
+    check_workers(workers)
     jobs = make_jobs(data, variants, seeds, out, image_facts(images))
+    waiting = [job for job in jobs if job.ended() is None]
+    if waiting and (signal := _say_cost(waiting, images, workers or cores())):
+        return _results(jobs), signal
     signal = run_all(jobs, out, "another firstsight omniglot or firstsight figure", workers=workers)
     return _results(jobs), signal
+
+
+def _say_cost(waiting: Sequence[CurriculumJob], images: npt.NDArray[np.uint8], workers: int) -> str:
+    """Try the first job up to its first check, and say what all will take at that pace; the signal that ended this."""
+    settings = waiting[0].settings
+    with one_thread():
+        found = run_curriculum(images, settings.replace(max_steps=min(settings.check_every, settings.max_steps)))
+    if found["reason"].startswith("SIG"):
+        return str(found["reason"])
+    seconds = sum(found["seconds"].values()) / max(1, found["steps"])
+    say_seconds([seconds * job.settings.max_steps for job in waiting], workers)
+    return ""
 
 
 def make_jobs(

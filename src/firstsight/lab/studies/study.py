@@ -13,10 +13,11 @@ from firstsight.lab.data import open_corpus
 from firstsight.lab.lm.config import Config, load_config
 from firstsight.lab.lm.sights import sight_curve
 from firstsight.lab.runs.jobs import Ended, Job, check_workers, run_all
-from firstsight.lab.runs.metrics import read_metrics
+from firstsight.lab.runs.metrics import last_step, read_metrics
+from firstsight.lab.studies.cost import say_cost
 from firstsight.lab.studies.recipe import Study, load_study
 from firstsight.lab.system.files import read_json, write_json
-from firstsight.lab.system.machine import provenance
+from firstsight.lab.system.machine import cores, provenance
 from firstsight.lab.system.progress import readable
 
 # Of a run that is there already these may differ: they decide nothing about its numbers.
@@ -173,6 +174,9 @@ def run_study(
             records[job.title] = record(job) | ({"state": "failed"} if failed else {})
         write()
 
+    waiting = [job for job in jobs if job.ended() is None]
+    left = [(job.source, job.config, last_step(job.folder / "metrics.jsonl")) for job in waiting]
+    say_cost(left, workers or cores())
     interrupted = run_all(jobs, out, "a study", workers=workers, changed=changed)
     return {**write(), **({"interrupted": interrupted} if interrupted else {})}
 

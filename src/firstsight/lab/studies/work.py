@@ -19,7 +19,8 @@ def train_and_evaluate(told: Told) -> int:
     from firstsight.lab.data import open_corpus
     from firstsight.lab.lm.config import Config
     from firstsight.lab.lm.results import evaluate_run
-    from firstsight.lab.lm.training import DivergedError, train
+    from firstsight.lab.lm.state import DivergedError
+    from firstsight.lab.lm.training import train
 
     folder, outcome = Path(told["folder"]), Path(told["outcome"])
     try:

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from firstsight.errors import InputError
 from firstsight.lab.system import job
+from firstsight.lab.system.devices import AUTO, find_device
 from firstsight.lab.system.progress import console
 from firstsight.lab.system.ranks import ALONE, Ranks
 
@@ -50,19 +51,31 @@ def _leave() -> None:
         dist.destroy_process_group()
 
 
-def start(precision: Any) -> tuple[Fabric, Ranks]:
+def start(precision: Any, device: str = AUTO) -> tuple[Fabric, Ranks]:
     """Fabric for this process, and its place among those that ``torchrun`` started with it; alone without.
 
-    gloo on CPUs; NCCL where there are GPUs, a process each.
+    gloo on CPUs; NCCL on GPUs, a process each.
+
+    Args:
+        precision: as Fabric names it.
+        device: as ``find_device`` takes it; of several processes auto, cpu or cuda.
 
     Raises:
-        InputError: several processes, but not by torchrun, or not as many on each machine, or more than GPUs.
+        InputError: the device is not there; several processes, but not by torchrun, or not as many on each machine, or
+            more than GPUs.
     """
+    place = find_device(device)
     if job.world_size() == 1:
-        return Fabric(accelerator="auto", devices=1, precision=precision), ALONE
+        devices: Any = 1 if place.index is None else [place.index]
+        return Fabric(accelerator=place.type, devices=devices, precision=precision), ALONE
     job.check_launcher()
     local, machines = job.local_world_size(), job.world_size() // job.local_world_size()
-    cuda = torch.cuda.is_available()
+    if device not in (AUTO, "cpu", "cuda"):
+        raise InputError(
+            f"device is {device!r}, and there are {job.world_size()} processes; expected auto, cpu or cuda: on GPUs "
+            "each has one of its own. Which of them are used, CUDA_VISIBLE_DEVICES says."
+        )
+    cuda = place.type == "cuda"
     if cuda and local > torch.cuda.device_count():
         raise InputError(
             f"{local} processes on this machine, and {torch.cuda.device_count()} GPUs; expected one each. Give "

@@ -14,13 +14,17 @@ import torch
 from firstsight._version import __version__
 
 
-def provenance() -> dict[str, Any]:
-    """Where a number comes from: versions, commit (None outside a checkout), machine and command."""
+def provenance(device: torch.device | None = None) -> dict[str, Any]:
+    """Where a number comes from: versions, commit (None outside a checkout), machine and command.
+
+    Args:
+        device: that it was made on; by default the GPU where there is one.
+    """
     return {
         "version": __version__,
         "torch_version": torch.__version__,
         "git_commit": _git_commit(),
-        "machine": f"{_processor()}, {os.cpu_count()} cores",
+        "machine": f"{_processor(device)}, {os.cpu_count()} cores",
         "command": command_line(),
     }
 
@@ -37,9 +41,9 @@ def _git_commit() -> str | None:
     return done.stdout.strip() or None if tracked.returncode == 0 else None
 
 
-def _processor() -> str:
-    if torch.cuda.is_available():
-        return str(torch.cuda.get_device_name())
+def _processor(device: torch.device | None) -> str:
+    if torch.cuda.is_available() and (device is None or device.type == "cuda"):
+        return str(torch.cuda.get_device_name(device))
     found = re.search(r"^model name\s*:(.*)", _cpuinfo(), re.MULTILINE)
     return found[1].strip() if found else platform.processor() or platform.machine()
 

@@ -1,7 +1,9 @@
-"""What a person sees while long work runs: a bar on a terminal, plain lines in a log file, never standard output."""
+"""What a person sees while long work runs: a bar on a terminal, one line that is kept up to date in a notebook, plain
+lines in a log file; never standard output."""
 
 import time
-from typing import Literal, Self
+from importlib import import_module
+from typing import Any, Literal, Self
 
 from rich.console import Console
 from rich.filesize import decimal
@@ -20,8 +22,13 @@ from rich.progress import (
 console = Console(stderr=True, highlight=False, emoji=False)
 
 
+_CELLS = 24  # of a bar, as wide as that on a terminal
+
+
 class Bar:
     """A progress bar with a line of live numbers; where standard error is no terminal, a line every ``every`` s.
+
+    In a notebook it is one line of its cell, written anew up to five times a second.
 
     Of bytes it shows the amount, the speed and, where the total is known, the time left; of other things how many.
     """
@@ -43,6 +50,7 @@ class Bar:
         self._title, self._total, self._every, self._unit = title, total, every, unit
         self._done, self._start, self._began = start, start, time.monotonic()
         self._last = self._began
+        self._cell: _Cell | None = None
 
     def advance(self, more: int, numbers: str = "") -> None:
         """``more`` were done since the last call."""
@@ -52,9 +60,23 @@ class Bar:
         """``done`` of ``total``, and the numbers to show beside it."""
         self._done = done
         self._progress.update(self._task, completed=done, numbers=numbers)
-        if not console.is_terminal and time.monotonic() - self._last > self._every:
+        if self._cell:
+            self._cell.show(self._line(numbers), now=done == self._total)
+        elif not console.is_terminal and time.monotonic() - self._last > self._every:
             self._last = time.monotonic()
             console.print(f"{self._title} {self._amount()} {numbers}", soft_wrap=True)
+
+    def _line(self, numbers: str) -> str:
+        """The bar as one line of plain text."""
+        bar = left = ""
+        if self._total:
+            filled = round(_CELLS * min(1.0, self._done / self._total))
+            bar = f" {'█' * filled}{'░' * (_CELLS - filled)}"
+            done = self._done - self._start
+            if done and not self._unit and self._done < self._total:
+                seconds = (time.monotonic() - self._began) * (self._total - self._done) / done
+                left = f"  {duration(seconds)} left"
+        return f"{self._title}{bar} {self._amount()}{left}  {numbers}".rstrip()
 
     def _amount(self) -> str:
         if not self._unit:
@@ -67,10 +89,35 @@ class Bar:
 
     def __enter__(self) -> Self:
         self._progress.start()
+        if console.is_jupyter and not console.quiet:
+            self._cell = _Cell(self._line(""))
         return self
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
+        if self._cell:
+            self._cell.end()
+
+
+class _Cell:
+    """A line of text in a notebook, in place of which others are shown."""
+
+    def __init__(self, text: str) -> None:
+        display = import_module("IPython.display").display  # which a kernel has, and nobody else needs
+        self._handle: Any = display({"text/plain": text}, raw=True, display_id=True)
+        self._text, self._shown, self._next = text, text, 0.0
+
+    def show(self, text: str, now: bool = False) -> None:
+        self._text = text
+        if now or time.monotonic() >= self._next:
+            self.end()
+            self._next = time.monotonic() + 0.2
+
+    def end(self) -> None:
+        """Show what was left out last, so that the line does not stop short."""
+        if self._text != self._shown:
+            self._handle.update({"text/plain": self._text}, raw=True)
+            self._shown = self._text
 
 
 def readable(perplexity: float) -> str:

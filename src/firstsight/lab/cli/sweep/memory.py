@@ -6,7 +6,8 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from firstsight.lab.cli.output import Checkpoint, Found, Json, Moved, console, new_table, show
+from firstsight.lab.cli.output import Checkpoint, Device, Found, Json, Moved, console, new_table, show
+from firstsight.lab.system.devices import AUTO
 
 SHOWN = 5  # points of a grid
 
@@ -35,6 +36,7 @@ class Memories:
     0 for none"""
     checkpoint: Checkpoint = "best"
     data: Moved = None
+    device: Device = AUTO
     json: Json = False
 
 
@@ -50,7 +52,7 @@ def sweep_memories(command: Memories) -> int:
     for old in (run / "memory").glob("memory_*.png"):
         old.unlink()
     for plot in sweep_plots(found):
-        plot.save_png(run / "memory")
+        plot.save(run / "memory")
     if (run / "result.json").exists():
         write_report([run])
     return show(found, command.json, lambda found: show_sweep(found, run))

@@ -14,22 +14,26 @@ from firstsight.lab.lm.config import Config
 from firstsight.lab.lm.dry_run.account import build, memory, operations, parameters
 from firstsight.lab.lm.evaluation import evaluate
 from firstsight.lab.lm.training import VALID_STREAMS, rehearse
+from firstsight.lab.system.devices import AUTO, find_device
 from firstsight.lab.system.job import world_size
 from firstsight.lab.system.machine import resident
 
 # Steps that are timed, after as many that are not: by then the allocator has what it will have. More, while they are
-# short; none after the longest time. A step of more operations than the largest is tried with fewer sequences.
+# short; none after the longest time. On a CPU a step of more operations than the largest is tried with fewer sequences.
 _STEPS, _SHORTEST, _LONGEST = 8, 4.0, 60.0
-_LARGEST = {"cpu": 2e12, "cuda": math.inf}
+_LARGEST = 2e12
+# Of what every run says of itself before it starts: so few and so small that they are nothing beside it.
+_FEW, _SMALL = 2, 1e11
 _VALID_TOKENS = 100 * VALID_STREAMS
 
 
-def dry_run(corpus: Corpus, config: Config, *, ranks: int = 1) -> dict[str, Any]:
+def dry_run(corpus: Corpus, config: Config, *, ranks: int = 1, device: str = AUTO) -> dict[str, Any]:
     """Tell what training with these settings would take; nothing is written to disk.
 
     Args:
         corpus: the data.
         config: the settings of the run.
+        device: where it would run, as ``find_device`` takes it.
         ranks: so many processes, each with a device like this one, that share each batch.
 
     Returns:
@@ -38,8 +42,8 @@ def dry_run(corpus: Corpus, config: Config, *, ranks: int = 1) -> dict[str, Any]
         memory and what is measured are those of one, with its share of the batch.
 
     Raises:
-        InputError: the data does not fit the settings, ``ranks`` are more than sequences, or the command was started
-            in several processes.
+        InputError: the device is not there, the data does not fit the settings, ``ranks`` are more than sequences, or
+            the command was started in several processes.
     """
     if world_size() > 1:
         raise InputError("a dry run was started in several processes. Start it without torchrun, with --ranks N.")
@@ -48,7 +52,9 @@ def dry_run(corpus: Corpus, config: Config, *, ranks: int = 1) -> dict[str, Any]
     model = build(len(corpus.vocabulary), config)
     counted, worked = parameters(model), operations(model, corpus.vocabulary.counts)
     own = _share(config, ranks)
-    measured = _measure(corpus, own, worked["total"])  # before what else would be loaded into this process's memory
+    place = find_device(device)
+    # Before what else would be loaded into this process's memory.
+    measured = _measure(corpus, own, worked["total"], place, _STEPS, _SHORTEST, _LARGEST)
     return {
         "parameters": counted,
         "operations_per_token": worked,
@@ -58,6 +64,21 @@ def dry_run(corpus: Corpus, config: Config, *, ranks: int = 1) -> dict[str, Any]
     }
 
 
+def run_seconds(corpus: Corpus, config: Config, *, device: str = AUTO, done: int = 0) -> float:
+    """About how long the steps of a run after the first ``done`` take here, by very few of them, with validations.
+
+    Args:
+        corpus, config, device: as ``dry_run``.
+        done: steps that a resumed run has behind it.
+    """
+    model = build(len(corpus.vocabulary), config)
+    worked = operations(model, corpus.vocabulary.counts)["total"]
+    measured = _measure(corpus, config, worked, find_device(device), _FEW, 0.0, _SMALL)
+    whole = float(_estimate(corpus, config, measured, 0, 1)["seconds"])
+    left = whole * max(0.0, 1 - done / config.steps)
+    return min(left, 60 * config.minutes) if config.minutes else left
+
+
 def _share(config: Config, ranks: int) -> Config:
     """The settings of one rank's work: its sequences, in as many parts as it has."""
     batch, parts = math.ceil(config.batch / ranks), math.ceil(config.accumulate / ranks)
@@ -65,26 +86,33 @@ def _share(config: Config, ranks: int) -> Config:
     return config.replace(batch=batch, accumulate=parts)
 
 
-def _measure(corpus: Corpus, config: Config, operations: int) -> dict[str, Any]:
+def _measure(
+    corpus: Corpus,
+    config: Config,
+    operations: int,
+    place: torch.device,
+    steps: int,
+    shortest: float,
+    largest: float,
+) -> dict[str, Any]:
     """Steps of the very trainer, and a part of a validation."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    whole, affordable = config.batch, max(1, int(_LARGEST[device] / (operations * config.length)))
-    if affordable < config.batch:
+    whole, affordable = config.batch, max(1, int(largest / (operations * config.length)))
+    if affordable < config.batch and place.type == "cpu":
         config = config.replace(batch=affordable, accumulate=1)
     before = resident("VmRSS")
-    model, step = rehearse(corpus, config)
+    model, step = rehearse(corpus, config, str(place))
     begin, seconds = time.perf_counter(), list[float]()
-    while len(seconds) < 2 * _STEPS or sum(seconds) < _SHORTEST:
+    while len(seconds) < 2 * steps or sum(seconds) < shortest:
         seconds.append(_seconds(step))
         if len(seconds) > 1 and time.perf_counter() - begin > _LONGEST:
             break
     timed = seconds[len(seconds) // 2 :]
-    peak = torch.cuda.max_memory_allocated() if device == "cuda" else resident("VmHWM") - before
+    peak = torch.cuda.max_memory_allocated(place) if place.type == "cuda" else resident("VmHWM") - before
     valid, vocabulary = corpus.split("valid")[:_VALID_TOKENS], corpus.vocabulary
     streams = min(VALID_STREAMS, len(valid))
     read = _seconds(lambda: evaluate(model, valid, vocabulary.counts, eos_id=vocabulary.eos_id, streams=streams))
     return {
-        "device": device,
+        "device": place.type,
         "threads": torch.get_num_threads(),
         "batch": config.batch,
         "of": whole,

@@ -57,7 +57,7 @@ def write_figure(found: dict[str, Any], out: Path, name: str) -> dict[str, Any]:
         write_json(out / f"{name}.json", found)
         files[str(out / f"{name}.json")] = "The numbers."
         for plot in curriculum_plots(found, name):
-            files |= {str(path): plot.caption for path in (plot.save_png(out), plot.save_svg(out))}
+            files |= {str(path): plot.caption for path in (plot.save(out), plot.save(out, "svg"))}
     return {**found, "files": files}
 
 

@@ -207,7 +207,7 @@ class CurvesFigure:
             return {**found, "files": {}}
         write_json(out / f"{name}.json", found)
         files = {str(out / f"{name}.json"): "The numbers."}
-        files |= {str(path): plot.caption for path in (plot.save_png(out), plot.save_svg(out))}
+        files |= {str(path): plot.caption for path in (plot.save(out), plot.save(out, "svg"))}
         return {**found, "files": files}
 
     def _summarise(

@@ -29,7 +29,7 @@ def write_sweep_report(out: Path, study: optuna.Study, found: Found) -> Path:
     """
     plots = search_plots(study)
     for plot in plots:
-        plot.save_png(out / "plots")
+        plot.save(out / "plots")
     wide = [plot for plot in plots if plot.name in ("parallel_coordinates", "slices")]
     sections = [
         section("Parallel coordinates", *map(_alone, wide[:1])),

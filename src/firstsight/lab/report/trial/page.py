@@ -47,7 +47,7 @@ def write_trial_report(out: Path, trial: Trial, texts: Sequence[str] | None = No
     """
     plots = trial_plots(trial)
     for plot in plots:
-        plot.save_png(out / "plots")
+        plot.save(out / "plots")
     name = (trial.get("source") or {}).get("file") or "Python's docstrings"
     sections = [
         section("The comparison", figures(plots[:1]), _comparison_note(trial)),

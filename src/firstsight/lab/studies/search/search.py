@@ -16,8 +16,9 @@ from sqlalchemy.engine import URL
 from firstsight.errors import InputError
 from firstsight.lab.data import Corpus, open_corpus
 from firstsight.lab.lm.config import save_config
-from firstsight.lab.lm.dry_run import dry_run
+from firstsight.lab.lm.dry_run import dry_run, run_seconds
 from firstsight.lab.runs.jobs import Ended, Job, JobsFailedError, check_workers, run_all
+from firstsight.lab.studies.cost import one_thread, say_seconds
 from firstsight.lab.studies.search.points import fill
 from firstsight.lab.studies.search.space import Search
 from firstsight.lab.studies.search.storage import (
@@ -117,6 +118,7 @@ def run_search(
         kept = found_study(url, study, search, about, heartbeat)
         fill(kept, again)
     count = workers or (1 if torch.cuda.is_available() else cores())
+    _say_cost(search, corpus, summarise(kept)["left"], count)
     slot = out / "workers" / f"{socket.gethostname()}-{os.getpid()}"
     jobs = [Worker(n + 1, url, study, data, out, heartbeat, slot / str(n + 1)) for n in range(count)]
     keeper = _Keeper(kept, url, data, out, look)
@@ -181,6 +183,18 @@ def keep(study: optuna.Study, url: URL, data: str, out: Path, made: Mapping[str,
         found["config"] = str(out / WINNER)
     write_json(out / RESULT, found)
     return found
+
+
+def _say_cost(search: Search, corpus: Corpus, left: int, workers: int) -> None:
+    """Say what the points that are left will take: one is tried, all are set beside it by their operations.
+
+    Which of them are left to this machine nobody knows, so each counts as the mean of all.
+    """
+    work = costs(search, corpus)
+    settings = search.points()[work.index(min(work))]
+    with one_thread():
+        seconds = run_seconds(corpus, search.config(settings, search.seeds[0])) * len(search.seeds)
+    say_seconds([seconds * math.fsum(work) / len(work) / min(work)] * left, workers)
 
 
 def list_search(search: Search, data: str, workers: int | None = None) -> Found:

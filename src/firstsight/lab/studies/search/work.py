@@ -20,7 +20,8 @@ from sqlalchemy.engine import make_url
 from firstsight.errors import InputError
 from firstsight.lab.data import Corpus, open_corpus
 from firstsight.lab.lm.config import Config
-from firstsight.lab.lm.training import DivergedError, train
+from firstsight.lab.lm.state import DivergedError
+from firstsight.lab.lm.training import train
 from firstsight.lab.runs.jobs import alone
 from firstsight.lab.runs.metrics import read_metrics
 from firstsight.lab.runs.worker import exit_code
