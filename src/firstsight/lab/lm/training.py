@@ -45,7 +45,9 @@ class DivergedError(InputError):
     exit_code = 1
 
 
-def train(corpus: Corpus, out: Path, config: Config, *, resume: bool = False, watch: Watch | None = None) -> Outcome:
+def train(
+    corpus: Corpus, out: str | Path, config: Config, *, resume: bool = False, watch: Watch | None = None
+) -> Outcome:
     r"""Train a language model into the folder ``out``.
 
     SIGINT and SIGTERM end it after the step in hand, with a checkpoint; a second SIGINT ends it at once. Killed in
@@ -72,6 +74,7 @@ def train(corpus: Corpus, out: Path, config: Config, *, resume: bool = False, wa
         DivergedError: the loss or a weight is NaN or infinite; the last good checkpoint is kept.
         PeerLostError: another process is gone; the last checkpoint is kept.
     """
+    out = Path(out)
     with peers():
         fabric, ranks = start(_PRECISION[config.precision])
         with ranks.together():

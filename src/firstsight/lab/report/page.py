@@ -38,7 +38,7 @@ from firstsight.lab.system.progress import duration
 HEAD_SETTINGS = {"head", "T", "gamma", "rule", "objective", "prior_count", "write_embedding", "write_after"}
 
 
-def write_report(runs: Sequence[Path], out: Path | None = None, force: bool = False) -> Path:
+def write_report(runs: Sequence[str | Path], out: str | Path | None = None, force: bool = False) -> Path:
     """Write ``report.html``, whose path it gives, and ``plots/*.png`` about one run or a comparison of several.
 
     The page holds its figures and its style, loads nothing, runs no script, and follows the reader's dark mode.
