@@ -43,7 +43,7 @@ def documented():
 def test_every_public_name_is_on_the_api_page(site):
     api = (site / "api/index.html").read_text(encoding="utf-8")
     names = [f"firstsight.{name}" for name in firstsight.__all__ if name != "__version__"]
-    names += [f"firstsight.functional.{name}" for name in firstsight.functional.__all__]
+    names += [f"firstsight.functional.{name}" for name in firstsight.functional.__all__ if not name.isupper()]
     for name in [*names, *documented()]:
         assert f'id="{name}"' in api, name
 
