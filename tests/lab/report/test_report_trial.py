@@ -105,7 +105,7 @@ def test_the_curves_are_the_lines_of_trial_json():
         expected = [100 * np.mean([one[name] for one in lines_of(trial, "sight", "write", k)]) for k in SHOTS]
         np.testing.assert_allclose(data, expected)
     assert len(axes.lines) == len(SERIES)  # as many as there are colours
-    assert len({line.get_color() for line in axes.lines}) == 6
+    assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == len(SERIES)
 
 
 def test_the_bars_are_the_bands_at_the_chosen_shots():
