@@ -1,6 +1,6 @@
 """What the README shows first, out of committed results: a picture of new classes that come, and for whom it pays.
 
-python benchmarks/front.py             # the picture; the table is put in by benchmarks/readme_table.py
+benchmarks/pictures.py draws the one, benchmarks/readme_table.py puts in the other.
 """
 
 import json
@@ -16,44 +16,45 @@ from matplotlib.ticker import FuncFormatter
 from firstsight.lab.classify.judgement.wording import mean, points, select
 from firstsight.lab.classify.settings import SHOTS
 from firstsight.lab.report.study import OVERALL, RARE, format_difference, groups
-from firstsight.lab.report.style import SERIES, STYLE, Plot
+from firstsight.lab.report.style import STYLE, TITLE, WIDE, Plot, lines_of
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-# How classes come, by (method, arrival): what it is called, its colour, its dashes. The first is ours.
-WAYS: dict[tuple[str, str], tuple[str, str, Any]] = {
-    ("sight", "write"): ("firstsight: the write, nothing is trained", SERIES[0], "-"),
-    ("softmax", "imprinting"): ("softmax, rows imprinted", SERIES[1], "-"),
-    ("cosine", "imprinting"): ("cosine softmax, rows imprinted", SERIES[1], (0, (4, 1.5))),
-    ("means", "added"): ("nearest class mean", SERIES[2], "-"),
-    ("softmax", "epoch"): ("softmax, one more epoch on everything", SERIES[3], "-"),
-    ("softmax", "replay"): ("softmax, fine-tuned on everything (960 steps)", SERIES[3], (0, (4, 1.5))),
+# How classes come, by (method, arrival): what it is called, and whose colour it has. The first is ours.
+WAYS: dict[tuple[str, str], tuple[str, str]] = {
+    ("sight", "write"): ("firstsight: the write, nothing is trained", "ours"),
+    ("softmax", "imprinting"): ("softmax, rows imprinted", "softmax"),
+    ("cosine", "imprinting"): ("cosine softmax, rows imprinted", "cosine"),
+    ("means", "added"): ("nearest class mean", "means"),
+    ("softmax", "epoch"): ("softmax, one more epoch on everything", "softmax"),
+    ("softmax", "replay"): ("softmax, fine-tuned on everything (960 steps)", "softmax"),
 }
+LINES = lines_of(dict(WAYS.values()))
 PANELS = {"new_micro": "found of the 80 new classes", "old_micro": "right of the 729 old ones, still"}
 
 
 def draw(trial: Any) -> Plot:
     """Two panels over the number of examples: accuracy on new classes, and on old ones."""
-    figure = Figure(figsize=(7.6, 3.7), layout="constrained")
-    for axes, (key, title) in zip(figure.subplots(1, 2), PANELS.items(), strict=True):
-        _panel(axes, trial, key, title)
-    handles = [Line2D([], [], color=color, linestyle=dashes, linewidth=2) for _, color, dashes in WAYS.values()]
-    names = [name for name, _, _ in WAYS.values()]
-    figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False, fontsize=8.5)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDE, 3.7), layout="constrained")
+        for axes, (key, title) in zip(figure.subplots(1, 2), PANELS.items(), strict=True):
+            _panel(axes, trial, key, title)
+        handles = [Line2D([], [], color=line.color, linestyle=line.dashes, linewidth=2) for line in LINES.values()]
+        figure.legend(handles, list(LINES), loc="outside lower center", ncols=2, frameon=False)
     return Plot("first-sight", "What is found of new classes, and what is left of the old ones.", figure)
 
 
 def _panel(axes: Axes, trial: Any, key: str, title: str) -> None:
-    for (method, arrival), (_, color, dashes) in WAYS.items():
+    for (method, arrival), (name, _) in WAYS.items():
         y = [mean(select(trial, method=method, arrival=arrival, shots=k), key) for k in SHOTS]
         own = arrival == "write"
         at, values = zip(*[(i, 100 * value) for i, value in enumerate(y) if value is not None], strict=True)
-        axes.plot(at, values, color=color, linestyle=dashes, linewidth=2.6 if own else 1.5)
-        axes.plot(at, values, "o", color=color, markersize=5.5 if own else 3.5)
-    axes.set_title(title, loc="left", fontsize=9.5, fontweight="bold")
+        line = LINES[name]
+        axes.plot(at, values, color=line.color, linestyle=line.dashes, linewidth=2.6 if own else 1.5)
+        axes.plot(at, values, "o", color=line.color, markersize=5.5 if own else 3.5)
+    axes.set_title(title, loc="left", fontsize=TITLE, fontweight="bold")
     axes.set_xticks(range(len(SHOTS)), [str(k) for k in SHOTS])
-    axes.set_xlabel("examples of each new class", fontsize=8.5)
-    axes.tick_params(labelsize=8.5)
+    axes.set_xlabel("examples of each new class")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
     axes.grid(axis="y")
 
@@ -107,9 +108,3 @@ def _study(study: Any, variant: str) -> list[str]:
 
 def _read(path: str) -> Any:
     return json.loads((RESULTS / path).read_text(encoding="utf-8"))
-
-
-if __name__ == "__main__":
-    with matplotlib.rc_context(STYLE):
-        path = draw(_read("try/icd.json")).save(ROOT / "docs" / "img")
-    print(path)

@@ -61,4 +61,4 @@ def of_transformer(found: Any) -> Group:
         best = min((run for run in runs if run["seed"] == first), key=lambda run: run["valid"][-1]["perplexity"])
         name = {"sight": OURS}.get(head, head)
         jobs[name] = {run["seed"]: {**run["valid"][-1], "sights": []} for run in runs if run["rate"] == best["rate"]}
-    return Group("stdlib", "default", "softmax", jobs, dict.fromkeys(jobs, 0), max(map(len, jobs.values())))
+    return Group("stdlib", "default", "softmax", jobs, dict.fromkeys(jobs, 0), max(map(len, jobs.values())), {})

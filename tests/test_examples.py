@@ -1,4 +1,4 @@
-"""Every example runs and proves what it claims, and docs/adopt.md shows the lines that each one adds."""
+"""Every example runs and proves what it claims, and the docs show the lines that each one adds."""
 
 import os
 import re
@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-ADOPT = (ROOT / "docs/adopt.md").read_text(encoding="utf-8")
+ADOPT = "".join((ROOT / f"docs/{name}.md").read_text(encoding="utf-8") for name in ("adopt", "huggingface"))
 
 
 def by_name(path):

@@ -109,9 +109,9 @@ class Capture:
             raise InputError(
                 "the output layer was called in training, and firstsight has no labels for it (each are used once). "
                 "Call handle.labels(y) before the forward pass, or give the model the keyword labels= (transformers' "
-                "Trainer takes them away with label_smoothing_factor: docs/adopt.md has the mend); in a segment that "
-                "is checkpointed, and so runs twice, inside of it. What is not training belongs under model.eval() or "
-                "torch.no_grad()."
+                "Trainer takes them away with label_smoothing_factor: docs/huggingface.md has the mend); in a "
+                "segment that is checkpointed, and so runs twice, inside of it. What is not training belongs under "
+                "model.eval() or torch.no_grad()."
             )
         hidden = args[0] if args else kwargs["input"]
         labels = labels.to(hidden.device)

@@ -208,7 +208,7 @@ class Clusters(nn.Module):
 
         They come to the first cluster, in the full space of the activations, whatever their frequency: a tail tells its
         classes from each other, but an activation of a class that none of its rows has learnt would hardly find the
-        way there (our decision; measured in docs/large.md).
+        way there (our decision; measured in docs/language.md).
 
         Args:
             n: how many, 1 or more.

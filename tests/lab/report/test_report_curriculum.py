@@ -64,7 +64,7 @@ def test_three_figures_are_made_and_saved(tmp_path):
     plots = curriculum_plots(found_of(), "figure-10")
     assert [plot.name for plot in plots] == ["figure-10", "figure-10-new-classes", "figure-10-oldest"]
     for plot in plots:
-        assert list(panels_of(plot)) == ["upper: one", "upper: two", "lower: three"]
+        assert list(panels_of(plot)) == ["upper:\none", "upper:\ntwo", "lower:\nthree"]
         path = plot.save(tmp_path)
         assert path == tmp_path / f"{plot.name}.png"
         pixels = matplotlib.image.imread(path)
@@ -79,7 +79,7 @@ def test_means_and_bands_are_those_of_the_object(seeds):
     assert (found["panels"][0]["lines"][0]["classes"]["deviation"][-1] is None) == (len(seeds) == 1)
     classes, new, old = (panels_of(plot) for plot in curriculum_plots(found, "f"))
     for panel in found["panels"]:
-        title = f"{panel['row']}: {panel['title']}"
+        title = f"{panel['row']}:\n{panel['title']}"
         assert len(classes[title].lines) == len(new[title].lines) == len(panel["lines"])
         assert len(old[title].lines) == 2 * len(panel["lines"])
         for at, line in enumerate(panel["lines"]):
@@ -94,11 +94,11 @@ def test_means_and_bands_are_those_of_the_object(seeds):
 
 def test_a_line_looks_the_same_in_every_panel_and_figure():
     found = found_of()
-    looks = lines_of(["A", "B", "C"])
+    looks = lines_of(["A", "B", "C"])  # all are of one method
     for plot in curriculum_plots(found, "f"):
         axes = panels_of(plot)
         for panel in found["panels"]:
-            all_drawn = axes[f"{panel['row']}: {panel['title']}"].lines
+            all_drawn = axes[f"{panel['row']}:\n{panel['title']}"].lines
             per_line = len(all_drawn) // len(panel["lines"])
             for at, line in enumerate(panel["lines"]):
                 drawn = all_drawn[per_line * at : per_line * (at + 1)]
@@ -124,7 +124,7 @@ def test_all_bands_of_classes_are_within_the_axes():
 def test_places_are_named_after_what_was_counted():
     _, new, old = curriculum_plots(found_of(), "f")
     for plot, names in ((new, ["1", "2", "5", "10", "20"]), (old, ["30", "100", "200", "400"])):
-        axes = panels_of(plot)["lower: three"]
+        axes = panels_of(plot)["lower:\nthree"]
         assert [label.get_text() for label in axes.get_xticklabels()] == names
         assert axes.get_xlim()[0] <= 0 < len(names) - 1 <= axes.get_xlim()[1]
 
@@ -136,7 +136,7 @@ def test_a_line_without_a_finished_run_is_left_out(missing):
         axes, parts = panels_of(plot), 2 if plot.name == "f-oldest" else 1
         for panel in found["panels"]:
             left = [line["name"] for line in panel["lines"] if line["variant"] != missing]
-            title = f"{panel['row']}: {panel['title']}"
+            title = f"{panel['row']}:\n{panel['title']}"
             assert (title in axes) == bool(left)
             if left:
                 assert len(axes[title].lines) == parts * len(left)

@@ -9,6 +9,7 @@ import pytest
 from trial_fakes import LEVELS, TEXTS, fake_trial
 
 from firstsight.lab.classify.settings import SHOTS
+from firstsight.lab.report.style import SERIES
 from firstsight.lab.report.trial import trial_rows, write_trial_report
 from firstsight.lab.report.trial.plots import trial_plots
 from firstsight.lab.report.trial.table import head, pairs
@@ -103,8 +104,8 @@ def test_the_curves_are_the_lines_of_trial_json():
     for data, name in ((first.get_xdata(), "new_micro"), (first.get_ydata(), "old_micro")):
         expected = [100 * np.mean([one[name] for one in lines_of(trial, "sight", "write", k)]) for k in SHOTS]
         np.testing.assert_allclose(data, expected)
-    assert len(axes.lines) == 6  # as many as there are colours
-    assert len({line.get_color() for line in axes.lines}) == 6
+    assert len(axes.lines) == len(SERIES)  # as many as there are colours
+    assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == len(SERIES)
 
 
 def test_the_bars_are_the_bands_at_the_chosen_shots():

@@ -42,12 +42,12 @@ class TrialEndedError(InputError):
 def run_trial(
     source: Source,
     settings: Trial,
-    out: Path,
+    out: str | Path,
     *,
     encoder: str | None = None,
     budget: float = BUDGET,
     workers: int | None = None,
-    file: Path | None = None,
+    file: str | Path | None = None,
 ) -> dict[str, Any]:
     """Try all methods on a data set.
 
@@ -71,6 +71,7 @@ def run_trial(
         TrialEndedError: a signal ended it.
     """
     check_workers(workers)
+    out = Path(out)
     if not budget > 0:
         raise InputError(f"budget is {budget}; expected minutes above 0.")
     _check_folder(out)
@@ -105,7 +106,7 @@ def _run_trial(
     encoder: str | None,
     budget: float,
     workers: int | None,
-    file: Path | None,
+    file: str | Path | None,
 ) -> dict[str, Any]:
     """``run_trial``, alone in its folder."""
     before = _read_plan(out / PLAN)

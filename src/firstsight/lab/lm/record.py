@@ -26,7 +26,7 @@ class Record:
     result: dict[str, Any] | None
 
 
-def load_records(folders: Sequence[Path], force: bool = False) -> list[Record]:
+def load_records(folders: Sequence[str | Path], force: bool = False) -> list[Record]:
     """Read run folders, in the order given.
 
     A run is named after its folder; where two folders have one name, the parent's name goes before it.

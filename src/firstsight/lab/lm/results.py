@@ -21,7 +21,7 @@ CONTEXT = 8  # words shown before a surprising one
 
 
 def evaluate_run(
-    folder: Path, split: str, *, checkpoint: str = "best", data: str | None = None, device: str = AUTO
+    folder: str | Path, split: str, *, checkpoint: str = "best", data: str | None = None, device: str = AUTO
 ) -> dict[str, Any]:
     """Evaluate a run on a split in one stream, in float32, and write ``result.json``.
 
@@ -34,7 +34,7 @@ def evaluate_run(
     """
     run = open_run(folder, checkpoint, data, device)
     tokens, counts = run.corpus.split(split), run.vocabulary.counts
-    with Bar(f"eval {folder.name} {split}", len(tokens)) as bar:
+    with Bar(f"eval {run.folder.name} {split}", len(tokens)) as bar:
         found = evaluate(run.model, tokens, counts, eos_id=run.vocabulary.eos_id, progress=bar.update)
     return write_result(run, split, found.to_dict(), None)
 
@@ -58,7 +58,7 @@ def write_result(run: Run, split: str, found: dict[str, Any], memory: dict[str, 
 
 
 def score_text(
-    folder: Path, text: Path, *, top: int = 20, checkpoint: str = "best", device: str = AUTO
+    folder: str | Path, text: str | Path, *, top: int = 20, checkpoint: str = "best", device: str = AUTO
 ) -> dict[str, Any]:
     """Perplexity of a plain text file under a trained run, and the tokens that surprised the model most.
 
@@ -80,7 +80,7 @@ def score_text(
     vocabulary = run.vocabulary
     words = read_words(text, vocabulary)
     ids = vocabulary.encode(words)
-    with Bar(f"score {text.name}", len(ids)) as bar:
+    with Bar(f"score {Path(text).name}", len(ids)) as bar:
         nll = token_nll(run.model, ids, eos_id=vocabulary.eos_id, progress=bar.update)
     mean = float(nll.mean(dtype=np.float64))
     surprising = [
@@ -99,9 +99,9 @@ def score_text(
     }
 
 
-def read_words(text: Path, vocabulary: Vocabulary) -> list[str]:
+def read_words(text: str | Path, vocabulary: Vocabulary) -> list[str]:
     """The words of a UTF-8 file as the vocabulary's corpus was cut, each line that is not blank ended by ``<eos>``."""
-    if not text.is_file():
+    if not Path(text).is_file():
         raise InputError(f"{text}: there is no such file. Give a plain text file in UTF-8.")
     with open(text, "rb") as file:
         lines = list(tokenize_lines(read_lines(file, str(text)), vocabulary.tokenizer))

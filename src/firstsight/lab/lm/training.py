@@ -43,7 +43,7 @@ Watch = Callable[[Mapping[str, Any]], bool]
 
 def train(
     corpus: Corpus,
-    out: Path,
+    out: str | Path,
     config: Config,
     *,
     resume: bool = False,
@@ -79,6 +79,7 @@ def train(
         DivergedError: the loss or a weight is NaN or infinite; the last good checkpoint is kept.
         PeerLostError: another process is gone; the last checkpoint is kept.
     """
+    out = Path(out)
     logs = Loggers(out, loggers)
     with peers(), closing(logs):
         fabric, ranks = start(_PRECISION[config.precision], device)

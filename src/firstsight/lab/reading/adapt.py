@@ -35,11 +35,11 @@ GRID = [
 
 
 def adapt_run(
-    folder: Path,
+    folder: str | Path,
     split: str,
     writing: Writing | None,
     *,
-    text: Path | None = None,
+    text: str | Path | None = None,
     forget: bool = True,
     tune_tokens: int = 20_000,
     checkpoint: str = "best",
@@ -68,7 +68,7 @@ def adapt_run(
         tokens, starts = vocabulary.encode(read_words(text, vocabulary)), []
     writing, tuned = bench.chosen(writing, forget, tune_tokens)
     began = time.perf_counter()
-    with Bar(f"adapt {folder.name}", len(tokens)) as bar:
+    with Bar(f"adapt {run.folder.name}", len(tokens)) as bar:
         adapted_N = adapted_nll(run.model, tokens, writing, **bench.known, starts=starts, progress=bar.update)
     model_N = token_nll(run.model, tokens, eos_id=vocabulary.eos_id)
     count_N = vocabulary.counts[tokens]
@@ -89,8 +89,8 @@ def adapt_run(
 
 
 def open_text(
-    folder: Path,
-    text: Path,
+    folder: str | Path,
+    text: str | Path,
     writing: Writing | None,
     *,
     offset: float = 0.0,

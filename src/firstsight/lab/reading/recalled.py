@@ -28,11 +28,11 @@ SAVE_EVERY = 60.0  # seconds between two savings of what has been read
 
 
 def recall_run(
-    folder: Path,
+    folder: str | Path,
     split: str,
     memory: str,
     *,
-    tuned: Path | None = None,
+    tuned: str | Path | None = None,
     checkpoint: str = "best",
     data: str | None = None,
     device: str = AUTO,
@@ -57,7 +57,7 @@ def recall_run(
         InputError: the run, the data or the tuned file are missing or damaged, or do not belong together; or the
             activations are not finite.
     """
-    began = time.perf_counter()
+    began, folder = time.perf_counter(), Path(folder)
     chosen = None if tuned is None else read_tuned(tuned)
     recipe = choose_recipe(memory, chosen, str(tuned))
     run = open_run(folder, checkpoint, data, device)

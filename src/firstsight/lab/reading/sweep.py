@@ -40,7 +40,7 @@ STEP_CHUNK = 8  # tokens between two updates of the bar where MbPA takes two ste
 
 
 def sweep_memory(
-    folder: Path,
+    folder: str | Path,
     *,
     split_tokens: int | None = None,
     mbpa: bool = True,
@@ -91,7 +91,7 @@ def sweep_memory(
     weights = run.weights()
     values_of = [[*map(float, values)] for values in (THETAS, SIZES, CACHE_WEIGHTS, KS, LRS, MBPA_WEIGHTS)]
     common = {"checkpoint": weights["sha256"], "text": text_hash(tokens), "firstsight": __version__, "grids": values_of}
-    stages = _Stages(folder / "memory" / "sweep.partial.json", common)
+    stages = _Stages(run.folder / "memory" / "sweep.partial.json", common)
     grids = _grids(run, tokens, stages, mbpa, mbpa_first, mbpa_tokens, two_step_tokens)
     widest = grids["mbpa"] or grids["cache"]  # of all memories that were chosen, on the tokens it was measured on
     best = best_of([widest["model"], *widest["grid"]])["perplexity"]
@@ -104,7 +104,7 @@ def sweep_memory(
         **grids,
         **provenance(run.device),
     }
-    write_json(folder / "memory" / "sweep.json", found)
+    write_json(run.folder / "memory" / "sweep.json", found)
     stages.path.unlink(missing_ok=True)
     return found
 

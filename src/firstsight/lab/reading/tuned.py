@@ -14,7 +14,7 @@ WHOLE = ("size", "k", "steps")
 Rows = list[dict[str, Any]]
 
 
-def check_tuned(tuned: Mapping[str, Any], path: Path, folder: Path, checkpoint: Mapping[str, Any]) -> None:
+def check_tuned(tuned: Mapping[str, Any], path: str | Path, folder: Path, checkpoint: Mapping[str, Any]) -> None:
     """Raise InputError if a tuned file is of other weights than ``checkpoint`` of the run ``folder``."""
     theirs = tuned["checkpoint"]
     if theirs["sha256"] != checkpoint["sha256"]:
@@ -27,7 +27,7 @@ def check_tuned(tuned: Mapping[str, Any], path: Path, folder: Path, checkpoint: 
         )
 
 
-def read_tuned(path: Path) -> dict[str, Any]:
+def read_tuned(path: str | Path) -> dict[str, Any]:
     """Read what ``firstsight sweep memory`` wrote, checked as far as an evaluation uses it."""
     tuned = read_json(path, "the result of firstsight sweep memory")
     faults = _faults(tuned)

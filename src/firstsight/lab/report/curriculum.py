@@ -12,12 +12,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from firstsight.lab.curriculum.loop import MILESTONES
-from firstsight.lab.report.style import INK, MUTED, STYLE, Line, Plot, lines_of
+from firstsight.lab.report.style import INK, STYLE, WIDE, Line, Plot, legend_columns, lines_of, method_of
 from firstsight.lab.report.tables import DASH, markdown_row
 
 Found = Mapping[str, Any]
 
-SIDE, HEIGHT = 3.3, 2.7  # inches of a panel
+SIDE, HEIGHT = 4.3, 2.4  # inches of a panel, its width at most
 BAND = "The mean over seeds, and two sample standard deviations each way."
 
 
@@ -47,10 +47,10 @@ def _grid(found: Found, name: str, key: str, caption: str) -> Plot | None:
     draw, x_label, y_label = _GRIDS[key]
     rows = [[one for one in panels if one["row"] == row] for row in dict.fromkeys(panel["row"] for panel in panels)]
     columns = max(map(len, rows))
-    lines = lines_of(list(dict.fromkeys(line["name"] for panel in panels for line in panel["lines"])))
+    lines = lines_of({line["name"]: method_of(line["settings"]) for panel in panels for line in panel["lines"]})
     found = {**found, "most": _most(panels)}
     with matplotlib.rc_context(STYLE):
-        width = max(SIDE * columns + 0.3, 4.6)
+        width = min(SIDE * columns, WIDE)
         figure = Figure(figsize=(width, HEIGHT * len(rows) + 0.35), layout="constrained")
         axes = figure.subplots(len(rows), columns, sharex=True, sharey=True, squeeze=False)
         for cells, row, below in zip(axes, rows, [*rows[1:], []], strict=True):
@@ -61,15 +61,15 @@ def _grid(found: Found, name: str, key: str, caption: str) -> Plot | None:
                 for line in panel["lines"]:
                     if _drawable(line[key]):
                         draw(cell, found, line, lines[line["name"]])
-                title = f"{panel['row']}: {panel['title']}" if panel["row"] else panel["title"]
-                cell.set_title(title, loc="left", fontsize=8.5, fontweight="bold", color=INK)
+                title = f"{panel['row']}:\n{panel['title']}" if panel["row"] else panel["title"]
+                cell.set_title(title, loc="left", fontweight="bold", color=INK)
                 cell.grid(axis="y")
                 cell.set_ylabel("" if j else y_label)
                 if j >= len(below):
                     cell.set_xlabel(x_label)
                     cell.tick_params(labelbottom=True)
         drawn = {line["name"] for panel in panels for line in panel["lines"] if _drawable(line[key])}
-        _legend(figure, {name: line for name, line in lines.items() if name in drawn})
+        _legend(figure, {name: line for name, line in lines.items() if name in drawn}, width)
     return Plot(name, caption, figure)
 
 
@@ -98,7 +98,7 @@ def _classes(axes: Axes, found: Found, line: Found, style: Line) -> None:
     _draw_band(axes, found["axes"]["step"], line["classes"], style)
     axes.set_xlim(0, found["steps"])
     axes.set_ylim(0, 1.03 * found["most"])
-    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
 
 
 def _new_classes(axes: Axes, found: Found, line: Found, style: Line) -> None:
@@ -131,12 +131,18 @@ _GRIDS: dict[str, tuple[Callable[[Axes, Found, Found, Line], None], str, str]] =
 }
 
 
-def _legend(figure: Figure, lines: Mapping[str, Line]) -> None:
+def _legend(figure: Figure, lines: Mapping[str, Line], width: float) -> None:
     if len(lines) < 2:
         return
     handles = [Line2D([], [], color=line.color, linestyle=line.dashes, linewidth=1.8) for line in lines.values()]
     figure.legend(
-        handles, list(lines), loc="outside upper left", ncols=6, frameon=False, labelcolor=MUTED, columnspacing=1.4
+        handles,
+        list(lines),
+        loc="outside upper left",
+        ncols=legend_columns(lines, width),
+        frameon=False,
+        labelcolor=INK,
+        columnspacing=1.4,
     )
 
 

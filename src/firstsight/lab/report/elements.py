@@ -8,7 +8,7 @@ from pathlib import Path
 from string import Template
 
 from firstsight import __version__
-from firstsight.lab.report.style import Plot
+from firstsight.lab.report.style import WIDTH, Plot
 from firstsight.lab.system.files import atomic_write
 
 
@@ -55,8 +55,12 @@ def div(name: str, parts: Sequence[str]) -> str:
 
 
 def figures(plots: Sequence[Plot]) -> str:
-    """Plots side by side, each with its caption."""
-    return div("figures", [f"<figure>{p.svg()}<figcaption>{escape(p.caption)}</figcaption></figure>" for p in plots])
+    """Plots side by side, one of several panels across the page, each with its caption."""
+    wide = {plot.name: " class=wide" if plot.figure.get_figwidth() > 1.2 * WIDTH else "" for plot in plots}
+    return div(
+        "figures",
+        [f"<figure{wide[p.name]}>{p.svg()}<figcaption>{escape(p.caption)}</figcaption></figure>" for p in plots],
+    )
 
 
 def text_table(kind: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

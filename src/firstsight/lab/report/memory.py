@@ -24,7 +24,7 @@ from firstsight.lab.reading.tuned import read_tuned
 from firstsight.lab.report.elements import figures, section, text_table
 from firstsight.lab.report.passage import passage_section
 from firstsight.lab.report.plots import compact
-from firstsight.lab.report.style import INK, STYLE, Plot, add_legend, lines_of, new_axes
+from firstsight.lab.report.style import INK, SMALL, STYLE, Plot, add_legend, lines_of, new_axes
 from firstsight.lab.report.tables import DASH, format_perplexity, format_relative, relative, rows
 from firstsight.lab.runs.result import perplexity
 from firstsight.lab.system.files import sha256
@@ -172,8 +172,8 @@ def _cache_plot(sweep: Mapping[str, Any]) -> Plot:
     best = {**chosen["cache"], "weight": chosen["weights"]["cache"]}
     for panel, theta, value_SW in zip(panels, thetas, value_TSW, strict=True):
         _heat(panel, value_SW, colors)
-        panel.set_title(f"theta {theta:g}", fontsize=7.5, color=INK)
-        panel.set_xticks(range(0, len(weights), 2), [f"{weight:g}" for weight in weights[::2]])
+        panel.set_title(f"theta {theta:g}", fontsize=SMALL, color=INK)
+        panel.set_xticks(range(0, len(weights), 3), [f"{weight:g}" for weight in weights[::3]])
         panel.set_yticks(range(len(sizes)), [compact(size) for size in sizes])
         for point, marker in ((PAPER["cache"], "x"), (best, "o")):
             if point["theta"] == theta and point["size"] in sizes and point["weight"] in weights:
@@ -203,7 +203,7 @@ def _mbpa_plot(sweep: Mapping[str, Any]) -> Plot:
     _heat(axes, value_KL, colors)
     for (k, lr), value in np.ndenumerate(value_KL):
         color = _readable(colors, value)
-        axes.annotate(readable(value), (lr, k), ha="center", va="center", fontsize=8, color=color)
+        axes.annotate(readable(value), (lr, k), ha="center", va="center", fontsize=SMALL, color=color)
     for point, marker in ((PAPER["mbpa"], "x"), (chosen, "o")):
         if point["k"] in ks and point["lr"] in lrs:
             _mark(axes, lrs.index(point["lr"]) - 0.36, ks.index(point["k"]), marker)
@@ -224,14 +224,14 @@ def _weight_plot(sweep: Mapping[str, Any]) -> Plot:
     here = [row for row in mbpa["grid"] if all(row[key] == chosen["mbpa"][key] for key in ("k", "lr"))]
     cache_weights = sorted({0.0, chosen["weights"]["both"][0]})
     figure, axes = new_axes("What MbPA changes of the perplexity, by its weight", 1.9)
-    curves = {}
+    curves, methods = {}, {}
     for weight in cache_weights:
         points = {row["mbpa_weight"]: row["perplexity"] for row in here if row["cache_weight"] == weight}
         name = f"cache weight {weight:g}" if weight else "without the cache"
-        curves[f"{name}, from {format_perplexity(points[0])}"] = {
-            at: relative(value, points[0]) for at, value in sorted(points.items())
-        }
-    lines = lines_of(list(curves))
+        name = f"{name}, from {format_perplexity(points[0])}"
+        methods[name] = "cache" if weight else "mbpa"
+        curves[name] = {at: relative(value, points[0]) for at, value in sorted(points.items())}
+    lines = lines_of(methods)
     axes.axhline(0, color=INK, linewidth=0.8)
     for name, curve in curves.items():
         axes.plot(list(curve), list(curve.values()), color=lines[name].color, marker="o", markersize=3)

@@ -40,7 +40,11 @@ HEAD_SETTINGS = {"head", "T", "gamma", "rule", "objective", "prior_count", "writ
 
 
 def write_report(
-    runs: Sequence[Path], out: Path | None = None, force: bool = False, plots: PlotKind = "png", csv: bool = False
+    runs: Sequence[str | Path],
+    out: str | Path | None = None,
+    force: bool = False,
+    plots: PlotKind = "png",
+    csv: bool = False,
 ) -> Path:
     """Write ``report.html``, whose path it gives, and its figures in ``plots/``, of one run or several.
 

@@ -11,7 +11,18 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from firstsight.lab.lm.record import Record
 from firstsight.lab.report.sights import SightCurves
-from firstsight.lab.report.style import HEIGHT, INK, STYLE, Line, Plot, add_legend, lines_of, new_axes
+from firstsight.lab.report.style import (
+    HEIGHT,
+    INK,
+    SMALL,
+    STYLE,
+    Line,
+    Plot,
+    add_legend,
+    lines_of,
+    method_of,
+    new_axes,
+)
 from firstsight.lab.report.tables import Results, baseline, format_perplexity, format_relative, relative, rows
 
 MOST_SIGHT_TICKS = 13
@@ -19,8 +30,8 @@ DOTTED = {"linestyle": (0, (1, 1.4)), "linewidth": 1.1}
 
 
 def make_plots(runs: Sequence[Record]) -> list[Plot]:
-    """The figures that the runs have numbers for but the sight curves, each run in its own colour throughout."""
-    lines = lines_of([run.name for run in runs])
+    """The figures that the runs have numbers for but the sight curves, each run in its method's colour throughout."""
+    lines = _lines(runs)
     results = {run.name: run.result for run in runs if run.result}
     trained = [run for run in runs if run.metrics]
     with_classes = [run for run in trained if series(run, "classes_seen")[1]]
@@ -41,12 +52,16 @@ def make_sight_plots(runs: Sequence[Record], sights: SightCurves | None) -> list
     """The sight curves, and their differences where runs were trained on the same targets; colours as in the others."""
     if sights is None:
         return []
-    lines = lines_of([run.name for run in runs])
+    lines = _lines(runs)
     with matplotlib.rc_context(STYLE):
         plots = [_sight_curves(sights, lines)]
         if sights.differences:
             plots.append(_sight_differences(sights, lines))
     return plots
+
+
+def _lines(runs: Sequence[Record]) -> dict[str, Line]:
+    return lines_of({run.name: method_of(run.config.to_dict()) for run in runs})
 
 
 def series(run: Record, name: str) -> tuple[list[float], list[float]]:
@@ -142,7 +157,7 @@ def _classes(runs: Sequence[Record], lines: Mapping[str, Line]) -> Plot:
 
 def _bar_axes(title: str, labels: Sequence[str], runs: int) -> tuple[Figure, Axes]:
     """Axes with a row for each label, the first at the top."""
-    figure, axes = new_axes(title, max(HEIGHT, 0.9 + 0.17 * runs * len(labels)))
+    figure, axes = new_axes(title, max(HEIGHT, 0.9 + 0.19 * runs * len(labels)))
     axes.set_ylim(len(labels) - 0.45, -0.55)
     axes.set_yticks(range(len(labels)), labels)
     axes.tick_params(axis="y", labelcolor=INK)
@@ -161,7 +176,7 @@ def _draw_bars(
             y = row + step * (i - (len(columns) - 1) / 2)
             length = value if math.isfinite(value) else 0
             if length:
-                axes.barh(y, length, height=0.88 * step, color=lines[name].color)
+                axes.barh(y, length, height=0.88 * step, color=lines[name].color, alpha=lines[name].fade)
             left = length < 0
             axes.annotate(
                 write(value),
@@ -170,7 +185,7 @@ def _draw_bars(
                 textcoords="offset points",
                 ha="right" if left else "left",
                 va="center_baseline",
-                fontsize=min(7.5, 40 * step),
+                fontsize=SMALL,
             )
     add_legend(axes, {name: lines[name] for name in columns}, bars=True)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from firstsight.lab.report.style import HEAD_WORDS, method_of
 from firstsight.lab.report.tables import DASH, format_perplexity, relative, signed
 
 RARE_BAND = "<100"
@@ -45,7 +46,10 @@ COLUMNS = (OVERALL, RARE, *map(sight, SIGHTS))
 
 @dataclass(frozen=True)
 class Group:
-    """The jobs of one data set in one regime: ``jobs[variant][seed]``; of each variant those that are done."""
+    """The jobs of one data set in one regime: ``jobs[variant][seed]``; of each variant those that are done.
+
+    ``settings[variant]`` is what the recipe says of it.
+    """
 
     data: str
     regime: str
@@ -53,6 +57,7 @@ class Group:
     jobs: dict[str, dict[int, Record]]
     diverged: dict[str, int]
     planned: int
+    settings: Mapping[str, Mapping[str, Any]]
 
     def values(self, variant: str, measure: Measure) -> dict[int, float]:
         """The measure of each seed that has it."""
@@ -77,15 +82,41 @@ class Group:
 def groups(study: Mapping[str, Any]) -> list[Group]:
     """The jobs of ``study.json`` by data and regime, in their order."""
     recipe = study["recipe"]
+    settings = {name: {**recipe.get("base", {}), **own} for name, own in recipe["variants"].items()}
     found: dict[tuple[str, str], Group] = {}
     for job in study["jobs"]:
         key = job["data"], job["regime"]
-        group = found.setdefault(key, Group(*key, recipe["baseline"], {}, {}, len(recipe["seeds"])))
+        group = found.setdefault(key, Group(*key, recipe["baseline"], {}, {}, len(recipe["seeds"]), settings))
         seeds = group.jobs.setdefault(job["variant"], {})
         if job["state"] == "done":
             seeds[job["seed"]] = job
         group.diverged[job["variant"]] = group.diverged.get(job["variant"], 0) + (job["state"] == "diverged")
     return list(found.values())
+
+
+def in_words(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """What each variant is, by its settings: ``softmax``, ``the default rule``, ``the paper's rule, lr 0.002``.
+
+    Settings that all variants share are not told, nor T and gamma where what is left tells all of them apart. Where
+    nothing does, they have their own names.
+    """
+    names = dict.fromkeys(name for of in settings.values() for name in of)
+    told = [name for name in names if len({str(of.get(name)) for of in settings.values()}) > 1]
+    for left_out in (("head", "rule", "T", "gamma"), ("head", "rule")):
+        words = {
+            variant: ", ".join(
+                [_head(of), *(f"{name} {of[name]}" for name in told if name in of and name not in left_out)]
+            )
+            for variant, of in settings.items()
+        }
+        if len(set(words.values())) == len(words):
+            return words
+    return {variant: variant for variant in settings}
+
+
+def _head(settings: Mapping[str, Any]) -> str:
+    method = method_of(settings)
+    return HEAD_WORDS.get(method, f"rule {method}")
 
 
 def spread(values: Sequence[float]) -> tuple[float, float]:

@@ -19,41 +19,45 @@ from firstsight.lab.report.study import (
     Measure,
     format_difference,
     groups,
+    in_words,
     markdown,
     sight,
     spread,
 )
-from firstsight.lab.report.style import INK, MUTED, STYLE, Line, Plot, lines_of
+from firstsight.lab.report.style import INK, LABEL, MUTED, SMALL, STYLE, WIDE, Line, Plot, lines_of, method_of
 from firstsight.lab.system.files import atomic_write
 
-WIDTH = 12.0
 FAR = 12  # times the median size: past this a value would press all others together on a plain axis
-ROW, ABOVE = 0.24, 1.15  # inches for each variant, and for the title and axes around them
+ROW, ABOVE = 0.3, 0.95  # inches for each variant, and for the title and axes around them
+SIGHTS = 2.5  # inches of the axes of sights
 
 
 def study_plot(compared: Sequence[Group]) -> Plot | None:
-    """A row of three axes each group: overall, below 100, and by sight. None while nothing can be compared."""
+    """Three axes each group: overall, below 100, and across both by sight. None while nothing can be compared."""
     drawn = [group for group in compared if _compared(group)]
     if not drawn:
         return None
-    variants = dict.fromkeys(variant for group in drawn for variant in group.jobs if variant != group.baseline)
-    lines = lines_of(list(variants))
-    heights = [max(2.3, ABOVE + ROW * len(_compared(group))) for group in drawn]
+    settings = drawn[0].settings
+    methods = {name: method_of(of) for name, of in settings.items()}
+    lines, words = lines_of(methods), in_words(settings)
+    heights = [height for group in drawn for height in (max(1.5, ABOVE + ROW * len(_compared(group))), SIGHTS)]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
-        grid = figure.add_gridspec(len(drawn), 3, width_ratios=(1, 1, 1), height_ratios=heights)
+        figure = Figure(figsize=(WIDE, sum(heights)), layout="constrained")
+        grid = figure.add_gridspec(2 * len(drawn), 2, height_ratios=heights)
         for row, group in enumerate(drawn):
-            overall, rare, sights = (figure.add_subplot(grid[row, column]) for column in range(3))
-            _points(overall, group, OVERALL, lines)
-            _points(rare, group, RARE, lines, named=False)
-            _sights(sights, group, lines)
+            overall, rare = (figure.add_subplot(grid[2 * row, column]) for column in range(2))
+            sights = figure.add_subplot(grid[2 * row + 1, :])
+            _points(overall, group, OVERALL, lines, words)
+            _points(rare, group, RARE, lines, words, named=False)
+            _sights(sights, group, lines, words)
+            name = group.data if group.regime == "default" else f"{group.data}, {group.regime}"
             titles = {
-                overall: f"{group.data}, {group.regime}: perplexity",
-                rare: "perplexity of words seen 1 to 99 times",
+                overall: f"{name}: perplexity",
+                rare: "of words seen 1 to 99 times",
                 sights: "NLL in training, by earlier sights of the word",
             }
             for axes, title in titles.items():
-                axes.set_title(title, loc="left", fontsize=8.5, fontweight="bold")
+                axes.set_title(title, loc="left", fontsize=LABEL, fontweight="bold", color=INK)
     caption = (
         "Differences to the baseline, paired by seed: the mean, one sample deviation each way, below it each seed."
     )
@@ -65,7 +69,14 @@ def _compared(group: Group) -> list[str]:
     return [v for v in group.jobs if v != group.baseline and group.differences(v, OVERALL)]
 
 
-def _points(axes: Axes, group: Group, measure: Measure, lines: Mapping[str, Line], named: bool = True) -> None:
+def _points(
+    axes: Axes,
+    group: Group,
+    measure: Measure,
+    lines: Mapping[str, Line],
+    words: Mapping[str, str],
+    named: bool = True,
+) -> None:
     found = {variant: group.differences(variant, measure) for variant in _compared(group)}
     for y, (variant, values) in enumerate(found.items()):
         if not values:
@@ -76,17 +87,17 @@ def _points(axes: Axes, group: Group, measure: Measure, lines: Mapping[str, Line
             axes.plot(values, [y + 0.25] * len(values), "o", color=color, markersize=3, alpha=0.6, markeredgewidth=0)
         axes.plot([mean], [y], "D", color=color, markersize=4.5)
         text = format_difference(values, measure.percent)
-        axes.annotate(text, (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=6.5)
-    axes.set_yticks(range(len(found)), found if named else [""] * len(found))
+        axes.annotate(text, (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=SMALL)
+    axes.set_yticks(range(len(found)), [words[variant] if named else "" for variant in found])
     axes.set_ylim(len(found) - 0.4, -0.6)
     sizes = [abs(value) for values in found.values() for value in values]
     note = _scale(axes, "x", max(sizes), statistics.median(sizes))
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.grid(axis="x")
-    axes.set_xlabel(f"difference to {group.baseline}, percent{note}")
+    axes.set_xlabel(f"to {words[group.baseline]}, percent{note}")
 
 
-def _sights(axes: Axes, group: Group, lines: Mapping[str, Line]) -> None:
+def _sights(axes: Axes, group: Group, lines: Mapping[str, Line], words: Mapping[str, str]) -> None:
     peaks: list[float] = []
     seen = group.sights()
     for variant in _compared(group):
@@ -96,7 +107,7 @@ def _sights(axes: Axes, group: Group, lines: Mapping[str, Line]) -> None:
             continue
         x, mean, deviation = np.array(curve).T
         band, line = np.where(np.isnan(deviation), 0, deviation), lines[variant]
-        axes.plot(x, mean, color=line.color, linestyle=line.dashes, marker="o", markersize=2.5, label=variant)
+        axes.plot(x, mean, color=line.color, linestyle=line.dashes, marker="o", markersize=2.5, label=words[variant])
         axes.fill_between(x, mean - band, mean + band, color=line.color, alpha=0.15, linewidth=0)
         peaks.append(float(np.abs(mean).max()))
     axes.axhline(0, color=INK, linewidth=0.8)
@@ -108,8 +119,8 @@ def _sights(axes: Axes, group: Group, lines: Mapping[str, Line]) -> None:
     if peaks:
         # The usual size would be that of the many buckets where nothing happens: what counts is the smallest peak.
         note = _scale(axes, "y", max(peaks), min(peaks))
-        axes.set_ylabel(f"difference to {group.baseline}, nats{note}")
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=6.5, handlelength=2.4)
+        axes.set_ylabel(f"to {words[group.baseline]}, nats{note}")
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, handlelength=2.4)
     else:
         axes.text(0.5, 0.5, "no sights were recorded", transform=axes.transAxes, ha="center", color=MUTED)
 

@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from firstsight.lab.data.bands import BANDS, EDGES
 from firstsight.lab.report.plots import compact
-from firstsight.lab.report.style import GRID, INK, MUTED, SERIES, STYLE, Plot, new_axes
+from firstsight.lab.report.style import GRID, INK, MUTED, SERIES, SMALL, STYLE, Plot, new_axes
 
 _POINTS = 400  # points of the line: more cannot be seen
 _LONGEST_WORD = 14
@@ -77,7 +77,7 @@ def _draw_bands(axes: Axes, falling: npt.NDArray[np.int64]) -> None:
             xycoords=("data", "axes fraction"),
             ha="center",
             va="top",
-            fontsize=7,
+            fontsize=SMALL,
             color=MUTED,
             linespacing=1.3,
         )
@@ -99,7 +99,7 @@ def _name_words(axes: Axes, words: Sequence[str], falling: npt.NDArray[np.int64]
                 textcoords="offset points",
                 ha="left" if above else "right",
                 va="bottom" if above else "top",
-                fontsize=7.5,
+                fontsize=SMALL,
                 color=INK,
             )
         rank *= 10

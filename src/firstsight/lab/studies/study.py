@@ -138,7 +138,10 @@ def record(job: StudyJob) -> dict[str, Any]:
 
 
 def run_study(
-    path: Path, out: Path, workers: int | None = None, draw: Callable[[dict[str, Any]], None] = lambda study: None
+    path: str | Path,
+    out: str | Path,
+    workers: int | None = None,
+    draw: Callable[[dict[str, Any]], None] = lambda study: None,
 ) -> dict[str, Any]:
     """Run what is left of a study, and write ``study.json`` after each finished job.
 
@@ -158,7 +161,7 @@ def run_study(
         JobsFailedError: jobs failed, in any way but by diverging; all others have been run.
     """
     check_workers(workers)
-    recipe = load_study(path)
+    recipe, out = load_study(path), Path(out)
     jobs = make_jobs(recipe, out)
     check_jobs(jobs)
     records, made = {job.title: record(job) for job in jobs}, provenance()
@@ -181,9 +184,9 @@ def run_study(
     return {**write(), **({"interrupted": interrupted} if interrupted else {})}
 
 
-def list_study(path: Path, out: Path) -> dict[str, Any]:
+def list_study(path: str | Path, out: str | Path) -> dict[str, Any]:
     """The jobs that a recipe means, how far they are, and the settings that are not the same in all of them."""
-    jobs = make_jobs(load_study(path), out)
+    jobs = make_jobs(load_study(path), Path(out))
     check_jobs(jobs)
     first = jobs[0].config.to_dict()
     differ = [name for name in first if any(getattr(job.config, name) != first[name] for job in jobs)]

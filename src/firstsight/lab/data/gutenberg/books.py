@@ -33,7 +33,7 @@ def prepare(
     min_count: int = 1,
     max_size: int | None = None,
     workers: int | None = None,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
 ) -> Corpus:
     """Make a data folder of the paper's books. Killed, the same call goes on where it was.
 
@@ -59,7 +59,7 @@ def prepare(
     Vocabulary.build({}, tokenizer=TOKENIZER, min_count=min_count, max_size=max_size)  # refuses bad limits in time
     model = punkt.versions()
     places = [str(place) for place in ([sources] if isinstance(sources, str | Path) else sources)]
-    opened = [open_source(place, cache) for place in places]
+    opened = [open_source(place, Path(cache) if cache else None) for place in places]
     if cache is not None and not any(source.remote for source in opened):
         raise InputError(
             f"The cache {cache} is for downloads, and none of the sources is an address. Leave --cache out."

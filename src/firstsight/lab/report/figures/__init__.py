@@ -34,8 +34,8 @@ FIGURES: dict[str, Callable[[int], curricula.CurriculaFigure]] = {
 
 def make_figure(
     number: str,
-    data: Path | None,
-    out: Path,
+    data: str | Path | None,
+    out: str | Path,
     scale: str = "cpu",
     seeds: int | None = None,
     workers: int | None = None,
@@ -60,6 +60,7 @@ def make_figure(
             a folder holds a run of other settings or data; another figure is at work on the same runs.
         JobsFailedError: runs failed; the files show the others.
     """
+    data, out = None if data is None else Path(data), Path(out)
     numbers = [*CURVES, *FIGURES]
     if number not in numbers:
         raise InputError(
@@ -76,12 +77,12 @@ def make_figure(
     return figure.make(name, data, range(seeds), out, out / "runs" / scale, workers, about)
 
 
-def make_gallery(out: Path, scale: str = "cpu") -> dict[str, Any]:
+def make_gallery(out: str | Path, scale: str = "cpu") -> dict[str, Any]:
     """A page of all figures whose JSON lies in ``out``: see ``write_gallery``."""
     if scale not in curricula.STEPS:
         raise InputError(f"there is no scale {scale}; expected {' or '.join(curricula.STEPS)}.")
     names = {number: file_name(number, scale) for number in (*CURVES, *FIGURES)}
-    return write_gallery(names, out, "figures.html" if scale == "cpu" else f"figures-{scale}.html")
+    return write_gallery(names, Path(out), "figures.html" if scale == "cpu" else f"figures-{scale}.html")
 
 
 def file_name(number: str, scale: str) -> str:

@@ -61,7 +61,9 @@ def write_figure(found: dict[str, Any], out: Path, name: str) -> dict[str, Any]:
     return {**found, "files": files}
 
 
-def run_omniglot(data: Path, settings: Curriculum, seeds: int, out: Path, workers: int | None = None) -> dict[str, Any]:
+def run_omniglot(
+    data: str | Path, settings: Curriculum, seeds: int, out: str | Path, workers: int | None = None
+) -> dict[str, Any]:
     """Run one curriculum with several seeds, and write ``out/OPTIMIZER-RATE-HEAD.json`` and its plots.
 
     The first seed is ``settings.seed``. The runs lie in ``out/OPTIMIZER-RATE-HEAD/seed-N``. Gives, and raises, what
@@ -72,4 +74,5 @@ def run_omniglot(data: Path, settings: Curriculum, seeds: int, out: Path, worker
     optimizer = f"{OPTIMIZERS[settings.optimizer]} {settings.rate:g}"
     line = "softmax" if head == "softmax" else f"Hebbian, rule {head}"
     figure = CurriculaFigure(f"Omniglot: {line}, {optimizer}", [Panel(optimizer, {line: name})], {name: settings})
+    data, out = Path(data), Path(out)
     return figure.make(name, data, range(settings.seed, settings.seed + seeds), out, out, workers, {})

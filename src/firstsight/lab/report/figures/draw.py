@@ -1,5 +1,6 @@
 """The plot of learning curves, from the object that the JSON file of a figure holds."""
 
+import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,11 +12,24 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from firstsight.lab.report.plots import DOTTED, compact, perplexity_axis, token_axis
-from firstsight.lab.report.style import INK, MUTED, SERIES, STYLE, Line, Plot, lines_of
+from firstsight.lab.report.style import (
+    INK,
+    LABEL,
+    MUTED,
+    SERIES,
+    SMALL,
+    STYLE,
+    WIDE,
+    Line,
+    Plot,
+    legend_columns,
+    lines_of,
+    method_of,
+)
 
 Found = Mapping[str, Any]
 
-SIDE, HEIGHT = 4.4, 3.3  # inches of a panel
+SIDE, HEIGHT = 5.4, 3.3  # inches of a panel, its width at most
 ALARM = SERIES[1]
 FAR = 4.0
 """So many times the highest first point of the plain softmax, or the highest last point of any line: the axis's end."""
@@ -30,21 +44,22 @@ def curve_plot(found: Found, name: str) -> Plot | None:
     drawn = [line for _, line in all_lines(found) if line["curve"]]
     if not drawn:
         return None
-    styles = lines_of(list(dict.fromkeys(line["name"] for _, line in all_lines(found))))
+    styles = lines_of({line["name"]: method_of(line["settings"]) for _, line in all_lines(found)})
     ceiling = _ceiling(drawn)
     shown = [v for line in drawn for v in (*line["curve"]["low"], *line["curve"]["high"]) if v <= ceiling]
     panels = found["panels"]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(max(5.4, SIDE * len(panels)), HEIGHT + 0.6), layout="constrained")
+        width = min(SIDE * len(panels), WIDE)
+        figure = Figure(figsize=(width, HEIGHT + 0.6), layout="constrained")
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         logarithmic = perplexity_axis(axes[0], shown)
         for at, (cell, panel) in enumerate(zip(axes, panels, strict=True)):
-            cell.set_title(panel["title"], loc="left", fontsize=8.5, fontweight="bold", color=INK)
+            cell.set_title(panel["title"], loc="left", fontsize=LABEL, fontweight="bold", color=INK)
             for line in panel["lines"]:
                 if line["curve"]:
                     _draw_line(cell, line["curve"], styles[line["name"]])
             if missing := "" if at else unfinished(found):
-                cell.set_title(missing, loc="right", fontsize=8, fontweight="bold", color=ALARM)
+                cell.set_title(missing, loc="right", fontsize=SMALL, fontweight="bold", color=ALARM)
             token_axis(cell)
             cell.set_xlim(0, found["tokens"])
             if at:
@@ -53,7 +68,8 @@ def curve_plot(found: Found, name: str) -> Plot | None:
         axes[0].set_ylim(min(shown) * 0.97, max(shown) * 1.04)
         extra = _classes(axes[-1], found) if found["second_axis"] else []
         _legend(figure, found, {line["name"]: styles[line["name"]] for line in drawn}, extra)
-        figure.supxlabel(_note(found, "\n" if len(panels) == 1 else "; "), x=0.01, ha="left", fontsize=7, color=MUTED)
+        note = "\n".join(textwrap.fill(line, int(72 * width / (0.56 * SMALL))) for line in _note(found).split("\n"))
+        figure.supxlabel(note, x=0.01, ha="left", fontsize=SMALL, color=MUTED)
     return Plot(name, _caption(found, logarithmic, max(max(line["curve"]["high"]) for line in drawn) > ceiling), figure)
 
 
@@ -115,7 +131,7 @@ def _classes(axes: Axes, found: Found) -> list[Line2D]:
             xytext=(3, 0),
             textcoords="offset points",
             va="top",
-            fontsize=6.5,
+            fontsize=SMALL,
             color=MUTED,
         )
     return handles
@@ -130,14 +146,12 @@ def _legend(figure: Figure, found: Found, lines: Mapping[str, Line], extra: list
     notes = {name: line_note([line for _, line in all_lines(found) if line["name"] == name]) for name in lines}
     handles = [Line2D([], [], color=line.color, linestyle=line.dashes, linewidth=1.8) for line in lines.values()]
     names = [f"{name}{notes[name]}" for name in lines] + [str(line.get_label()) for line in extra]
-    columns = 3 if len(found["panels"]) > 1 else 2
     figure.legend(
         [*handles, *extra],
         names,
         loc="outside upper left",
-        ncols=columns,
+        ncols=legend_columns(names, figure.get_figwidth()),
         frameon=False,
-        fontsize=7.5,
         columnspacing=1.4,
     )
 
@@ -151,8 +165,8 @@ def line_note(lines: list[Found]) -> str:
     return f" ({', '.join(parts)})" if parts else ""
 
 
-def _note(found: Found, end: str) -> str:
-    """What text, what model and how many seeds; ``end`` stands between the last two."""
+def _note(found: Found) -> str:
+    """What text, what model and how many seeds, and how long a step takes."""
     data, seeds = found["data"], found["seeds"]
     passes = found["tokens"] / data["a_pass"]
     many = f"{passes:.0f} passes" if passes >= 1.5 else "one pass" if passes > 0.99 else f"{passes:.2f} of a pass"
@@ -161,7 +175,7 @@ def _note(found: Found, end: str) -> str:
     text = f"{data['name']}: {data['classes']:,} classes, {many} of {compact(round(data['a_pass'], -3))} tokens; {size}"
     times = [wall_time_text(line, one) for line, one in (found["wall_time"] or {}).items()]
     timed = f"\ntime of a step, by that over all classes: {', '.join(times)}" if times else ""
-    return f"{text}{end}{band}{timed}"
+    return f"{text}; {band}{timed}"
 
 
 def _caption(found: Found, logarithmic: bool, cut: bool) -> str:

@@ -14,4 +14,4 @@ def figure(steps: int) -> CurriculaFigure:
         lines[f"{rate:g}"] = name = f"relu-rmsprop-{rate:g}-softmax"
         lr = 0.0 if rate == RATES["rmsprop"] else rate  # as Figure 10 has it, which shares the runs
         variants[name] = Curriculum(head="softmax", optimizer="rmsprop", lr=lr, max_steps=steps)
-    return CurriculaFigure("Figure 11: learning rate", [Panel("softmax, RMSProp", lines)], variants)
+    return CurriculaFigure("Figure 11: learning rate", [Panel("softmax, by RMSProp's learning rate", lines)], variants)

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from optuna.trial import TrialState
 from optuna.visualization import matplotlib as drawn
 
-from firstsight.lab.report.style import GRID, INK, MUTED, STYLE, WIDTH, Plot
+from firstsight.lab.report.style import GRID, INK, MUTED, SMALL, STYLE, WIDE, WIDTH, Plot
 
 PALEST = 0.75  # of red, green and blue, for colours that stand for a value
 
@@ -83,7 +83,7 @@ def _figure(name: str, make: Callable[[], Any]) -> Figure:
 def _dress(figure: Figure, name: str) -> None:
     """Our sizes, type and colours of what is no data."""
     wide = name in ("parallel_coordinates", "slices")
-    figure.set_size_inches(2 * WIDTH if wide else WIDTH, 3.4 if wide else 2.9)
+    figure.set_size_inches(WIDE if wide else WIDTH, 3.4 if wide else 2.9)
     figure.patch.set_facecolor("none")
     if name == "validations":  # the others were born with it
         figure.set_layout_engine("constrained")
@@ -113,7 +113,7 @@ def _dress(figure: Figure, name: str) -> None:
         if legend := axes.get_legend():
             _dress_legend(axes, name, legend)
         for text in axes.texts:
-            text.set_fontsize(7)
+            text.set_fontsize(SMALL)
             text.set_color(INK)
 
 
@@ -123,5 +123,5 @@ def _dress_legend(axes: Axes, name: str, legend: Any) -> None:
         return
     legend.set_frame_on(False)
     for text in legend.get_texts():
-        text.set_fontsize(7)
+        text.set_fontsize(SMALL)
         text.set_color(INK)

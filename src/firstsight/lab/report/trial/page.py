@@ -35,7 +35,7 @@ FOUND = {
 }
 
 
-def write_trial_report(out: Path, trial: Trial, texts: Sequence[str] | None = None) -> Path:
+def write_trial_report(out: str | Path, trial: Trial, texts: Sequence[str] | None = None) -> Path:
     """Write ``report.html``, whose path it gives, and ``plots/*.png`` about a trial.
 
     The page holds its figures and its style, loads nothing, runs no script, and follows the reader's dark mode.
@@ -45,7 +45,7 @@ def write_trial_report(out: Path, trial: Trial, texts: Sequence[str] | None = No
         trial: the content of ``trial.json``.
         texts: of all rows, where there are texts: the examples of the worst confusions.
     """
-    plots = trial_plots(trial)
+    plots, out = trial_plots(trial), Path(out)
     for plot in plots:
         plot.save(out / "plots")
     name = (trial.get("source") or {}).get("file") or "Python's docstrings"

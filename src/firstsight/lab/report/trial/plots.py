@@ -11,7 +11,19 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from firstsight.lab.classify.judgement.compare import RARE
 from firstsight.lab.classify.judgement.wording import ARRIVALS, mean, named, points, select, titles
 from firstsight.lab.classify.settings import SHOTS
-from firstsight.lab.report.style import INK, MUTED, SERIES, STYLE, Line, Plot, add_legend, lines_of, new_axes
+from firstsight.lab.report.style import (
+    INK,
+    METHODS,
+    MUTED,
+    SERIES,
+    SMALL,
+    STYLE,
+    Line,
+    Plot,
+    add_legend,
+    lines_of,
+    new_axes,
+)
 from firstsight.lab.report.trial.table import pairs
 
 Trial = Mapping[str, Any]
@@ -25,8 +37,7 @@ PARTS = {"mixed": "mixed", "new": "new classes", "old": "old classes", "rare": f
 def trial_plots(trial: Trial) -> list[Plot]:
     """All figures that have something to draw."""
     shown = _shown(trial)
-    colors = lines_of([", ".join(way) for way in shown])
-    lines = dict(zip(shown, colors.values(), strict=True))
+    lines = dict(zip(shown, lines_of({", ".join(way): _family(way[0]) for way in shown}).values(), strict=True))
     with matplotlib.rc_context(STYLE):
         drawn = [
             _comparison(trial),
@@ -49,6 +60,12 @@ def _shown(trial: Trial) -> list[Way]:
     return found[: len(SERIES)]
 
 
+def _family(method: str) -> str:
+    """Whose colour a method has: ``softmax-weights`` that of ``softmax``, ``sight-adjusted`` ours."""
+    name = method.split("-")[0]
+    return "ours" if name == "sight" else name if name in METHODS else method
+
+
 def _legend(axes: Axes, lines: Mapping[Way, Line], trial: Trial, *, bars: bool = False) -> None:
     add_legend(axes, {_name(trial, way): line for way, line in lines.items()}, bars=bars)
 
@@ -56,6 +73,10 @@ def _legend(axes: Axes, lines: Mapping[Way, Line], trial: Trial, *, bars: bool =
 def _name(trial: Trial, way: Way) -> str:
     title = titles(trial).get(way[0], way[0])
     return title if way[1] == "added" else f"{title}, {ARRIVALS[way[1]]}"
+
+
+def _look(line: Line) -> dict[str, Any]:
+    return {"color": line.color, "linestyle": line.dashes}
 
 
 def _percent(axis: Any) -> None:
@@ -78,7 +99,7 @@ def _comparison(trial: Trial) -> Plot:
             (1.01, y),
             xycoords=("axes fraction", "data"),
             va="center",
-            fontsize=7.5,
+            fontsize=SMALL,
             color=color,
         )
     axes.set_yticks(range(len(found)), list(found))
@@ -104,7 +125,7 @@ def _curves(trial: Trial, shown: Sequence[Way], lines: Mapping[Way, Line]) -> Pl
             continue
         k, new, old = np.array(kept).T
         line = lines[method, arrival]
-        axes.plot(100 * new, 100 * old, color=line.color, linestyle=line.dashes)
+        axes.plot(100 * new, 100 * old, **_look(line))
         axes.scatter(100 * new, 100 * old, s=6 + 5 * k, color=line.color, linewidths=0, zorder=3)
     axes.set_xlabel("accuracy on new classes")
     axes.set_ylabel("accuracy on old classes")
@@ -132,7 +153,7 @@ def _shots(trial: Trial, shown: Sequence[Way], lines: Mapping[Way, Line]) -> Plo
         y = [_new_and_old(trial, method, arrival, k)[0] for k in SHOTS]
         kept = [(at, 100 * value) for at, value in enumerate(y) if value is not None]
         if kept:
-            axes.plot(*zip(*kept, strict=True), color=lines[method, arrival].color, marker="o", markersize=3.5)
+            axes.plot(*zip(*kept, strict=True), **_look(lines[method, arrival]), marker="o", markersize=3.5)
     axes.set_xticks(range(len(SHOTS)), [str(k) for k in SHOTS])
     axes.set_xlabel("examples of each new class")
     axes.set_ylabel("accuracy on new classes")
@@ -160,7 +181,7 @@ def _bands(trial: Trial, shown: Sequence[Way], lines: Mapping[Way, Line]) -> Plo
     for j, (way, row) in enumerate(found.items()):
         at = [x - 0.4 + width * (j + 0.5) for x in range(len(kept))]
         heights = [100 * (row[i] or 0.0) for i in kept]
-        axes.bar(at, heights, width=0.88 * width, color=lines[way].color)
+        axes.bar(at, heights, width=0.88 * width, color=lines[way].color, alpha=lines[way].fade)
     axes.set_xticks(range(len(kept)), [list(BANDS.values())[i] for i in kept])
     axes.set_xlabel("training examples of the class")
     axes.set_ylabel("accuracy on old classes")
