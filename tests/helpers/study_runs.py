@@ -18,7 +18,8 @@ def make_study(seeds=(0, 1, 2, 3, 4), lacking=(("other", 1), ("plain", 4)), dive
                 job["bands"] = [{"name": name, "perplexity": rng.uniform(900, 1100)} for name in (">10K", "<100")]
                 job["sights"] = [{"seen": k, "tokens": 5, "nll": rng.uniform(5, 9)} for k in (0, 1, 2, 4)]
             jobs.append(job)
-    return {"recipe": {"baseline": "plain", "seeds": list(seeds)}, "git_commit": "abc", "machine": "m", "jobs": jobs}
+    recipe = {"baseline": "plain", "seeds": list(seeds), "variants": {"plain": None, "other": {}, "bad": None}}
+    return {"recipe": recipe, "git_commit": "abc", "machine": "m", "jobs": jobs}
 
 
 def plain_differences(study, variant, value, percent):

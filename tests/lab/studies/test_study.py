@@ -265,7 +265,7 @@ def test_files(far, tmp_path):
             job["perplexity"] = job["perplexity"] and job["perplexity"] * (100 if job["variant"] == "bad" else 1)
     draw_study(tmp_path, study)
     image = matplotlib.image.imread(tmp_path / "study.png")
-    assert image.shape[1] > 2 * image.shape[0]
+    assert image.shape[1] > image.shape[0]
     assert len({tuple(color) for color in image.reshape(-1, image.shape[2])[::7].round(2).tolist()}) > 10
     assert {path.name for path in tmp_path.iterdir()} == {"table.md", "study.png"}
 

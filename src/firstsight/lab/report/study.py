@@ -82,7 +82,7 @@ class Group:
 def groups(study: Mapping[str, Any]) -> list[Group]:
     """The jobs of ``study.json`` by data and regime, in their order."""
     recipe = study["recipe"]
-    settings = {name: {**recipe.get("base", {}), **own} for name, own in recipe["variants"].items()}
+    settings = {name: {**(recipe.get("base") or {}), **(own or {})} for name, own in recipe["variants"].items()}
     found: dict[tuple[str, str], Group] = {}
     for job in study["jobs"]:
         key = job["data"], job["regime"]
