@@ -15,7 +15,8 @@ from typing import Any
 import matplotlib
 
 from firstsight.lab.lm.config import load_config
-from firstsight.lab.report.style import MUTED, STYLE, Plot, add_legend, lines_of, new_axes
+from firstsight.lab.report.study import in_words
+from firstsight.lab.report.style import MUTED, STYLE, Plot, add_legend, lines_of, method_of, new_axes
 from firstsight.lab.report.tables import relative
 from firstsight.lab.runs.metrics import read_metrics
 from firstsight.lab.system.files import write_json
@@ -89,19 +90,24 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def draw(runs: Runs, baseline: str, band: str, name: str) -> Plot:
-    """A curve a variant: the mean over seeds of the difference, after each pass."""
+    """A curve a variant: the mean over seeds of the difference, after each pass, and the seeds as points."""
     which = "all words" if band == ALL else "words below 100"
     figure, axes = new_axes(f"Perplexity against {baseline}, {which}")
     shown = [variant for variant in runs if variant != baseline]
-    lines = lines_of(shown)
+    settings = {variant: next(iter(runs[variant].values()))["settings"] for variant in runs}
+    lines, words = lines_of({variant: method_of(settings[variant]) for variant in shown}), in_words(settings)
     for variant in shown:
-        y = [statistics.fmean(values) for values in differences(runs, variant, baseline, band) if values]
-        axes.plot(range(1, len(y) + 1), y, color=lines[variant].color, linestyle=lines[variant].dashes)
+        found = [values for values in differences(runs, variant, baseline, band) if values]
+        color, passes = lines[variant].color, range(1, len(found) + 1)
+        axes.plot(passes, [statistics.fmean(values) for values in found], color=color, linestyle=lines[variant].dashes)
+        if len(found[0]) > 1:
+            for at, values in zip(passes, found, strict=True):
+                axes.plot([at] * len(values), values, "o", color=color, markersize=3, alpha=0.6, markeredgewidth=0)
     axes.axhline(0, color=MUTED, linewidth=0.8)
     axes.set_xlabel("validation, one a pass")
     axes.set_ylabel("difference in percent")
     axes.grid(axis="y")
-    add_legend(axes, lines)
+    add_legend(axes, {words[variant]: line for variant, line in lines.items()})
     return Plot(name, f"Perplexity of {which} against {baseline}, in percent, after each pass.", figure)
 
 
@@ -111,11 +117,11 @@ def main(given: Any) -> None:
     if given.baseline not in runs:
         raise SystemExit(f"no run of {given.baseline}; there are {', '.join(runs)}")
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    told = {"baseline": given.baseline, **provenance(), "settings": shared_settings(runs), "runs": runs}
-    write_json(given.out.with_suffix(".json"), told)
     with matplotlib.rc_context(STYLE):
         for band, end in ((ALL, ""), (RARE, "-rare")):
             draw(runs, given.baseline, band, given.out.name + end).save(given.out.parent)
+    told = {"baseline": given.baseline, **provenance(), "settings": shared_settings(runs), "runs": runs}
+    write_json(given.out.with_suffix(".json"), told)
     print(table(runs, given.baseline))
 
 

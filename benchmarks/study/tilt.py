@@ -21,7 +21,17 @@ from firstsight.lab.data import open_corpus
 from firstsight.lab.data.bands import EDGES
 from firstsight.lab.lm.evaluation import evaluate
 from firstsight.lab.lm.run import open_run
-from firstsight.lab.report.style import INK, STYLE, Plot, add_legend, lines_of, new_axes
+from firstsight.lab.report.style import (
+    HEAD_WORDS,
+    INK,
+    SMALL,
+    STYLE,
+    Plot,
+    add_legend,
+    lines_of,
+    method_of,
+    new_axes,
+)
 from firstsight.lab.system.files import write_json
 from firstsight.lab.system.machine import provenance
 
@@ -60,23 +70,29 @@ def tilt(folder: Path, streams: int) -> dict[str, list[dict[str, float]]]:
 
 def plot(curves: Curves) -> Plot:
     """Two curves a run; the run as trained is the filled point. The first run's points carry their amounts."""
-    figure, axes = new_axes("All words against rare ones, as rare classes get more weight")
-    lines = lines_of(list(curves))
+    figure, axes = new_axes("As rare classes get more weight")
+    methods = {
+        name: method_of({"head": "softmax" if name == "softmax" else "hebbian", "rule": name}) for name in curves
+    }
+    lines = lines_of(methods)
     for name, ways in curves.items():
         for way, curve in ways.items():
             x, y = [[point[key] for point in curve] for key in ("perplexity", "below 100")]
             marker = {"shift": "o", "adjust": "s"}[way]
             axes.plot(x, y, color=lines[name].color, linestyle=lines[name].dashes, marker=marker, ms=3, mfc="white")
-            for point in curve if name == next(iter(curves)) else []:
+            for point in [at for at in curve if at["amount"]] if name == next(iter(curves)) else []:
                 at = (point["perplexity"], point["below 100"])
-                offset = (5, 3) if way == "shift" else (-22, -9)
-                axes.annotate(f"{point['amount']:+g}", at, offset, textcoords="offset points", fontsize=6, color=INK)
+                offset = (-30, -3) if way == "shift" else (6, 0)
+                axes.annotate(
+                    f"{point['amount']:+g}", at, offset, textcoords="offset points", fontsize=SMALL, color=INK
+                )
         trained = next(point for point in ways["shift"] if point["amount"] == 0)
         axes.plot(trained["perplexity"], trained["below 100"], color=lines[name].color, marker="o", markersize=6)
+    axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel("perplexity of all words")
     axes.set_ylabel("of words seen 1 to 99 times")
     axes.grid(visible=True)
-    add_legend(axes, lines)
+    add_legend(axes, {HEAD_WORDS.get(methods[name], name): line for name, line in lines.items()})
     return Plot(
         "tilt",
         "All words and rare ones: rare biases plus s nats (circles), all minus t log frequencies (squares).",
