@@ -17,6 +17,7 @@ from firstsight.lab.classify.judgement.wording import mean, points, select
 from firstsight.lab.classify.settings import SHOTS
 from firstsight.lab.report.study import OVERALL, RARE, format_difference, groups
 from firstsight.lab.report.style import STYLE, TITLE, WIDE, Plot, lines_of
+from firstsight.lab.report.tables import relative
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -62,7 +63,9 @@ def _panel(axes: Axes, trial: Any, key: str, title: str) -> None:
 def table() -> str:
     """Use it when, use something else when: each line with what was measured."""
     icd, drawings, docstrings = (_read(f"try/{name}.json") for name in ("icd", "omniglot", "docstrings"))
-    books, wiki = (_study(_read(f"study/{name}/study.json"), "centered") for name in ("gutenberg-25", "wikitext-2"))
+    books, wiki, long = (
+        _study(_read(f"study/{name}/study.json"), "centered") for name in ("gutenberg-25", "wikitext-2", "convergence")
+    )
     lost = _study(_read("study/gutenberg-25/study.json"), "paper")
     rows = [
         (
@@ -83,7 +86,7 @@ def table() -> str:
         (
             "a language model is trained from scratch and many words are rare",
             f"one pass: perplexity {books[0]} on books and {wiki[0]} on WikiText-2; on rare words {books[1]} "
-            f"and {wiki[1]}",
+            f"and {wiki[1]}; at convergence {long[0]} and {long[1]}, with a cache on top {_with_cache()}",
             "**the layer**, with the bias started at the frequencies",
         ),
         ("the paper's rule as it stands, on little text", f"books: perplexity {lost[0]}", "the default rule"),
@@ -104,6 +107,13 @@ def _study(study: Any, variant: str) -> list[str]:
     """The change of perplexity over all words, and over rare ones: mean and deviation over seeds."""
     (group,) = groups(study)
     return [format_difference(group.differences(variant, measure), measure.percent) for measure in (OVERALL, RARE)]
+
+
+def _with_cache() -> str:
+    """The change at convergence where both models have a neural cache, over all words."""
+    runs = _read("study/convergence/cache.json")["runs"]
+    ours, base = ([one["+ cache"]["perplexity"] for one in runs[name].values()] for name in ("centered", "softmax"))
+    return format_difference([relative(a, b) for a, b in zip(ours, base, strict=True)], percent=True)
 
 
 def _read(path: str) -> Any:

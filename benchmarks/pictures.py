@@ -2,7 +2,7 @@
 
 python benchmarks/pictures.py
 
-Not among them: tilt.png, whose runs ``benchmarks/study/tilt.py`` has to evaluate, and long-stdlib-rare.png, which
+Not among them: tilt.png, whose runs ``benchmarks/study/tilt.py`` has to evaluate, and convergence-rare.png, which
 ``benchmarks/study/passes.py`` makes with its numbers.
 """
 
