@@ -19,8 +19,9 @@ venv: .venv/.installed
 demo: venv
 	$(BIN)/firstsight demo --out runs/demo
 
+# Two processes, a file of tests in one of them: most tests use one thread, and many wait for a process of their own.
 test: venv
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: venv
 	$(BIN)/ruff format --check .

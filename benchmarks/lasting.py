@@ -18,10 +18,10 @@ ROWS = (
     ("one pass: 25 books, 1.7M tokens", "gutenberg-25", "default"),
     ("a third of a pass: WikiText-2, 0.7M tokens", "wikitext-2", "default"),
     ("**at convergence**: eight passes over 1M tokens of books", "convergence", "default"),
-    #T("**a transformer**, AdamW, two passes over `stdlib`", "transformer", "default"),
-    #T("an LSTM, two passes over `stdlib`", "large", "full"),
-    #T("the same, sampled softmax", "large", "sampled"),
-    #T("the same, adaptive softmax", "large", "adaptive"),
+    ("**a transformer**, AdamW, two passes over `stdlib`", "transformer", "default"),
+    ("an LSTM, two passes over `stdlib`", "large", "full"),
+    ("the same, sampled softmax", "large", "sampled"),
+    ("the same, adaptive softmax", "large", "adaptive"),
 )
 
 

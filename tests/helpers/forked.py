@@ -67,11 +67,17 @@ def start_with(patch: pytest.MonkeyPatch, popen: Callable = Forked) -> None:
 
 
 def wait_for(condition, process=None) -> None:
-    end = time.monotonic() + 100
-    while not condition():
-        assert time.monotonic() < end
-        assert process is None or process.poll() is None, process.communicate()
-        time.sleep(0.02)
+    """Until it holds, for five minutes at most: imports alone take one where others are at work. Nothing outlives it."""
+    end = time.monotonic() + 300
+    try:
+        while not condition():
+            assert time.monotonic() < end
+            assert process is None or process.poll() is None, process.communicate()
+            time.sleep(0.02)
+    except AssertionError:
+        if process is not None:
+            process.kill()
+        raise
 
 
 def end_when(condition) -> None:
