@@ -67,7 +67,7 @@ def start_with(patch: pytest.MonkeyPatch, popen: Callable = Forked) -> None:
 
 
 def wait_for(condition, process=None) -> None:
-    """Until it holds, for five minutes at most: imports alone take one where others are at work. Nothing outlives it."""
+    """Until it holds, for five minutes at most: imports alone take one on a busy machine. Nothing outlives it."""
     end = time.monotonic() + 300
     try:
         while not condition():
