@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, v
 from torch import Tensor
 
 from firstsight.errors import InputError
-from firstsight.estimator.labels import UNMET, Known, as_labels
+from firstsight.estimator.labels import UNMET, Known, as_labels, readable
 from firstsight.estimator.rows import Rows
 from firstsight.scaling import Scaling
 
@@ -166,7 +166,7 @@ class Answers(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if (rows == UNMET).any():
             missing = labels[rows == UNMET]
             raise InputError(
-                f"{missing[0]!r} is no class that is known"
+                f"{readable(missing[0])} is no class that is known"
                 f"{'' if len(missing) == 1 else f', nor are {len(missing) - 1} others'}; expected some of classes_."
             )
         return rows

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from firstsight.errors import InputError, warn
 from firstsight.estimator.kept import Kept
-from firstsight.estimator.labels import UNMET, Known, as_labels
+from firstsight.estimator.labels import UNMET, Known, as_labels, readable
 from firstsight.estimator.rows import Rows, seeded
 from firstsight.estimator.settings import check_settings, device_of
 from firstsight.estimator.weights import class_means, loss_of, weights_of
@@ -180,7 +180,7 @@ class FirstSightClassifier(Kept):
         places = np.unique(self._known.places(gone))
         if (places < 0).any():
             missing = gone[self._known.places(gone) < 0]
-            raise InputError(f"{missing[0]!r} is no class that is known; expected some of classes_.")
+            raise InputError(f"{readable(missing[0])} is no class that is known; expected some of classes_.")
         rows = self._known.rows[places]
         rows = rows[rows != UNMET]
         if len(rows) == self._rows.used:

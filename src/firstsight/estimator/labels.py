@@ -31,6 +31,11 @@ def kind_of(labels: np.ndarray) -> str:
     return next(kind for kind, dtype in _DTYPES.items() if labels.dtype == dtype)
 
 
+def readable(label: Any) -> str:
+    """A label as one writes it, 3 and not ``np.int64(3)``."""
+    return repr(label.item() if isinstance(label, np.generic) else label)
+
+
 def as_labels(y: Any) -> np.ndarray:
     """Labels [N] of one kind: strings as objects, whole numbers as int64, booleans, or floats that are whole.
 
@@ -112,8 +117,8 @@ class Known:
         """
         if len(labels) and labels.dtype != self.classes.dtype:
             raise InputError(
-                f"y holds {kind_of(labels)} ({labels[0]!r}), and the classes known are {kind_of(self.classes)} "
-                f"({self.classes[0]!r}); expected the same kind. Convert y."
+                f"y holds {kind_of(labels)} ({readable(labels[0])}), and the classes known are {kind_of(self.classes)} "
+                f"({readable(self.classes[0])}); expected the same kind. Convert y."
             )
         at_N = np.searchsorted(self.classes, labels).clip(max=len(self.classes) - 1)
         return np.where(self.classes[at_N] == labels, at_N, -1)

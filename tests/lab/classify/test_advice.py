@@ -126,3 +126,10 @@ def test_no_remark_says_what_the_advice_said():
 @pytest.mark.parametrize(("value", "text"), [(0.018, "1.8"), (-0.004, "−0.4"), (-0.0001, "0.0"), (0.1234, "12.3")])
 def test_points(value, text):
     assert points(value) == text
+
+
+def test_a_shortened_trial_is_said_to_be_one():
+    trial = trial_of("ours", (0.018, 0.009, 0.027), (0.12, 0.08, 0.16), (0.006, -0.003, 0.015))
+    assert "shortened trial" not in advise(trial)
+    trial["plan"]["left_out"] = ["seed 3", "epochs after 3"]
+    assert "a shortened trial, without seed 3, epochs after 3: a larger --budget leaves out less." in advise(trial)

@@ -15,6 +15,16 @@ from firstsight.lab.reading.writing import Writing
 from firstsight.lab.system.devices import AUTO
 
 DEFAULT = Writing()
+# What becomes of a new word in each row of the table of an open text.
+TREATMENTS = {
+    "closed": "it is <unk>, whose probability the new words met so far share",
+    "closed_by_count": "the same, shared by how often each was met",
+    "closed_written": "the same, and the words of the vocabulary are written as they are read",
+    "unwritten": "it gets a row of its own, of random direction",
+    "written": "it gets a row of its own, written at each sight",
+    "all_written": "the same, and the words of the vocabulary are written too",
+    "sighted": "it gets a row and a bias from its first sight on, with nothing chosen by hand",
+}
 CLOSED = ("closed", "closed_by_count", "closed_written")  # of an open text, what has no row for a new word
 
 
@@ -114,6 +124,8 @@ def show_open(found: Found) -> None:
         values = (row["all"], row["known"], *(row["new"][name] for name in names))
         table.add_row(row["name"], *map(_number, values))
     console.print(table)
+    for row in found["variants"]:
+        print(f"  {row['name']}: {TREATMENTS[row['name']]}")
     print(_gained({row["name"]: row["all"] for row in found["variants"]}))
 
 
@@ -126,8 +138,8 @@ def _gained(nll: dict[str, float]) -> str:
     change = nll[best["open"]] - nll[best["closed"]]
     verb = "gained" if change < 0 else "lost"
     return (
-        f"A row for each new word {verb} {abs(change):.3f} nats a token ({best['open']} against {best['closed']}: "
-        f"perplexity {100 * math.expm1(change):+.1f}%)."
+        f"A row for each new word {verb} {abs(change):.3f} nats a token: {best['open']}, the best with one, against "
+        f"{best['closed']}, the best without; perplexity {100 * math.expm1(change):+.1f}%."
     )
 
 

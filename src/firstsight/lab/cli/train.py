@@ -89,8 +89,12 @@ def train_command(default: Config) -> Callable[..., int]:
             if out is None:
                 say(f"run: {folder}")
             if world_size() == 1:
-                seconds = run_seconds(corpus, config, device=device, done=last_step(folder / "metrics.jsonl"))
-                say(f"{config.steps:,} steps: about {duration(seconds)} on this machine; --dry-run tells more")
+                done = last_step(folder / "metrics.jsonl")
+                seconds = run_seconds(corpus, config, device=device, done=done)
+                left = (
+                    f"{config.steps - done:,} of {config.steps:,} steps are left" if done else f"{config.steps:,} steps"
+                )
+                say(f"{left}: about {duration(seconds)} on this machine; --dry-run tells more")
             outcome = run(corpus, folder, config, resume=resume, device=device, loggers=loggers)
         if rank() == 0 and not outcome.reason.startswith("SIG"):
             result = evaluate_run(folder, "valid", data=str(data), device=device)

@@ -286,7 +286,8 @@ class _Trainer:
         load_weights(self.bare, saved, self.last)
         self.state = go_on(saved, self.optimizer, self.sights)
         self.state.lstm = self.fabric.to_device(self.share.of(self.state.lstm))
-        say(f"resumed at step {self.state.step:,}")
+        over = "" if self.state.step < self.config.steps else ", which was the last: a larger --steps goes on"
+        say(f"resumed at step {self.state.step:,}{over}")
 
     def _diverged(self, what: str) -> DivergedError:
         kept = f"the last good checkpoint, {self.last}, is kept" if self.last.exists() else "no checkpoint exists yet"

@@ -34,7 +34,7 @@ def advise(trial: Trial) -> str:
     second = _trade(trial)
     if not second and comparison["verdict"] == "ours":
         second = _epoch(trial)
-    return " ".join(filter(None, [_verdict(trial), _pasted(trial), second, _at_once(trial)]))
+    return " ".join(filter(None, [_verdict(trial), _short(trial), _pasted(trial), second, _at_once(trial)]))
 
 
 def remarks(trial: Trial) -> list[str]:
@@ -208,6 +208,13 @@ def _small(trial: Trial) -> str:
         f"The difference is there, and small: below half a point. What each costs may weigh more: new classes took "
         f"{seconds(cost['ours'])} with ours and {seconds(cost['rival'])} with the rival."
     )
+
+
+def _short(trial: Trial) -> str:
+    left_out = trial["plan"].get("left_out")
+    if not left_out:
+        return ""
+    return f"That is of a shortened trial, without {', '.join(left_out)}: a larger --budget leaves out less."
 
 
 def _alone(trial: Trial) -> str:

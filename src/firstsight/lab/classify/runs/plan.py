@@ -74,9 +74,11 @@ class Plan:
         """For people."""
         left = "; left out for the time: " + ", ".join(self.left_out) if self.left_out else ""
         over = "" if self.estimate <= self.budget else ", more than asked for, and nothing is left to leave out"
+        numbers = {"setting": self.rates, "seed": self.seeds, "epoch": self.epochs}
+        settings, seeds, epochs = (f"{n} {name}{'' if n == 1 else 's'}" for name, n in numbers.items())
         return (
-            f"{len(self.methods)} methods, {self.rates} settings each on the first seed, {self.seeds} seeds, "
-            f"{self.epochs} epochs: about {self.estimate:.0f} min of {self.budget:g}{over}{left}"
+            f"{len(self.methods)} methods, {settings} each on the first seed, {seeds}, {epochs}: "
+            f"about {self.estimate:.0f} min of {self.budget:g}{over}{left}"
         )
 
 
