@@ -117,10 +117,8 @@ def _run_trial(
     plan = planned.plan
     say(plan.said())
     trials = Trials(out, prepared.identity, settings, plan, planned.units)
-    choosing = choosing_jobs(trials)
-    _run(choosing, out, workers)
-    measuring = measuring_jobs(trials, best(choosing))
-    _run(measuring, out, workers)
+    _run("1 of 2, choosing settings", choosing := choosing_jobs(trials), out, workers)
+    _run("2 of 2, measuring what was chosen", measuring := measuring_jobs(trials, best(choosing)), out, workers)
     trial = _judged(prepared, task, settings, plan, measuring, out)
     trial["source"] = {"file": None if file is None else str(file), **source.columns}
     trial["advice"], trial["paste"] = advise(trial), paste(trial)
@@ -128,7 +126,8 @@ def _run_trial(
     return trial
 
 
-def _run(jobs: Sequence[Job], out: Path, workers: int | None) -> None:
+def _run(part: str, jobs: Sequence[Job], out: Path, workers: int | None) -> None:
+    say(f"part {part}; the times below are of this part")
     ended = run_all(jobs, out / "jobs", "another firstsight try", workers=workers)
     if ended:
         error = TrialEndedError(f"{ended}: the trial ended before it was done. The same command goes on in {out}.")
