@@ -232,7 +232,7 @@ def test_killed_it_goes_on_bit_for_bit(made, data, tmp_path, capfd, monkeypatch)
     start_with(monkeypatch)
     code, out, err = call(capfd, *given, "--json")
     assert code == 0, err
-    assert "3 jobs, 2 of them done already" in err
+    assert "3 jobs, 2 of them done already, 1 begun, 1 at a time" in err
     assert "resumed at step" in (run / "log.txt").read_text()
     assert lasting_metrics(run) == lasting_metrics(made[0] / "runs/cpu/data/sight/0")
     curve = lines(json.loads(out))["sight"]["curve"]

@@ -154,7 +154,9 @@ class _Schedule:
 
     def run(self) -> None:
         said = False
-        say(f"{self.total} jobs, {self.counted} of them done already, {self.workers} at a time")
+        begun = sum((job.folder / "log.txt").exists() for job in self.left)  # go on from their last checkpoint
+        told = f", {begun} begun" if begun else ""
+        say(f"{self.total} jobs, {self.counted} of them done already{told}, {self.workers} at a time")
         try:
             while self.running or (self.left and not self.received):
                 while self.left and len(self.running) < self.workers and not self.received:
