@@ -5,6 +5,7 @@ import torch
 
 from firstsight.functional import linear_cross_entropy
 from firstsight.functional.tiling.sizes import loss_bytes
+from firstsight.lab.system.machine import cpu_multiplies_bf16
 
 
 def allocated(step):
@@ -22,6 +23,9 @@ def allocated(step):
 @pytest.mark.parametrize("compute_dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(1120, 9001, 64), (700, 120_000, 16), (300, 30_011, 130)], ids=str)
 def test_the_account_is_what_is_allocated(shape, compute_dtype):
+    emulated = torch.backends.cpu.get_cpu_capability() == "AVX512" and not cpu_multiplies_bf16()
+    if compute_dtype == torch.bfloat16 and emulated:
+        pytest.skip("oneDNN, without products in bfloat16 but with AVX-512, makes copies that are not counted")
     n, v, d = shape
     hidden, weight = torch.randn(n, d).requires_grad_(), torch.randn(v, d).requires_grad_()
     target = torch.randint(v, (n,))

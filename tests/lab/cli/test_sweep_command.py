@@ -132,7 +132,7 @@ def test_a_signal_puts_its_trial_back(data, tmp_path, capfd):
 @pytest.mark.skipif(postgres.binaries() is None, reason="no PostgreSQL server is installed")
 def test_two_machines_on_a_postgresql(data, tmp_path, capfd, monkeypatch):
     """Their folders are their own: a dead machine's trial is run anew on the other, to the same numbers."""
-    base = {"steps": 40, "eval_every": 10}
+    base = {"steps": 120, "eval_every": 10}
     path = write_search(tmp_path, base, grid=GRID)
     one, other = tmp_path / "one", tmp_path / "other"
     with postgres.running() as url:
@@ -141,7 +141,15 @@ def test_two_machines_on_a_postgresql(data, tmp_path, capfd, monkeypatch):
         process = ForkedCommand(tmp_path / "log", *shared, "--out", one)
         wait_for(lambda: any(metrics.read_bytes() for metrics in one.glob("runs/*/0/metrics.jsonl")), process)
         study = open_study(open_storage(storage_url(url, one)), "mine")
-        (busy,) = {t.user_attrs["worker"] for t in study.get_trials() if t.state.name == "RUNNING"}
+        busy = ""
+
+        def at_work():  # it may be between two trials just now
+            nonlocal busy
+            running = [trial for trial in study.get_trials() if trial.state.name == "RUNNING"]
+            busy = next((trial.user_attrs["worker"] for trial in running if "worker" in trial.user_attrs), "")
+            return busy
+
+        wait_for(at_work, process)
         os.kill(int(busy.split(":")[1]), signal.SIGKILL)
         process.kill()
 
