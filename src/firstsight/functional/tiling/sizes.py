@@ -35,8 +35,8 @@ def loss_bytes(
     """Bytes that the mean loss and its backward pass need at their peak, the two gradients included, no bias.
 
     tokens: of one call; ``device``: "cpu" or "cuda"; ``dtype``: that of weight and activations, which are not counted.
-    Small things of one value a token or a class are left out, and so are the copies that oneDNN makes for bfloat16 on CPUs
-    that have AVX-512 but no products in bfloat16.
+    Small things of one value a token or a class are left out, and the copies that oneDNN makes for bfloat16 on CPUs
+    with AVX-512 but no products in bfloat16.
     """
     N, V, D = tokens, num_classes, features
     wide = torch.promote_types(compute_dtype, torch.float32)
