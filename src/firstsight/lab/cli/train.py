@@ -91,10 +91,8 @@ def train_command(default: Config) -> Callable[..., int]:
             if world_size() == 1:
                 done = last_step(folder / "metrics.jsonl")
                 seconds = run_seconds(corpus, config, device=device, done=done)
-                left = (
-                    f"{config.steps - done:,} of {config.steps:,} steps are left" if done else f"{config.steps:,} steps"
-                )
-                say(f"{left}: about {duration(seconds)} on this machine; --dry-run tells more")
+                left = f" for the {config.steps - done:,} that are left" if done else ""
+                say(f"{config.steps:,} steps: about {duration(seconds)}{left} on this machine; --dry-run tells more")
             outcome = run(corpus, folder, config, resume=resume, device=device, loggers=loggers)
         if rank() == 0 and not outcome.reason.startswith("SIG"):
             result = evaluate_run(folder, "valid", data=str(data), device=device)

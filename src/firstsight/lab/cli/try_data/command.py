@@ -48,7 +48,7 @@ def try_command(default: Trial) -> Callable[..., int]:
         cores, the new classes come with 1, 2, 5 and 10 examples each, and the best of ours is held once against the
         best rival. Writes trial.json, report.html, plots/ and the trained winner.
 
-        It costs about the minutes of --budget on this machine, 20 by default, or less where the data are small; what
+        It costs the minutes of --budget on this machine, 20 by default, or less where the data are small; what
         does not fit is left out, and said. Texts need no network; --encoder takes a sentence-transformers model,
         which is slower. Interrupted or killed, the same command goes on.
 
