@@ -110,8 +110,7 @@ def test_the_committed_recipes_make_runs():
     recipes = [path for path in sorted((ROOT / "benchmarks/study").glob("*.yaml")) if "trials:" not in path.read_text()]
     assert len(recipes) >= 8
     for path in recipes:
-        study = load_study(path)
-        assert study.baseline in study.variants
+        assert load_study(path).settings, path
 
 
 def test_a_recipe_that_is_none(tmp_path):
