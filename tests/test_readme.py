@@ -74,7 +74,7 @@ def test_trials(folder, monkeypatch, capsys):
     assert len(ran) == 3
     for command in ran:
         assert cli.main([*command[1:], "--budget", "0.01", "--epochs", "1", "--seeds", "1"]) == 0, command
-        assert "To paste:" in capsys.readouterr().out
+        assert "To paste; it trains anew, on all rows of the data:" in capsys.readouterr().out
     assert all(Path(f"runs/try-{name}/report.html").exists() for name in ("demo", "tickets", "vectors"))
 
 

@@ -67,7 +67,7 @@ def test_interrupted(place):
     folder = place / "interrupted"
     folder.mkdir()
     code, err = stop(folder, signal.SIGINT, 10, 0.0)
-    assert (code, err.splitlines()[-1]) == (130, "firstsight: interrupted; what was saved before is whole and stays")
+    assert (code, err.splitlines()[-1]) == (130, "firstsight: interrupted; nothing was left half-written")
     assert "Traceback" not in err
     assert not (folder / "data" / "meta.json").exists()
     assert_undisturbed(folder, place)

@@ -105,6 +105,6 @@ def test_interrupted(shared_data, tmp_path):
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    said = "firstsight: interrupted; what was saved before is whole and stays"
+    said = "firstsight: interrupted; nothing was left half-written"
     assert (process.returncode, err.splitlines()[-1]) == (130, said)
     assert list(out.iterdir()) == []

@@ -78,10 +78,15 @@ def test_what_is_far_off_is_told_in_times():
     assert row[6].endswith("%") or row[6].endswith("times")
 
 
-def test_runs_under_way_are_drawn_and_not_counted():
-    found = make_found(softmax(), make_line("ours", "sight", OURS, state="under way"), done=2, **{"under way": 2})
+def test_runs_under_way_are_drawn_and_told_so_far():
+    ours = make_line("ours", "sight", {seed: values[:2] for seed, values in OURS.items()}, state="under way")
+    ours["curve"]["tokens"] = TOKENS[:2]
+    found = make_found(softmax(), ours, done=2, **{"under way": 2})
     *_, row = end_rows(found)
-    assert row[1:] == ["0 of 2", *["–"] * 5]
+    assert row[1:3] == ["0 of 2, 2 under way", "75.5 ± 0.7 so far"]
+    assert row[3].startswith("\N{MINUS SIGN}9.8")
+    assert row[4].startswith("\N{MINUS SIGN}5.0")
+    assert row[5:] == ["–"] * 2  # not reached yet
     assert unfinished(found) == "drawn from 2 of 4 runs, 2 under way"
     svg = curve_plot(found, "f").svg()
     assert "drawn from 2 of 4 runs, 2 under way" in svg

@@ -132,6 +132,16 @@ def test_the_cost_is_of_what_is_left(jobs, corpus, monkeypatch):
     assert cost.estimate(jobs, corpus, workers=16).wall_seconds == 60.0  # no less than the longest
 
 
+def test_what_is_begun_tells_the_pace_of_the_others(jobs, corpus, monkeypatch):
+    monkeypatch.setattr(cost, "dry_run", None)  # nothing is measured anew
+    validate(jobs[0], CURVES[0])
+    validate(jobs[1], CURVES[1][:1])
+    assert [job.share() for job in jobs] == [1.0, pytest.approx(1 / 3), 0.0]
+    found = cost.estimate(jobs[1:], corpus, 1, begun=jobs)
+    assert found.seconds == {"plain": pytest.approx(6.0)}  # 2 seconds a third of a run
+    assert found.core_seconds == pytest.approx(10.0)
+
+
 def test_a_longer_step_takes_longer(corpus):
     long = TINY.replace(length=180)
     found = step_ratio(corpus, TINY, long, rounds=5)

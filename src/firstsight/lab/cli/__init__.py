@@ -63,4 +63,4 @@ def _run(arguments: list[str]) -> int:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         return fail(f"{what}. No file was left half-written: mend this and run the command again.", 2)
     except KeyboardInterrupt:
-        return fail("interrupted; what was saved before is whole and stays", 130)
+        return fail("interrupted; nothing was left half-written", 130)

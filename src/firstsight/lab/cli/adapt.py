@@ -82,7 +82,7 @@ def adapt(
     if offset and not open:
         raise InputError("--offset is about the new classes of --open; add that, or leave it out.")
     writing = None if tune else given
-    where: dict[str, Any] = {"checkpoint": checkpoint, "data": data and str(data), "device": device}
+    where: dict[str, Any] = {"checkpoint": checkpoint, "data": data, "device": device}
     where["tune_tokens"] = tune_tokens
     if open and text is not None:
         return show(open_text(run, text, writing, offset=offset, **where), json, show_open)

@@ -37,7 +37,7 @@ def evaluate(
     from firstsight.lab.lm.results import evaluate_run
     from firstsight.lab.report import write_report
 
-    where: dict[str, Any] = {"checkpoint": checkpoint, "data": None if data is None else str(data), "device": device}
+    where: dict[str, Any] = {"checkpoint": checkpoint, "data": data, "device": device}
     if memory is not None:
         from firstsight.lab.reading.recalled import recall_run
 

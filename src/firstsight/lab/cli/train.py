@@ -68,6 +68,7 @@ def train_command(default: Config) -> Callable[..., int]:
         from firstsight.lab.lm.run import check_folder
         from firstsight.lab.lm.training import train as run
         from firstsight.lab.report import write_report
+        from firstsight.lab.runs.loggers import FOLDER
         from firstsight.lab.runs.metrics import last_step
         from firstsight.lab.runs.names import new_run, no_run_named
 
@@ -88,6 +89,8 @@ def train_command(default: Config) -> Callable[..., int]:
             check_folder(folder, config, resume)
             if out is None:
                 say(f"run: {folder}")
+            if loggers:
+                say(f"{logger}: in {folder / FOLDER}")
             if world_size() == 1:
                 done = last_step(folder / "metrics.jsonl")
                 seconds = run_seconds(corpus, config, device=device, done=done)
@@ -95,7 +98,7 @@ def train_command(default: Config) -> Callable[..., int]:
                 say(f"{config.steps:,} steps: about {duration(seconds)}{left} on this machine; --dry-run tells more")
             outcome = run(corpus, folder, config, resume=resume, device=device, loggers=loggers)
         if rank() == 0 and not outcome.reason.startswith("SIG"):
-            result = evaluate_run(folder, "valid", data=str(data), device=device)
+            result = evaluate_run(folder, "valid", data=data, device=device)
             write_report([folder])
         return show({"run": str(folder), **vars(outcome), "result": result}, json, _print_trained)
 

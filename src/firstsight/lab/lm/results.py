@@ -21,7 +21,7 @@ CONTEXT = 8  # words shown before a surprising one
 
 
 def evaluate_run(
-    folder: str | Path, split: str, *, checkpoint: str = "best", data: str | None = None, device: str = AUTO
+    folder: str | Path, split: str, *, checkpoint: str = "best", data: str | Path | None = None, device: str = AUTO
 ) -> dict[str, Any]:
     """Evaluate a run on a split in one stream, in float32, and write ``result.json``.
 

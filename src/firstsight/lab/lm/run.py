@@ -43,7 +43,7 @@ class Run:
     """the name of the weights: "best" or "last" """
     step: int
     """of these weights"""
-    moved: str | None = None
+    moved: str | Path | None = None
     """where the data folder is now, if not where it was"""
 
     @property
@@ -99,7 +99,7 @@ def build_optimizer(model: LanguageModel, config: Config) -> torch.optim.Optimiz
     )
 
 
-def open_run(folder: str | Path, checkpoint: str = "best", data: str | None = None, device: str = AUTO) -> Run:
+def open_run(folder: str | Path, checkpoint: str = "best", data: str | Path | None = None, device: str = AUTO) -> Run:
     """Open a trained run: its model in evaluation mode.
 
     Args:

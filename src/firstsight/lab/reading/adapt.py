@@ -43,7 +43,7 @@ def adapt_run(
     forget: bool = True,
     tune_tokens: int = 20_000,
     checkpoint: str = "best",
-    data: str | None = None,
+    data: str | Path | None = None,
     device: str = AUTO,
 ) -> dict[str, Any]:
     """A run on a text, as trained and written while it reads: overall, by band, and by sight.
@@ -96,7 +96,7 @@ def open_text(
     offset: float = 0.0,
     tune_tokens: int = 20_000,
     checkpoint: str = "best",
-    data: str | None = None,
+    data: str | Path | None = None,
     device: str = AUTO,
 ) -> dict[str, Any]:
     """A plain text under a run, its new words as ``<unk>`` and as classes of their own from their first sight on.

@@ -34,7 +34,7 @@ def recall_run(
     *,
     tuned: str | Path | None = None,
     checkpoint: str = "best",
-    data: str | None = None,
+    data: str | Path | None = None,
     device: str = AUTO,
 ) -> dict[str, Any]:
     r"""Evaluate a run on a split in one stream with memories of the text before, and write ``result.json``.

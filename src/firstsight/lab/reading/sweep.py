@@ -48,7 +48,7 @@ def sweep_memory(
     mbpa_tokens: int = 5000,
     two_step_tokens: int = 500,
     checkpoint: str = "best",
-    data: str | None = None,
+    data: str | Path | None = None,
     device: str = AUTO,
 ) -> dict[str, Any]:
     """Choose the memories' settings on validation, and write ``memory/sweep.json``.

@@ -22,6 +22,7 @@ from firstsight.lab.system.progress import duration, say
 WORKER = "firstsight.lab.runs.worker"
 THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 TAIL = 12  # lines of a failed job's log that are shown
+QUIET = 60.0  # seconds without a word, after which how far the jobs are is said
 
 
 class JobsFailedError(InputError):
@@ -53,6 +54,10 @@ class Job(ABC):
     @abstractmethod
     def work(self) -> float:
         """How long it is, in any unit, for the time left."""
+
+    def share(self) -> float:
+        """How much of it is behind it, from 0 to 1, as far as its files tell; 0 where they do not."""
+        return 0.0
 
     @abstractmethod
     def told(self) -> Mapping[str, Any]:
@@ -153,7 +158,7 @@ class _Schedule:
         self.failures: list[tuple[_Running, str]] = []
 
     def run(self) -> None:
-        said = False
+        said, spoke = False, time.monotonic()
         begun = sum((job.folder / "log.txt").exists() for job in self.left)  # go on from their last checkpoint
         told = f", {begun} begun" if begun else ""
         say(f"{self.total} jobs, {self.counted} of them done already{told}, {self.workers} at a time")
@@ -169,12 +174,21 @@ class _Schedule:
                 for one in [one for one in self.running if one.process.poll() is not None]:
                     self.running.remove(one)
                     self._settle(one)
+                    spoke = time.monotonic()
+                if time.monotonic() - spoke > QUIET:
+                    self._say_shares()
+                    spoke = time.monotonic()
         finally:
             _tell(self.running, signal.SIGKILL)
             for one in self.running:
                 one.process.wait()
         if self.failures and not self.received:
             raise _failed(self.failures)
+
+    def _say_shares(self) -> None:
+        shares = {one.job.title: _share(one.job) for one in self.running}
+        if any(shares.values()):
+            say("at work: " + ", ".join(f"{title} {share:.0%}" for title, share in shares.items()))
 
     def _settle(self, one: _Running) -> None:
         job = one.job
@@ -199,6 +213,13 @@ class _Schedule:
         seconds = seconds_left(work, self.paces, at_work, self.workers)
         more = f"; about {duration(seconds)} left" if seconds else ""
         say(f"{self.counted} of {self.total}: {job.title}: {ended.text}{more}")
+
+
+def _share(job: Job) -> float:
+    try:
+        return job.share()
+    except InputError:  # its own end will tell
+        return 0.0
 
 
 def _start(job: Job, lock: IO[str]) -> _Running:

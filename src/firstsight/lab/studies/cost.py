@@ -42,12 +42,16 @@ class Cost:
     """of all that is left, on so many cores at once"""
 
 
-def estimate(waiting: Sequence[Trained], corpus: Corpus, workers: int) -> Cost:
-    """A few steps of each variant on one thread, and a part of a validation, make the whole.
+def estimate(waiting: Sequence[Trained], corpus: Corpus, workers: int, begun: Sequence[Trained] = ()) -> Cost:
+    """The pace of a variant's runs that are ``begun``, else a few steps on one thread and a part of a validation, make
+    the whole.
 
     What a run has done already is taken off. As if the cores did not disturb one another.
     """
     seconds: dict[str, float] = {}
+    for job in begun:
+        for line in job.metrics()[-1:]:
+            seconds[job.variant] = float(line["seconds"]) * job.config.steps / float(line["step"])
     with one_thread():
         for job in waiting:
             if job.variant not in seconds:
@@ -55,7 +59,7 @@ def estimate(waiting: Sequence[Trained], corpus: Corpus, workers: int) -> Cost:
     left = [seconds[job.variant] * (1 - _done(job)) for job in waiting]
     core = sum(left)
     wall = max(core / workers, max(left, default=0.0))
-    return Cost(len(waiting), seconds, core, wall)
+    return Cost(len(waiting), {job.variant: seconds[job.variant] for job in waiting}, core, wall)
 
 
 def _done(job: Trained) -> float:

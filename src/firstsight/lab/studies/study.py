@@ -49,6 +49,10 @@ class StudyJob(Job):
         """Tokens it trains on if nothing ends it before its last step."""
         return self.config.steps * self.config.batch * self.config.length
 
+    def share(self) -> float:
+        """By its last line of metrics."""
+        return last_step(self.folder / "metrics.jsonl") / self.config.steps
+
     def told(self) -> Mapping[str, Any]:
         """See ``work.train_and_evaluate``."""
         about = {"data": self.source, "folder": str(self.folder), "config": self.config.to_dict(), "split": self.split}

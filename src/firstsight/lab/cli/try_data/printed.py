@@ -25,7 +25,7 @@ def print_trial(trial: Found, report: Path) -> None:
     print(f"\nReport: {report}   numbers: {report.parent / 'trial.json'}")
     if trial.get("winner"):
         print(f"The trained winner, of the old classes' training rows: {trial['winner']}")
-    print(f"\nTo paste:\n\n{trial['paste']}")
+    print(f"\nTo paste; it trains anew, on all rows of the data:\n\n{trial['paste']}")
 
 
 def found_lines(trial: Found) -> list[str]:

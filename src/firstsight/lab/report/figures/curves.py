@@ -165,8 +165,8 @@ class CurvesFigure:
             waiting = [job for job in jobs if job.ended() is None]
         try:
             if waiting:
-                say(f"{self.title}: {len(waiting)} of {len(jobs)} runs are left; trying a few steps of each line first")
-                say(_told(estimate(waiting, corpus, workers), workers))
+                say(f"{self.title}: {len(waiting)} of {len(jobs)} runs are left; trying a few steps of what is new first")
+                say(_told(estimate(waiting, corpus, workers, jobs), workers))
                 self._time(jobs, corpus, runs)
         except KeyboardInterrupt:
             return "SIGINT"

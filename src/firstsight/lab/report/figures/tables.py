@@ -34,26 +34,29 @@ def end_rows(found: Found) -> list[list[str]]:
 
 
 def _states(line: Found) -> str:
-    """``3``, ``2 of 3``, ``2 of 3, 1 diverged``."""
+    """``3``, ``2 of 3``, ``0 of 3, 1 under way``, ``2 of 3, 1 diverged``."""
     states = [run["state"] for run in line["runs"].values()]
-    done, diverged = states.count("done"), states.count("diverged")
-    text = f"{done}" if done == len(states) else f"{done} of {len(states)}"
-    return f"{text}, {diverged} diverged" if diverged else text
+    done = states.count("done")
+    others = [f"{states.count(state)} {state}" for state in ("under way", "diverged") if state in states]
+    return ", ".join([f"{done}" if done == len(states) else f"{done} of {len(states)}", *others])
+
+
+def _is_done(line: Found) -> bool:
+    return any(run["state"] == "done" for run in line["runs"].values())
 
 
 def _curves(line: Found) -> dict[str, dict[int, float]]:
-    """The curve of each seed that is done."""
+    """The curve of each seed that is drawn: of those that are done, or where none is, of those under way."""
     if not line["curve"]:
         return {}
     tokens, seeds = line["curve"]["tokens"], line["curve"]["seeds"]
-    done = {seed for seed, run in line["runs"].items() if run["state"] == "done"}
-    return {seed: dict(zip(tokens, values, strict=True)) for seed, values in seeds.items() if seed in done}
+    return {seed: dict(zip(tokens, values, strict=True)) for seed, values in seeds.items()}
 
 
 def at_the_end(line: Found) -> str:
-    """Perplexity at the last point of the seeds that are done: ``74.5 ± 0.3``."""
+    """Perplexity at the last point of the seeds that are done: ``74.5 ± 0.3``; where none is, ``412 so far``."""
     values = [curve[max(curve)] for curve in _curves(line).values()]
-    return with_spread(values)
+    return with_spread(values) + ("" if _is_done(line) or not values else " so far")
 
 
 def with_spread(values: Sequence[float]) -> str:
@@ -65,8 +68,11 @@ def with_spread(values: Sequence[float]) -> str:
 
 
 def _difference(line: Found, base: Found, share: float, tokens: int) -> str:
-    """At the last point that both have and that is not past this share of the training."""
+    """At the last point that both have and that is not past this share of the training, which both have reached."""
     own, others = _curves(line), _curves(base)
+    reached = [max(max(curve) for curve in curves.values()) for curves in (own, others) if curves]
+    if not (_is_done(line) and _is_done(base)) and min(reached, default=0) < share * tokens * 0.9999:
+        return DASH
     found = []
     for seed in own:
         common = [at for at in own[seed] if at in others.get(seed, {}) and at <= share * tokens * 1.0001]
