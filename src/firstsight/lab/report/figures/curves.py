@@ -165,7 +165,7 @@ class CurvesFigure:
             waiting = [job for job in jobs if job.ended() is None]
         try:
             if waiting:
-                say(f"{self.title}: {len(waiting)} of {len(jobs)} runs are left; trying a few steps of what is new first")
+                say(f"{self.title}: {len(waiting)} of {len(jobs)} runs are left; a few steps of what is new first")
                 say(_told(estimate(waiting, corpus, workers, jobs), workers))
                 self._time(jobs, corpus, runs)
         except KeyboardInterrupt:
