@@ -15,6 +15,8 @@ from try_table import tables as trials
 from firstsight.lab.report import markdown_table
 from firstsight.lab.report.curriculum import binding_rows, pace_rows
 from firstsight.lab.report.curriculum import markdown as rows_as_markdown
+from firstsight.lab.report.figures.draw import wall_time_text
+from firstsight.lab.report.figures.tables import end_rows
 from firstsight.lab.report.study import markdown
 from firstsight.lab.report.tables import format_perplexity, format_relative, relative
 from firstsight.lab.system.files import atomic_write
@@ -35,9 +37,13 @@ LINEAR, RATES = (
 )
 STUDIES = ("gutenberg-25", "wikitext-2")
 DEMO = ("softmax", "hebbian", "paper")
+FIGURES = ("5", "7", "8", "9")
 
 
-PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("index", "when", "memory", "omniglot", "try"))]
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("index", "when", "memory", "omniglot", "try", "figures")),
+]
 
 
 def studies() -> str:
@@ -122,6 +128,15 @@ def rates() -> str:
     return f"{rows_as_markdown(pace_rows(found))}\n{_made(found)}\n"
 
 
+def curves(number: str) -> str:
+    """A figure of learning curves as a table, with the time of steps where that was measured."""
+    found = _read(RESULTS / "figures" / f"figure-{number}.json")
+    times = (found["wall_time"] or {}).items()
+    told = "; ".join(f"the time of a step, {wall_time_text(line, ratio)}" for line, ratio in times)
+    note = "Perplexity of validation, mean ± sample standard deviation; differences paired by seed"
+    return f"{rows_as_markdown(end_rows(found))}\n{note}{'; ' + told if told else ''}. {_made(found)}\n"
+
+
 def _made(found: Any) -> str:
     hours, by = found["core_seconds"] / 3600, found["run_by"]
     commits, machines = (", ".join(by[key]) for key in ("git_commit", "machine"))
@@ -143,7 +158,12 @@ def with_table(page: str) -> str:
     )
     more = [
         (f"<!-- {mark} -->", f"<!-- end of {mark.split(':')[0]} -->", make)
-        for mark, make in ((OMNIGLOT, omniglot), (LINEAR, partial(omniglot, "linear")), (RATES, rates))
+        for mark, make in (
+            (OMNIGLOT, omniglot),
+            (LINEAR, partial(omniglot, "linear")),
+            (RATES, rates),
+            *((f"figure {n}: made by benchmarks/readme_table.py", partial(curves, n)) for n in FIGURES),
+        )
     ]
     for begin, end, make in (*parts, (BEGIN_MEMORY, END_MEMORY, memories), (BEGIN_SPEED, END_SPEED, speed), *more):
         if begin in page:

@@ -28,7 +28,8 @@ def test_ours():
     text = advise(trial_of("ours", (0.018, 0.009, 0.027), (0.12, 0.08, 0.16), (0.006, -0.003, 0.015)))
     assert text.startswith("Take HebbianSoftmax with the write: with 5 examples of each new class and 10% of the")
     assert "right on 80.0%, and the best rival, linear softmax with imprinting, on 78.2%: 1.8 points more" in text
-    assert "(95% interval 0.9 to 2.7), on 300 old and 60 new classes of the test part, 3 trainings." in text
+    assert "(95% interval 0.9 to 2.7), on 300 old and 60 new classes of the test part, 3 trainings" in text
+    assert "3 trainings, each the best of its side on the validation part." in text
     assert "Beside the verdict" not in text
 
 
@@ -108,7 +109,7 @@ def test_too_few_classes_a_single_training_and_what_did_not_converge():
     assert advise(trial).startswith("Nothing can be said about HebbianSoftmax")
     single = fake_trial(seeds=1)
     assert any("one training of each method" in one for one in remarks(single))
-    assert ", 1 training." in advise(single)
+    assert ", 1 training, each" in advise(single)
     assert any("Not converged" in one and "logistic regression" in one for one in remarks(fake_trial()))
 
 

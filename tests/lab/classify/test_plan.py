@@ -1,6 +1,7 @@
 """What is left out for the time, in which order, and that a plan is what it says."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -37,6 +38,14 @@ def test_what_does_not_fit_at_all_is_said():
     assert not plan.replay
     assert "nothing is left to leave out" in plan.said()
     assert "fine-tuning with replay" in plan.said()
+
+
+def test_epochs_that_save_no_step_are_not_left_out():
+    """A training takes its least number of steps whatever its epochs."""
+    plan = make_plan(replace(UNITS, steps=4), Trial(), 0.001, 2)
+    assert plan.epochs == 12
+    assert not any("epochs" in what for what in plan.left_out)
+    assert re.search(r"about \d+\.\d min of 0\.001, more than asked for", plan.said())
 
 
 def test_a_logistic_regression_that_memory_cannot_hold_is_left_out_and_said():

@@ -69,7 +69,9 @@ def test_a_run_says_what_it_costs_before_it_starts(data, tmp_path, capfd):
     code, out, err = call(capfd, "train", data, "--out", tmp_path / "run", *flags, "--steps=400", "--json")
     assert code == 0, err
     first = err.splitlines()[0]
-    told = re.fullmatch(r"400 steps: about (?:(\d+) min )?(\d+) s on this machine; --dry-run tells more", first)
+    told = re.fullmatch(
+        r"400 steps: about (?:(\d+) min )?(\d+) s of training on this machine; --dry-run tells more", first
+    )
     assert told, first
     seconds = 60 * int(told[1] or 0) + int(told[2])
     assert json.loads(out)["seconds"] / 10 - 1 <= seconds <= 10 * json.loads(out)["seconds"] + 1

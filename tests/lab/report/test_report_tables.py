@@ -33,6 +33,12 @@ def test_verdict_says_plainly_when_hebbian_loses():
         assert "50.0% lower on words never seen" in sentence
 
 
+def test_verdict_tells_what_the_frequent_words_lose(results):
+    worse = HEBBIAN | {"100-1K": 1.173 * SOFTMAX["100-1K"]}
+    sentence = verdict({"softmax": results["softmax"], "hebbian": make_result(worse, "hebbian")})
+    assert "17.3% higher on words seen 100-1K times and 23.9% lower on words seen fewer than 100 times" in sentence
+
+
 def test_verdict_of_equals_names_no_winner():
     results = {"softmax": make_result(SOFTMAX, "softmax"), "hebbian": make_result(SOFTMAX, "hebbian")}
     assert "are level at a test perplexity of 286.0" in verdict(results)
@@ -86,10 +92,11 @@ def test_how_numbers_are_written():
         "−4.1%", "+2.6%", "0.0%", "0.0%", "–",
     ]  # fmt: skip
     assert [compact(value) for value in (0, 500, 20_000, 1.5e6, 4e9)] == ["0", "500", "20K", "1.5M", "4B"]
-    assert [duration(value) for value in (0.4, 59.6, 200, 7_500, 273_600)] == [
+    assert [duration(value) for value in (0.4, 59.6, 200, 2_562, 7_500, 273_600)] == [
         "0 s",
         "1 min 0 s",
         "3 min 20 s",
+        "43 min",
         "2 h 5 min",
         "3 d 4 h",
     ]

@@ -9,6 +9,8 @@ from firstsight.errors import InputError
 from firstsight.lab.cli.output import Checkpoint, Device, Found, Json, Moved, console, show
 from firstsight.lab.system.devices import AUTO
 
+MANY = 0.02  # share of unknown tokens from which on it is told
+
 
 def evaluate(
     run: Positional[Path],
@@ -61,3 +63,8 @@ def print_result(found: Found) -> None:
         print(told(found["memory"]))
     else:
         console.print(comparison_table({found["run"]: found}))
+    if (found.get("unknown") or 0.0) > MANY:
+        print(
+            f"{found['unknown']:.1%} of these tokens are <unk>, one class that is easily guessed: a perplexity of text "
+            "with another share cannot be held against this one."
+        )

@@ -99,17 +99,18 @@ def print_omniglot(found: Found) -> None:
 
 
 def _print_info(found: Found) -> None:
-    names = ("split", "documents", "tokens", "in the paper", "difference", "unknown")
+    papers = ("in the paper", "difference") if found["paper"] else ()
+    names = ("split", "documents", "tokens", *papers, "unknown")
     table = new_table(f"{found['corpus']}: {found['vocabulary']:,} types", names, left=("split",))
     for split, tokens in found["tokens"].items():
         documents, unknown = found["documents"].get(split), found["unknown"].get(split)
         paper = (found["paper"] or {}).get(split, {}).get("paper")
+        beside = (f"{paper:,}" if paper else "", f"{tokens / paper - 1:+.2%}" if paper and tokens else "")
         table.add_row(
             split,
             "" if documents is None else f"{documents:,}",
             f"{tokens:,}",
-            f"{paper:,}" if paper else "",
-            f"{tokens / paper - 1:+.2%}" if paper and tokens else "",
+            *(beside if papers else ()),
             "" if unknown is None else f"{unknown:.2%}",
         )
     console.print(table)

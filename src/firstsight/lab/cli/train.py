@@ -95,7 +95,8 @@ def train_command(default: Config) -> Callable[..., int]:
                 done = last_step(folder / "metrics.jsonl")
                 seconds = run_seconds(corpus, config, device=device, done=done)
                 left = f" for the {config.steps - done:,} that are left" if done else ""
-                say(f"{config.steps:,} steps: about {duration(seconds)}{left} on this machine; --dry-run tells more")
+                about = f"about {duration(seconds)} of training{left} on this machine"
+                say(f"{config.steps:,} steps: {about}; --dry-run tells more")
             outcome = run(corpus, folder, config, resume=resume, device=device, loggers=loggers)
         if rank() == 0 and not outcome.reason.startswith("SIG"):
             result = evaluate_run(folder, "valid", data=data, device=device)
@@ -108,6 +109,7 @@ def train_command(default: Config) -> Callable[..., int]:
 def _print_trained(found: Found) -> None:
     if found["result"]:
         print_result(found["result"])
+        print("Read in one stream; validation on the way reads the text in parts side by side, and is a little higher.")
         print(f"Report: {found['run']}/report.html")
     else:
         say(

@@ -206,7 +206,7 @@ def _settings(runs: Sequence[Record]) -> list[str]:
         same = small_print("Nothing: all settings are the same.")
         sections.append(section("What differs between the runs", _words(runs, differing) if differing else same))
     everything = [("data", [run.data for run in runs]), *settings.items()]
-    commands = "\n".join(command for run in runs for command in _commands(run))
+    commands = "\n".join(dict.fromkeys(command for run in runs for command in _commands(run)))
     origins = [_origin(run) for run in runs]
     sections.append(
         section(
@@ -241,8 +241,9 @@ def _commands(run: Record) -> list[str]:
             else:
                 words += [f"--{flag}", str(value)]
     commands = [shlex.join(words)]
-    if run.result and run.result.get("command"):
-        commands.append(str(run.result["command"]))
+    told = str((run.result or {}).get("command", ""))
+    if told and not told.startswith("firstsight train "):  # which evaluates too
+        commands.append(told)
     return commands
 
 

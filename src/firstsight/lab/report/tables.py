@@ -13,6 +13,7 @@ from firstsight.lab.runs.result import check_result, perplexity
 DASH = "–"
 ALL = "all words"
 RARE = {"<100": "words seen fewer than 100 times in training", "unseen": "words never seen in training"}
+WORSE = 1.0  # percent from which on a loss on more frequent words is told too
 
 Results = Mapping[str, dict[str, Any]]  # run name -> its ``result.json``
 
@@ -127,6 +128,8 @@ def _rare_differences(result: Mapping[str, Any], other: Mapping[str, Any]) -> st
             level = format_relative(percent) == "0.0%"
             how = "level" if level else f"{abs(percent):,.1f}% {'lower' if percent < 0 else 'higher'}"
             parts.append(f"{how} on {RARE[band['name']]}")
+        elif percent >= WORSE:
+            parts.append(f"{percent:,.1f}% higher on words seen {band['name']} times")
     return "; it is " + " and ".join(parts) if parts else ""
 
 

@@ -1,6 +1,6 @@
 """What many training runs will cost, measured before the first one starts."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -42,13 +42,19 @@ class Cost:
     """of all that is left, on so many cores at once"""
 
 
-def estimate(waiting: Sequence[Trained], corpus: Corpus, workers: int, begun: Sequence[Trained] = ()) -> Cost:
-    """The pace of a variant's runs that are ``begun``, else a few steps on one thread and a part of a validation, make
-    the whole.
+def estimate(
+    waiting: Sequence[Trained],
+    corpus: Corpus,
+    workers: int,
+    begun: Sequence[Trained] = (),
+    known: Mapping[str, float] | None = None,
+) -> Cost:
+    """The pace of a variant's runs that are ``begun``, else its seconds in ``known``, else a few steps on one thread
+    and a part of a validation, make the whole.
 
     What a run has done already is taken off. As if the cores did not disturb one another.
     """
-    seconds: dict[str, float] = {}
+    seconds = dict(known or {})
     for job in begun:
         for line in job.metrics()[-1:]:
             seconds[job.variant] = float(line["seconds"]) * job.config.steps / float(line["step"])

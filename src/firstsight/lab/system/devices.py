@@ -26,5 +26,5 @@ def find_device(name: str = AUTO) -> torch.device:
     if name == AUTO:
         return torch.device("cuda" if "cuda:0" in devices else "cpu")
     if name not in devices and not (name == "cuda" and "cuda:0" in devices):
-        raise InputError(f"device is {name!r}, which is not there; expected auto or one of {', '.join(devices)}.")
+        raise InputError(f"device is {name!r}, which is not there; expected {', '.join([AUTO, *devices])}.")
     return torch.device(name)

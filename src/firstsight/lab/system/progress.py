@@ -126,7 +126,7 @@ def readable(perplexity: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """``42 s``, ``3 min 20 s``, ``2 h 5 min``, ``3 d 4 h``."""
+    """``42 s``, ``3 min 20 s``, ``12 min``, ``2 h 5 min``, ``3 d 4 h``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours_of_day = divmod(hours, 24)
@@ -134,6 +134,8 @@ def duration(seconds: float) -> str:
         return f"{days} d {hours_of_day} h"
     if hours:
         return f"{hours} h {minutes} min"
+    if minutes >= 10:  # nobody's estimate is good to the second
+        return f"{minutes + (rest >= 30)} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 

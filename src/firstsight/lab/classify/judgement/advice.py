@@ -60,6 +60,7 @@ def _verdict(trial: Trial) -> str:
     trainings = counted(max(comparison["seeds_ours"], comparison["seeds_rival"]), "training")
     basis = f"{comparison['old_classes']:,} old and {comparison['new_classes']:,} new classes of the test part"
     basis += f", {trainings}"
+    chosen = "each the best of its side on the validation part"
     mix = f"with {counted(choice['shots'], 'example')} of each new class and {percent(choice['new_share'])} of the"
     mix = f"{mix} queries of new classes".replace(".0%", "%")
     if mixed["low"] is None:
@@ -73,8 +74,8 @@ def _verdict(trial: Trial) -> str:
         return (
             f"No difference was found between {ours} ({percent(mixed['ours'])} right) and the best rival, {rival} "
             f"({percent(mixed['rival'])}), {mix}: {points(mixed['difference'], sign=True)} points for ours, "
-            f"{interval(mixed)}, on {basis}. Take the simpler one; a difference below about {points(half)} points, "
-            "the longer half of the interval, could not have been told from none."
+            f"{interval(mixed)}, on {basis}, {chosen}. Take the simpler one; a difference below about {points(half)} "
+            "points, the longer half of the interval, could not have been told from none."
         )
     better, worse = ("ours", "rival") if verdict == "ours" else ("rival", "ours")
     name = {"ours": ours, "rival": rival}
@@ -84,7 +85,7 @@ def _verdict(trial: Trial) -> str:
     return (
         f"{take}: {mix} it was right on {percent(mixed[better])}, and {what}, {name[worse]}, on "
         f"{percent(mixed[worse])}: {points(abs(mixed['difference']))} points more (95% interval {points(low)} to "
-        f"{points(high)}), on {basis}."
+        f"{points(high)}), on {basis}, {chosen}."
     )
 
 
@@ -160,7 +161,7 @@ def _epoch(trial: Trial) -> str:
     half = (mixed["high"] - mixed["low"]) / 2
     text = (
         f"After one more epoch over everything, the new examples too, {titles(trial)[ours]} is at {percent(own)} and "
-        f"{titles(trial)[rival]} at {percent(theirs)}"
+        f"{titles(trial)[rival]}, the best rival then on the validation part, at {percent(theirs)}"
     )
     if theirs >= max(own, at_once) - half:
         return f"{text}: where that can be run as soon as new classes come, the write is not needed."

@@ -4,6 +4,7 @@ Every piece runs as it stands; the tests execute each. Labels are made strings, 
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from firstsight.fitting import LEAST_STEPS
@@ -54,7 +55,7 @@ def _reading(trial: Trial) -> list[str]:
         read = [
             "from firstsight.lab.classify.data.source import read_source",
             "",
-            f"source = read_source({str(file)!r}{columns})",
+            f"source = read_source({str(Path(file).resolve())!r}{columns})",
         ]
     read = ["import numpy as np", *read, "y = np.array(source.labels, dtype=object)"]
     if str(file).lower().endswith(".npz"):

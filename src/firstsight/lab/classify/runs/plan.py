@@ -78,7 +78,7 @@ class Plan:
         settings, seeds, epochs = (f"{n} {name}{'' if n == 1 else 's'}" for name, n in numbers.items())
         return (
             f"{len(self.methods)} methods, {settings} each on the first seed, {seeds}, {epochs}: "
-            f"about {self.estimate:.0f} min of {self.budget:g}{over}{left}"
+            f"about {self.estimate:.{int(bool(over))}f} min of {self.budget:g}{over}{left}"
         )
 
 
@@ -240,7 +240,8 @@ def _plans(units: Units, settings: Trial, budget: float, workers: int) -> Iterat
     for number in range(rates - 1, 0, -1):
         yield less(f"setting {number + 1} of each method", rates=number)
     for part in (2, 4):
-        if (epochs := max(1, settings.epochs // part)) < plan.epochs:
+        epochs = max(1, settings.epochs // part)
+        if max(epochs * units.steps, LEAST_STEPS) < max(plan.epochs * units.steps, LEAST_STEPS):
             yield less(f"epochs after {epochs}", epochs=epochs)
     if "logistic" in plan.methods:
         yield less("logistic regression", methods=without)

@@ -41,7 +41,7 @@ def found_lines(trial: Found) -> list[str]:
     ]
     twins = data.get("duplicates") or {}
     if twins.get("rows"):
-        lines.append(f"{twins['rows']:,} rows are there before; {twins['across']:,} rows of test are in training too")
+        lines.append(f"{twins['rows']:,} rows repeat an earlier one; {twins['across']:,} of test are in training too")
     said = (trial.get("plan") or {}).get("said")
     return [*lines, *map(str, data.get("notes") or []), *([str(said)] if said else [])]
 

@@ -24,7 +24,7 @@ from firstsight.lab.system.progress import duration, say
 __all__ = ["GIGAWORD", "GUTENBERG", "HEADS", "PAPER", "SCALES", "SIGHT", "SOFTMAX", "WIKITEXT", "CurvesFigure", "Panel"]
 
 SEEDS = 3
-WALL_TIME = "wall-time.json"
+WALL_TIME, COSTS = "wall-time.json", "costs.json"
 
 
 @dataclass(frozen=True)
@@ -165,8 +165,14 @@ class CurvesFigure:
             waiting = [job for job in jobs if job.ended() is None]
         try:
             if waiting:
-                say(f"{self.title}: {len(waiting)} of {len(jobs)} runs are left; a few steps of what is new first")
-                say(_told(estimate(waiting, corpus, workers, jobs), workers))
+                path = runs / COSTS
+                known = read_json(path, "what runs cost") if path.exists() else {}
+                new = {job.variant for job in waiting} - set(known)
+                tried = "; trying a few steps of each line first" if new else ""
+                say(f"{self.title}: {len(waiting)} of {len(jobs)} runs are left{tried}")
+                cost = estimate(waiting, corpus, workers, jobs, known)
+                write_json(path, known | cost.seconds)
+                say(_told(cost, workers))
                 self._time(jobs, corpus, runs)
         except KeyboardInterrupt:
             return "SIGINT"

@@ -147,7 +147,7 @@ def _data(trial: Trial) -> str:
         table.insert(1, ["of the file's rows", _value(data["of_file"])])
     twins = data.get("duplicates") or {}
     if twins:
-        table.append(["rows that are there before, word for word", _value(twins.get("rows"))])
+        table.append(["rows that repeat an earlier one, word for word", _value(twins.get("rows"))])
         table.append(["rows of test that are in training too", _value(twins.get("across"))])
     notes = [small_print(str(note)) for note in data.get("notes") or []]
     return section("What was found in the data", text_table("words", ["", ""], table), *notes)
