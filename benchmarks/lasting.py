@@ -18,6 +18,7 @@ ROWS = (
     ("one pass: 25 books, 1.7M tokens", "gutenberg-25", "default"),
     ("a third of a pass: WikiText-2, 0.7M tokens", "wikitext-2", "default"),
     ("**at convergence**: eight passes over 1M tokens of books", "convergence", "default"),
+    ("**steps of 51,200 tokens**, 200 of them on `stdlib`, no bias, rate 0.001", "batch", "default"),
     ("**a transformer**, AdamW, two passes over `stdlib`", "transformer", "default"),
     ("an LSTM, two passes over `stdlib`", "large", "full"),
     ("the same, sampled softmax", "large", "sampled"),
