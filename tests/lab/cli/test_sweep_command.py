@@ -169,6 +169,7 @@ def test_two_machines_on_a_postgresql(data, tmp_path, capfd, monkeypatch):
         code, text, err = call(capfd, "sweep", "show", other, "--json")
         assert code == 0, err
         assert json.loads(text)["points"] == found["points"]
+        assert json.loads(text)["command"] == found["command"]  # the search's, not that of the look
     assert_refused(call(capfd, "sweep", "show", other), f"the storage {url} does not answer", "Is its server up")
 
 

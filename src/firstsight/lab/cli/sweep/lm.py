@@ -144,6 +144,7 @@ def show_search(command: Shown) -> int:
     from firstsight.lab.studies.search.search import RESULT, keep
     from firstsight.lab.studies.search.storage import FILE, open_storage, open_study, storage_url
     from firstsight.lab.system.files import read_json
+    from firstsight.lab.system.machine import provenance
 
     known = read_json(command.out / RESULT, "what a search has found, by firstsight sweep lm")
     if not isinstance(known, dict) or not all(isinstance(known.get(n), str) for n in ("storage", "study", "folder")):
@@ -152,7 +153,8 @@ def show_search(command: Shown) -> int:
     if url.get_backend_name() == "sqlite" and not command.storage and (command.out / FILE).exists():
         url = storage_url(None, command.out)  # the folder may have been moved
     study = open_study(open_storage(url), known["study"])
-    found = keep(study, url, known["folder"], command.out)
+    made = {name: known[name] for name in provenance() if name in known}  # of the search, not of this look at it
+    found = keep(study, url, known["folder"], command.out, made)
     report = write_sweep_report(command.out, study, found)
     return show({**found, "report": str(report)}, command.json, print_search)
 

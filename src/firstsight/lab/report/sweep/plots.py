@@ -11,7 +11,7 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from optuna.trial import TrialState
 from optuna.visualization import matplotlib as drawn
 
@@ -101,6 +101,11 @@ def _dress(figure: Figure, name: str) -> None:
                 colors = collection.get_cmap()(np.linspace(0, 1, 256))
                 pale = colors[:, :3].min(1) > PALEST
                 collection.set_cmap(ListedColormap(colors[~pale]))
+        for axis in (axes.xaxis, axes.yaxis):
+            if axis.get_scale() == "log":  # its own labels are formulas, which STYLE does not parse
+                axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+                axis.set_minor_formatter(NullFormatter())
         if axes.get_xlabel() == "Trial":
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         for spine in axes.spines.values():
