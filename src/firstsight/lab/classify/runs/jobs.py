@@ -59,8 +59,9 @@ class Choosing(Job):
 
     @property
     def title(self) -> str:
-        """``softmax, rate 0.03``; ``means``, of which there is but one."""
-        return self.method.name if self.method.one else f"{self.method.name}, {self.method.setting} {self.setting:g}"
+        """``linear softmax, rate 0.03``; ``class means``, of which there is but one."""
+        name = self.method.title
+        return name if self.method.one else f"{name}, {self.method.setting} {self.setting:g}"
 
     @property
     def work(self) -> float:
@@ -114,7 +115,7 @@ class Measuring(Job):
 
     @property
     def title(self) -> str:
-        """``softmax, rate 0.03, seed 0``."""
+        """``linear softmax, rate 0.03, seed 0``."""
         return f"{self.chosen.title}, seed {self.seed}"
 
     @property
