@@ -1,14 +1,22 @@
 """What jobs say while they are at work; and that what their processes call is there: no import checks a text."""
 
+import json
+import subprocess
+import sys
 from dataclasses import dataclass
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from pkgutil import walk_packages
 
+import torch
+
 import firstsight.lab
 from firstsight.lab.runs import jobs
 from firstsight.lab.runs.jobs import WORKER, Ended, Job
+
+TOLD = json.dumps({"command": ["x"], "does": "builtins:len"})
+WORKER_ALONE = f"sys.argv = ['w', {TOLD!r}]; from firstsight.lab.runs.worker import main; main()"
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,18 @@ def test_long_jobs_say_how_far_they_are(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(jobs.json, "dumps", lambda told: program)
     assert jobs.run_all([Waiting(tmp_path / "job")], tmp_path, "a test", workers=1) == ""
     assert "at work: slow one 25%" in capfd.readouterr().err
+
+
+def test_the_processes_of_jobs_and_commands_take_denormals_for_zero():
+    """A softmax that is sure of itself has gradients full of them, and a step took seven times as long."""
+    for start in ("from firstsight.lab.cli import main; main(['--help'])", WORKER_ALONE):
+        tiny = "import torch; print(float((torch.tensor([1e-30]) * torch.tensor([1e-10]))[0]))"
+        program = f"import sys\ntry:\n    {start}\nexcept SystemExit: pass\n{tiny}"
+        process = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        found = process.stdout.read().decode().splitlines()[-1]  # a worker ends when its standard input does
+        assert process.wait() == 0
+        assert (float(found) == 0.0) == torch.set_flush_denormal(True), start
+    torch.set_flush_denormal(False)
 
 
 def test_every_job_names_a_function_that_takes_what_it_is_told():

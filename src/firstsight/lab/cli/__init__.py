@@ -23,6 +23,7 @@ from firstsight.lab.cli.sweep import sweep
 from firstsight.lab.cli.train import default_settings, train_command
 from firstsight.lab.cli.try_data import default_trial, try_command
 from firstsight.lab.system.job import as_one, launched
+from firstsight.lab.system.machine import flush_denormals
 
 DESCRIPTION = """A softmax that remembers a class from its first example, and the experiments around it.
 
@@ -42,6 +43,7 @@ def _run(arguments: list[str]) -> int:
     if arguments == ["--version"]:
         print(f"firstsight {__version__}")
         return 0
+    flush_denormals()
     try:
         if launched() and arguments[:1] != ["train"]:
             raise InputError("of all commands torchrun can start firstsight train alone. Start this one without it.")

@@ -10,6 +10,7 @@ from importlib import import_module
 import torch
 
 from firstsight.errors import InputError
+from firstsight.lab.system.machine import flush_denormals
 
 
 def exit_code(reason: str) -> int:
@@ -22,6 +23,7 @@ def main() -> None:
     told = json.loads(sys.argv[1])
     sys.argv = list(told["command"])  # what results are to say made them
     torch.set_num_threads(1)
+    flush_denormals()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     module, function = told["does"].split(":")
     try:

@@ -60,6 +60,15 @@ def command_line() -> str:
     return shlex.join([name, *arguments])
 
 
+def flush_denormals() -> None:
+    """Take numbers below 1e-38 for 0, in this thread and those that it starts; where the CPU cannot, nothing changes.
+
+    Probabilities that underflow make gradients of such numbers, which a CPU computes in microcode: of a softmax that is
+    sure of itself a step took seven times as long.
+    """
+    torch.set_flush_denormal(True)
+
+
 def cores() -> int:
     """The cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
