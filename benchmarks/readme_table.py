@@ -4,6 +4,7 @@ python benchmarks/readme_table.py
 """
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -156,15 +157,13 @@ def with_table(page: str) -> str:
         (BEGIN_TRIALS, END_TRIALS, trials),
         (BEGIN_LASTING, END_LASTING, lasting),
     )
-    more = [
-        (f"<!-- {mark} -->", f"<!-- end of {mark.split(':')[0]} -->", make)
-        for mark, make in (
-            (OMNIGLOT, omniglot),
-            (LINEAR, partial(omniglot, "linear")),
-            (RATES, rates),
-            *((f"figure {n}: made by benchmarks/readme_table.py", partial(curves, n)) for n in FIGURES),
-        )
+    marked: list[tuple[str, Callable[[], str]]] = [
+        (OMNIGLOT, omniglot),
+        (LINEAR, partial(omniglot, "linear")),
+        (RATES, rates),
+        *((f"figure {n}: made by benchmarks/readme_table.py", partial(curves, n)) for n in FIGURES),
     ]
+    more = [(f"<!-- {mark} -->", f"<!-- end of {mark.split(':')[0]} -->", make) for mark, make in marked]
     for begin, end, make in (*parts, (BEGIN_MEMORY, END_MEMORY, memories), (BEGIN_SPEED, END_SPEED, speed), *more):
         if begin in page:
             before, rest = page.split(begin)
