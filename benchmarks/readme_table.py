@@ -133,9 +133,10 @@ def curves(number: str) -> str:
     """A figure of learning curves as a table, with the time of steps where that was measured."""
     found = _read(RESULTS / "figures" / f"figure-{number}.json")
     times = (found["wall_time"] or {}).items()
-    told = "; ".join(f"the time of a step, {wall_time_text(line, ratio)}" for line, ratio in times)
-    note = "Perplexity of validation, mean ± sample standard deviation; differences paired by seed"
-    return f"{rows_as_markdown(end_rows(found))}\n{note}{'; ' + told if told else ''}. {_made(found)}\n"
+    told = "; ".join(wall_time_text(line, ratio) for line, ratio in times)
+    note = "Perplexity of validation, mean ± sample standard deviation; differences paired by seed."
+    note += f" Time of a step by that over all classes, median and quartiles: {told}." if told else ""
+    return f"{rows_as_markdown(end_rows(found))}\n{note} {_made(found)}\n"
 
 
 def _made(found: Any) -> str:
