@@ -289,9 +289,9 @@ def test_gzip_in_several_members_and_with_something_behind(tmp_path: Path) -> No
     ("content", "reason"),
     [
         (b"", "empty"),
-        (gzip.compress(b""), "empty"),
+        (gzip.compress(b"", mtime=0), "empty"),
         (b"\n \n", "no document in it"),
-        (gzip.compress(b"some text\n"), "no document in it"),
+        (gzip.compress(b"some text\n", mtime=0), "no document in it"),
         (b"\x1f\x8b", "cut short"),
         (b"BZh91AY&SY" + bytes(range(256)), "no document in it"),
     ],
