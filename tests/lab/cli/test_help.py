@@ -35,6 +35,7 @@ def test_every_file_that_help_names_is_there(command, capfd, monkeypatch):
     text = help_of(command, capfd, monkeypatch)
     assert f"firstsight {' '.join(command)}".strip() in text
     assert not [name for name in named(text) if not (ROOT / name).exists()]
+    assert "{None}" not in text  # tyro's word for what may be left out
 
 
 def test_a_file_that_is_not_there_would_be_found(capfd, monkeypatch):

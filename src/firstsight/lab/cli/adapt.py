@@ -10,7 +10,18 @@ from tyro.conf import Positional
 
 from firstsight.errors import InputError
 from firstsight.heads.rules import RuleName
-from firstsight.lab.cli.output import Checkpoint, Device, Found, Json, Moved, console, new_table, show
+from firstsight.lab.cli.output import (
+    Checkpoint,
+    Device,
+    Found,
+    Json,
+    MaybeInt,
+    MaybePath,
+    Moved,
+    console,
+    new_table,
+    show,
+)
 from firstsight.lab.reading.writing import Writing
 from firstsight.lab.system.devices import AUTO
 
@@ -35,10 +46,10 @@ def adapt(
     rule: RuleName = DEFAULT.rule,
     gamma: float = DEFAULT.gamma,
     T: int = DEFAULT.T,
-    max_count: int | None = DEFAULT.max_count,
+    max_count: MaybeInt = DEFAULT.max_count,
     block: int = DEFAULT.block,
     forget: bool = True,
-    text: Path | None = None,
+    text: MaybePath = None,
     open: bool = False,
     offset: float = 0.0,
     tune_tokens: int = 20_000,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, arg, subcommand
 
 from firstsight.lab.cli.folders import Audit, Info, audit, info, print_omniglot
-from firstsight.lab.cli.output import Found, Json, console, new_table, show
+from firstsight.lab.cli.output import Found, Json, MaybePath, console, new_table, show
 from firstsight.lab.system.progress import say
 
 Source = Annotated[Path, arg(name="from", metavar="PATH")]
@@ -15,8 +15,10 @@ Out = Annotated[Path, arg(help="data folder to write")]
 MinCount = Annotated[
     int, arg(help="words with fewer training occurrences become <unk>; 1 keeps everything that occurs")
 ]
-MaxSize = Annotated[int | None, arg(help="the most types in the vocabulary; the rarest become <unk>")]
-Workers = Annotated[int | None, arg(help="processes; by default one a core. The result does not depend on it")]
+MaxSize = Annotated[int | None, arg(metavar="INT", help="the most types in the vocabulary; the rarest become <unk>")]
+Workers = Annotated[
+    int | None, arg(metavar="INT", help="processes; by default one a core. The result does not depend on it")
+]
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class WikiText2:
     out: Out
     source: Annotated[Path | None, arg(name="from", metavar="PATH")] = None
     """the archive or the folder; without it the archive is downloaded and its SHA-256 checked"""
-    cache: Path | None = None
+    cache: MaybePath = None
     """folder for the download"""
     json: Json = False
 
@@ -95,7 +97,7 @@ class Gutenberg:
     min_count: MinCount = 1
     max_size: MaxSize = None
     workers: Workers = None
-    cache: Path | None = None
+    cache: MaybePath = None
     """folder for downloads"""
     json: Json = False
 
@@ -142,7 +144,7 @@ class Omniglot:
     """the folder with images_background.zip and images_evaluation.zip; without it both are downloaded and checked"""
     size: int = 28
     """pixels of an image each way, 8 to 105, averaged over the area of the 105 x 105 drawn"""
-    cache: Path | None = None
+    cache: MaybePath = None
     """folder for the downloads"""
     json: Json = False
 

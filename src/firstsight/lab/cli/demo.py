@@ -28,6 +28,7 @@ def demo(out: Path = Path("runs/demo"), json: Json = False, seed: int = 0, steps
         seed: all of them start from it.
         steps: training steps of each.
     """
+    say(f"everything goes into {out}")  # before what takes long to load
     from firstsight.lab.data import open_corpus, stdlib
     from firstsight.lab.lm.dry_run import run_seconds
     from firstsight.lab.lm.results import evaluate_run

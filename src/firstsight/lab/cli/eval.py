@@ -6,7 +6,7 @@ from typing import Any, Literal
 from tyro.conf import Positional
 
 from firstsight.errors import InputError
-from firstsight.lab.cli.output import Checkpoint, Device, Found, Json, Moved, console, show
+from firstsight.lab.cli.output import Checkpoint, Device, Found, Json, MaybePath, MaybeText, Moved, console, show
 from firstsight.lab.system.devices import AUTO
 
 MANY = 0.02  # share of unknown tokens from which on it is told
@@ -15,8 +15,8 @@ MANY = 0.02  # share of unknown tokens from which on it is told
 def evaluate(
     run: Positional[Path],
     split: Literal["valid", "test"] = "valid",
-    memory: str | None = None,
-    tuned: Path | None = None,
+    memory: MaybeText = None,
+    tuned: MaybePath = None,
     checkpoint: Checkpoint = "best",
     data: Moved = None,
     device: Device = AUTO,

@@ -6,16 +6,16 @@ from typing import Literal
 from tyro.conf import Positional
 
 from firstsight.lab.cli.omniglot import print_curricula
-from firstsight.lab.cli.output import Found, Json, console, new_table, show
+from firstsight.lab.cli.output import Found, Json, MaybeInt, MaybePath, console, new_table, show
 
 
 def figure(
     number: Positional[str],
-    data: Path | None = None,
+    data: MaybePath = None,
     out: Path = Path("runs/figures"),
     scale: Literal["cpu", "paper"] = "cpu",
-    seeds: int | None = None,
-    workers: int | None = None,
+    seeds: MaybeInt = None,
+    workers: MaybeInt = None,
     json: Json = False,
 ) -> int:
     """Make a figure of the paper: train what it lacks, draw it, and keep its numbers as JSON.
@@ -65,6 +65,7 @@ def _print_curves(found: Found) -> None:
 
     head, *rows = end_rows(found)
     table = new_table(found["title"], head)
+    table.columns[0].no_wrap = True
     for row in rows:
         table.add_row(*row)
     console.print(table)

@@ -8,7 +8,7 @@ from rich.text import Text
 from tyro.conf import Positional
 
 from firstsight.errors import InputError
-from firstsight.lab.cli.output import Found, Json, console, new_table, show
+from firstsight.lab.cli.output import Found, Json, MaybeFloat, MaybePath, console, new_table, show
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Audit:
     """data folder"""
     words: int = 13
     """length of the runs of words that are compared"""
-    clean: Path | None = None
+    clean: MaybePath = None
     """write a data folder here whose training split lacks the documents that hold evaluation text"""
-    max_share: float | None = None
+    max_share: MaybeFloat = None
     """with --clean: the share of an evaluation document that a training document may hold and stay; by default 0.01"""
     json: Json = False
 

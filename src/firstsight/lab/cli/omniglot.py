@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tyro.conf import OmitArgPrefixes
 
-from firstsight.lab.cli.output import Checked, Found, Json, console, new_table, show
+from firstsight.lab.cli.output import Checked, Found, Json, MaybeInt, console, new_table, show
 from firstsight.lab.curriculum.convnet import Network
 from firstsight.lab.curriculum.settings import DATA, Curriculum
 
@@ -30,7 +30,7 @@ def omniglot(
     data: Path = DATA,
     out: Path = Path("runs/omniglot"),
     seeds: int = 10,
-    workers: int | None = None,
+    workers: MaybeInt = None,
     json: Json = False,
     settings: OmitArgPrefixes[CurriculumFlags] = CurriculumFlags(),
 ) -> int:

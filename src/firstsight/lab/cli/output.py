@@ -16,7 +16,12 @@ from firstsight.errors import InputError
 Found = dict[str, Any]
 Json = Annotated[bool, arg(help="print one JSON object on standard output and nothing else there")]
 Checkpoint = Annotated[Literal["best", "last"], arg(help="which weights.")]
-Moved = Annotated[Path | None, arg(help="the data folder, if it was moved since training.")]
+Moved = Annotated[Path | None, arg(metavar="PATH", help="the data folder, if it was moved since training.")]
+# What may be left out; tyro's own name for it is {None}|PATH.
+MaybePath = Annotated[Path | None, arg(metavar="PATH")]
+MaybeText = Annotated[str | None, arg(metavar="TEXT")]
+MaybeInt = Annotated[int | None, arg(metavar="INT")]
+MaybeFloat = Annotated[float | None, arg(metavar="FLOAT")]
 
 Device = Annotated[
     str, arg(help="where the model is put: auto (the first GPU of CUDA, else the CPU), cpu, cuda, cuda:1, mps.")

@@ -5,12 +5,12 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from firstsight.lab.cli.output import Found, Json, show
+from firstsight.lab.cli.output import Found, Json, MaybePath, show
 
 
 def report(
     runs: Positional[tuple[Path, ...]],
-    out: Path | None = None,
+    out: MaybePath = None,
     plots: Literal["png", "svg", "pdf"] = "png",
     csv: bool = False,
     force: bool = False,

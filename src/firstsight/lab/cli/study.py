@@ -5,13 +5,13 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from firstsight.lab.cli.output import Found, Json, show
+from firstsight.lab.cli.output import Found, Json, MaybeInt, MaybePath, show
 
 
 def study(
     recipe: Positional[Path],
-    out: Path | None = None,
-    workers: int | None = None,
+    out: MaybePath = None,
+    workers: MaybeInt = None,
     dry_run: bool = False,
     json: Json = False,
 ) -> int:

@@ -11,7 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from firstsight.errors import InputError
 from firstsight.lab.cli.eval import print_result
-from firstsight.lab.cli.output import Checked, Device, Found, Json, console, new_table, show
+from firstsight.lab.cli.output import Checked, Device, Found, Json, MaybePath, console, new_table, show
 from firstsight.lab.lm.config import Config, load_config
 from firstsight.lab.lm.recipes import recipe
 from firstsight.lab.system.devices import AUTO
@@ -30,9 +30,9 @@ def train_command(default: Config) -> Callable[..., int]:
 
     def train(
         data: Positional[Path],
-        out: Path | None = None,
+        out: MaybePath = None,
         recipe: str = "small",
-        settings: Annotated[Path | None, arg(name="config")] = None,
+        settings: Annotated[Path | None, arg(name="config", metavar="PATH")] = None,
         resume: bool = False,
         dry_run: bool = False,
         ranks: int = 1,

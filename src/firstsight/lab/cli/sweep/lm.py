@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tyro.conf import Positional
 
 from firstsight.errors import InputError
-from firstsight.lab.cli.output import Found, Json, console, new_table, show
+from firstsight.lab.cli.output import Found, Json, MaybeInt, MaybePath, MaybeText, console, new_table, show
 from firstsight.lab.cli.sweep.live import LiveTable, points_table
 from firstsight.lab.runs.head import HeadName
 from firstsight.lab.system.progress import duration, readable
@@ -32,7 +32,7 @@ class LanguageModels:
     Example: firstsight sweep lm data/wikitext-103 --storage postgresql://me@host/sweeps
     """
 
-    data: Positional[Path | None] = None
+    data: Positional[MaybePath] = None
     """data folder; by default the one that the YAML file names"""
     grid: str = "paper"
     """paper, for the 96 points of its appendix A.1, or a file in YAML: data, base, grid or search, trials, sampler,
@@ -41,20 +41,20 @@ class LanguageModels:
     """of --grid paper: paper, its sizes, by default; cpu: the same grid of small LSTMs, in runs of seconds"""
     head: HeadName | None = None
     """of --grid paper: the output layer; by default softmax"""
-    out: Path | None = None
+    out: MaybePath = None
     """folder for runs and results; by default runs/ and the name of the grid"""
-    storage: str | None = None
+    storage: MaybeText = None
     """where the search is kept: sqlite:///FILE, or postgresql://USER@HOST/DATABASE for many machines; by default
     sweep.db in --out"""
-    study: str | None = None
+    study: MaybeText = None
     """its name there; by default that of the folder --out"""
-    workers: int | None = None
+    workers: MaybeInt = None
     """trials at a time on this machine; by default one a core, or one with a GPU"""
-    seeds: int | None = None
+    seeds: MaybeInt = None
     """runs of each point, with the seeds from 0; points are ranked by their mean. By default 1, or as in the file"""
-    trials: int | None = None
+    trials: MaybeInt = None
     """points of a search, in place of the file's"""
-    steps: int | None = None
+    steps: MaybeInt = None
     """optimizer steps of each run, in place of the grid's"""
     prune: bool = False
     """end runs that are worse than the median of those before, at their validations; searches do by default"""
@@ -76,7 +76,7 @@ class Shown:
 
     out: Positional[Path]
     """folder of a search"""
-    storage: str | None = None
+    storage: MaybeText = None
     """where the search is kept; by default as sweep.json says, without a password"""
     json: Json = False
 

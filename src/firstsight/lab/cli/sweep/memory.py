@@ -6,7 +6,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from firstsight.lab.cli.output import Checkpoint, Device, Found, Json, Moved, console, new_table, show
+from firstsight.lab.cli.output import Checkpoint, Device, Found, Json, MaybeInt, Moved, console, new_table, show
 from firstsight.lab.system.devices import AUTO
 
 SHOWN = 5  # points of a grid
@@ -23,11 +23,11 @@ class Memories:
 
     run: Positional[Path]
     """folder of the run"""
-    split_tokens: int | None = None
+    split_tokens: MaybeInt = None
     """tokens of validation to use; by default all"""
     mbpa: bool = True
     """choose for MbPA too"""
-    mbpa_first: int | None = None
+    mbpa_first: MaybeInt = None
     """tokens that fill the memories before MbPA is measured; by default 10,000, or half of a shorter text"""
     mbpa_tokens: int = 5000
     """tokens that MbPA is measured on"""

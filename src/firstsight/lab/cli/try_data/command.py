@@ -8,7 +8,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from firstsight.errors import InputError
 from firstsight.lab.classify.settings import BUDGET, Trial
-from firstsight.lab.cli.output import Checked, Json, show
+from firstsight.lab.cli.output import Checked, Json, MaybeFloat, MaybeInt, MaybePath, MaybeText, show
 
 DEMO_BUDGET = 4.0  # minutes
 DEMO = Trial(seeds=2, epochs=8)  # with the budget above: within five minutes on two cores, imports and report too
@@ -28,15 +28,15 @@ def try_command(default: Trial) -> Callable[..., int]:
     """``firstsight try`` with the settings that its flags start from."""
 
     def try_data(
-        data: Positional[Path | None] = None,
-        out: Path | None = None,
-        text: str | None = None,
-        label: str | None = None,
-        split: str | None = None,
-        encoder: str | None = None,
+        data: Positional[MaybePath] = None,
+        out: MaybePath = None,
+        text: MaybeText = None,
+        label: MaybeText = None,
+        split: MaybeText = None,
+        encoder: MaybeText = None,
         demo: bool = False,
-        budget: float | None = None,
-        workers: int | None = None,
+        budget: MaybeFloat = None,
+        workers: MaybeInt = None,
         max_rows: int = 200_000,
         json: Json = False,
         settings: OmitArgPrefixes[Flags] = Flags(**default.to_dict()),  # noqa: B008 - meant once a command line

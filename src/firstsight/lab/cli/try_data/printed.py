@@ -24,7 +24,8 @@ def print_trial(trial: Found, report: Path) -> None:
         print(textwrap.fill(f"- {remark}", width, subsequent_indent="  "))
     print(f"\nReport: {report}   numbers: {report.parent / 'trial.json'}")
     if trial.get("winner"):
-        print(f"The trained winner, of the old classes' training rows: {trial['winner']}")
+        loads = ", which FirstSightClassifier.load reads" if trial["winner"].endswith("classifier.safetensors") else ""
+        print(f"The trained winner, of the old classes' training rows: {trial['winner']}{loads}")
     print(f"\nTo paste; it trains anew, on all rows of the data:\n\n{trial['paste']}")
 
 
@@ -37,13 +38,13 @@ def found_lines(trial: Found) -> list[str]:
         f"classes by rows: {data['below_5']:,} below 5, {data['5_to_20']:,} of 5 to 20, {data['above_20']:,} above 20",
         f"old classes: {data['old_classes']:,}; rows: {data['train']:,} to train on, {data['valid']:,} to choose on, "
         f"{data['test']:,} to judge on",
-        f"new classes: {data['new_valid']:,} to choose on, {data['new_test']:,} others to judge on",
+        f"new classes: {data['new_valid']:,} to choose on, {data['new_test']:,} others to judge on; the other "
+        f"{data['rows'] - data['train'] - data['valid'] - data['test']:,} rows are theirs, or not used",
     ]
     twins = data.get("duplicates") or {}
     if twins.get("rows"):
         lines.append(f"{twins['rows']:,} rows repeat an earlier one; {twins['across']:,} of test are in training too")
-    said = (trial.get("plan") or {}).get("said")
-    return [*lines, *map(str, data.get("notes") or []), *([str(said)] if said else [])]
+    return [*lines, *map(str, data.get("notes") or [])]
 
 
 def _print_table(trial: Found) -> None:
