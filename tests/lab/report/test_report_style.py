@@ -50,8 +50,8 @@ def test_nothing_is_cut_off(shown):
 
 def test_every_picture_of_the_docs_is_drawn_or_said_to_be_made_elsewhere(shown):
     committed = {path.stem for path in (ROOT / "docs/img").glob("*.png")}
-    assert committed - set(shown) == {"tilt", "convergence-rare"}
-    assert committed <= set(shown) | {"tilt", "convergence-rare"}
+    curves = {f"figure-{number}" for number in (5, 7, 8, 9)}  # by firstsight figure
+    assert committed - set(shown) == {"tilt", "convergence-rare"} | curves
 
 
 def colors_of(legend):

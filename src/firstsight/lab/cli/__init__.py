@@ -23,7 +23,7 @@ from firstsight.lab.cli.sweep import sweep
 from firstsight.lab.cli.train import default_settings, train_command
 from firstsight.lab.cli.try_data import default_trial, try_command
 from firstsight.lab.system.job import as_one, launched
-from firstsight.lab.system.machine import flush_denormals
+from firstsight.lab.system.machine import flushed_denormals
 
 DESCRIPTION = """A softmax that remembers a class from its first example, and the experiments around it.
 
@@ -36,14 +36,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code: 0, 1 (training diverged or lost a process), 2 (bad input), 128 + n
     (signal n)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    return as_one(lambda: _run(arguments)) if launched() else _run(arguments)
+    with flushed_denormals():
+        return as_one(lambda: _run(arguments)) if launched() else _run(arguments)
 
 
 def _run(arguments: list[str]) -> int:
     if arguments == ["--version"]:
         print(f"firstsight {__version__}")
         return 0
-    flush_denormals()
     try:
         if launched() and arguments[:1] != ["train"]:
             raise InputError("of all commands torchrun can start firstsight train alone. Start this one without it.")

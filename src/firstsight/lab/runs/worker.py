@@ -10,7 +10,7 @@ from importlib import import_module
 import torch
 
 from firstsight.errors import InputError
-from firstsight.lab.system.machine import flush_denormals
+from firstsight.lab.system.machine import flushed_denormals
 
 
 def exit_code(reason: str) -> int:
@@ -23,11 +23,11 @@ def main() -> None:
     told = json.loads(sys.argv[1])
     sys.argv = list(told["command"])  # what results are to say made them
     torch.set_num_threads(1)
-    flush_denormals()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     module, function = told["does"].split(":")
     try:
-        code = getattr(import_module(module), function)(told)
+        with flushed_denormals():
+            code = getattr(import_module(module), function)(told)
     except (InputError, OSError) as error:
         print(f"firstsight: {error}", file=sys.stderr)
         code = 2

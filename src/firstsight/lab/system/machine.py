@@ -6,6 +6,8 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,13 +62,18 @@ def command_line() -> str:
     return shlex.join([name, *arguments])
 
 
-def flush_denormals() -> None:
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
     """Take numbers below 1e-38 for 0, in this thread and those that it starts; where the CPU cannot, nothing changes.
 
     Probabilities that underflow make gradients of such numbers, which a CPU computes in microcode: of a softmax that is
     sure of itself a step took seven times as long.
     """
     torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:  # torch's default, for whoever called the command from a program
+        torch.set_flush_denormal(False)
 
 
 def cores() -> int:
