@@ -92,11 +92,12 @@ def test_how_numbers_are_written():
         "−4.1%", "+2.6%", "0.0%", "0.0%", "–",
     ]  # fmt: skip
     assert [compact(value) for value in (0, 500, 20_000, 1.5e6, 4e9)] == ["0", "500", "20K", "1.5M", "4B"]
-    assert [duration(value) for value in (0.4, 59.6, 200, 2_562, 7_500, 273_600)] == [
+    assert [duration(value) for value in (0.4, 59.6, 200, 2_562, 3_590, 7_500, 273_600)] == [
         "0 s",
         "1 min 0 s",
         "3 min 20 s",
         "43 min",
+        "1 h 0 min",
         "2 h 5 min",
         "3 d 4 h",
     ]

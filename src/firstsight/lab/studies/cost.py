@@ -25,6 +25,9 @@ class Trained(Protocol):
     def config(self) -> Config:
         """Its settings."""
 
+    def share(self) -> float:
+        """How much of it is behind it, from 0 to 1."""
+
     def metrics(self) -> list[dict[str, Any]]:
         """What it has behind it."""
 
@@ -62,14 +65,10 @@ def estimate(
         for job in waiting:
             if job.variant not in seconds:
                 seconds[job.variant] = float(dry_run(corpus, job.config)["estimate"]["seconds"])
-    left = [seconds[job.variant] * (1 - _done(job)) for job in waiting]
+    left = [seconds[job.variant] * (1 - job.share()) for job in waiting]
     core = sum(left)
     wall = max(core / workers, max(left, default=0.0))
     return Cost(len(waiting), {job.variant: seconds[job.variant] for job in waiting}, core, wall)
-
-
-def _done(job: Trained) -> float:
-    return max([0.0, *(float(line["step"]) / job.config.steps for line in job.metrics())])
 
 
 def say_cost(runs: Iterable[tuple[str, Config, int]], workers: int) -> None:

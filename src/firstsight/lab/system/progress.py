@@ -127,6 +127,8 @@ def readable(perplexity: float) -> str:
 
 def duration(seconds: float) -> str:
     """``42 s``, ``3 min 20 s``, ``12 min``, ``2 h 5 min``, ``3 d 4 h``."""
+    if 600 <= seconds < 3600:  # nobody's estimate is good to the second
+        seconds = 60 * round(seconds / 60)
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours_of_day = divmod(hours, 24)
@@ -134,8 +136,8 @@ def duration(seconds: float) -> str:
         return f"{days} d {hours_of_day} h"
     if hours:
         return f"{hours} h {minutes} min"
-    if minutes >= 10:  # nobody's estimate is good to the second
-        return f"{minutes + (rest >= 30)} min"
+    if minutes >= 10:
+        return f"{minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
