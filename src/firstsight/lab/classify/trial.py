@@ -3,7 +3,6 @@
 What is done stays done in ``out``: the same call goes on after any end, and gives the same numbers.
 """
 
-import shutil
 import signal
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -27,9 +26,11 @@ from firstsight.lab.classify.runs.jobs import Measuring, Trials, best, choosing_
 from firstsight.lab.classify.runs.plan import Plan, Units, make_plan, timed
 from firstsight.lab.classify.runs.winner import save_winner
 from firstsight.lab.classify.settings import BUDGET, Trial
-from firstsight.lab.runs.jobs import Job, alone, check_workers, run_all
+from firstsight.lab.runs.jobs import Job, check_workers, run_all
 from firstsight.lab.system.files import read_json, write_json
+from firstsight.lab.system.folder import LOCK, TRIAL, hold
 from firstsight.lab.system.machine import cores, provenance
+from firstsight.lab.system.manifest import DIGESTS
 from firstsight.lab.system.progress import say
 
 COMMONEST, ROWS = 30, 2  # mistakes that are told, and examples of each
@@ -75,14 +76,8 @@ def run_trial(
     if not budget > 0:
         raise InputError(f"budget is {budget}; expected minutes above 0.")
     _check_folder(out)
-    is_new = not out.exists()
-    with alone(out, "another firstsight try"):
-        try:
-            return _run_trial(source, settings, out, encoder, budget, workers, file)
-        except InputError:
-            if is_new and [path.name for path in out.iterdir()] == [".lock"]:  # refused before anything was written
-                shutil.rmtree(out)
-            raise
+    with hold(out, TRIAL):
+        return _run_trial(source, settings, out, encoder, budget, workers, file)
 
 
 def _check_folder(out: Path) -> None:
@@ -91,7 +86,7 @@ def _check_folder(out: Path) -> None:
         return
     if not out.is_dir():
         raise InputError(f"{out}: this is a file. Expected a folder for all that a trial writes: give another --out.")
-    there = {path.name for path in out.iterdir()} - {".lock"}
+    there = {path.name for path in out.iterdir()} - {LOCK, DIGESTS}
     if (there and not there & {"data", PLAN}) or there & {"config.yaml", "meta.json", "checkpoints", "study.json"}:
         raise InputError(
             f"{out}: this folder holds something else ({', '.join(sorted(there)[:4])}). Give the trial an --out of its "
@@ -128,7 +123,7 @@ def _run_trial(
 
 def _run(part: str, jobs: Sequence[Job], out: Path, workers: int | None) -> None:
     say(f"part {part}; the times below are of this part")
-    ended = run_all(jobs, out / "jobs", "another firstsight try", workers=workers)
+    ended = run_all(jobs, out / "jobs", workers=workers)
     if ended:
         error = TrialEndedError(f"{ended}: the trial ended before it was done. The same command goes on in {out}.")
         error.exit_code = 128 + signal.Signals[ended]

@@ -8,6 +8,7 @@ from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, arg, subcommand
 
 from firstsight.lab.cli.folders import Audit, Info, audit, info, print_omniglot
 from firstsight.lab.cli.output import Found, Json, MaybePath, console, new_table, show
+from firstsight.lab.system.folder import DATA, hold
 from firstsight.lab.system.progress import say
 
 Source = Annotated[Path, arg(name="from", metavar="PATH")]
@@ -168,6 +169,11 @@ def data(command: OmitSubcommandPrefixes[OmitArgPrefixes[Corpora]]) -> int:
         return info(command)
     if isinstance(command, Audit):
         return audit(command)
+    with hold(command.out, DATA):
+        return _made(command)
+
+
+def _made(command: Any) -> int:
     say(f"preparing {command.out}")
     if isinstance(command, Omniglot):
         from firstsight.lab.data import omniglot

@@ -6,6 +6,7 @@ from typing import Any
 
 from firstsight.lab.cli.output import Found, Json, console, show
 from firstsight.lab.lm.recipes import RECIPES, recipe
+from firstsight.lab.system.folder import DEMO, hold
 from firstsight.lab.system.progress import duration, say
 
 # One recipe, three output layers: one that does not write, the default, and the paper's rule.
@@ -29,6 +30,11 @@ def demo(out: Path = Path("runs/demo"), json: Json = False, seed: int = 0, steps
         steps: training steps of each.
     """
     say(f"everything goes into {out}")  # before what takes long to load
+    with hold(out, DEMO):
+        return show(_demo(out, seed, steps), json, _print_demo)
+
+
+def _demo(out: Path, seed: int, steps: int) -> Found:
     from firstsight.lab.data import open_corpus, stdlib
     from firstsight.lab.lm.dry_run import run_seconds
     from firstsight.lab.lm.results import evaluate_run
@@ -48,12 +54,10 @@ def demo(out: Path = Path("runs/demo"), json: Json = False, seed: int = 0, steps
     for name, of in configs.items():
         outcome = train(corpus, out / name, of, resume=True)
         if outcome.reason.startswith("SIG"):
-            found: Found = {"runs": {}, "interrupted": outcome.reason, "seconds": time.perf_counter() - start}
-            return show(found, json, _print_demo)
+            return {"runs": {}, "interrupted": outcome.reason, "seconds": time.perf_counter() - start}
     runs = {name: evaluate_run(out / name, "test") for name in RUNS}
     report = write_report([out / name for name in RUNS], out)
-    found = {"runs": runs, "report": str(report), "seconds": round(time.perf_counter() - start, 1)}
-    return show(found, json, _print_demo)
+    return {"runs": runs, "report": str(report), "seconds": round(time.perf_counter() - start, 1)}
 
 
 def _print_demo(found: Found) -> None:

@@ -38,17 +38,19 @@ def evaluate(
     """
     from firstsight.lab.lm.results import evaluate_run
     from firstsight.lab.report import write_report
+    from firstsight.lab.system.folder import RUN, hold
 
     where: dict[str, Any] = {"checkpoint": checkpoint, "data": data, "device": device}
-    if memory is not None:
-        from firstsight.lab.reading.recalled import recall_run
-
-        result = recall_run(run, split, memory, tuned=tuned, **where)
-    elif tuned is not None:
+    if memory is None and tuned is not None:
         raise InputError(f"--tuned {tuned} holds settings of memories: say which with --memory cache,mbpa.")
-    else:
-        result = evaluate_run(run, split, **where)
-    write_report([run])
+    with hold(run, RUN, make=False):
+        if memory is not None:
+            from firstsight.lab.reading.recalled import recall_run
+
+            result = recall_run(run, split, memory, tuned=tuned, **where)
+        else:
+            result = evaluate_run(run, split, **where)
+        write_report([run])
     return show(result, json, print_result)
 
 

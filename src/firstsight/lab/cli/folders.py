@@ -55,12 +55,14 @@ def info(command: Info) -> int:
     from firstsight.lab.data import open_corpus
     from firstsight.lab.data.info import describe_corpus
     from firstsight.lab.report.zipf import zipf_plot
+    from firstsight.lab.system.folder import DATA, hold
 
     found, plot = describe_corpus(command.folder), None
     corpus = open_corpus(command.folder)
     if corpus.vocabulary.counts.any():
         drawn = zipf_plot(corpus.name, corpus.vocabulary.tokens, corpus.vocabulary.counts, found["unknown"])
-        plot = str(drawn.save(corpus.folder / "plots"))
+        with hold(corpus.folder, DATA):
+            plot = str(drawn.save(corpus.folder / "plots"))
     return show({**found, "plot": plot}, command.json, _print_info)
 
 

@@ -1,7 +1,7 @@
 """``firstsight train``: train a language model on a data folder."""
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -15,6 +15,7 @@ from firstsight.lab.cli.output import Checked, Device, Found, Json, MaybePath, c
 from firstsight.lab.lm.config import Config, load_config
 from firstsight.lab.lm.recipes import recipe
 from firstsight.lab.system.devices import AUTO
+from firstsight.lab.system.folder import RUN, hold
 from firstsight.lab.system.job import rank, world_size
 from firstsight.lab.system.machine import cpu_multiplies_bf16
 from firstsight.lab.system.progress import duration, say
@@ -85,7 +86,10 @@ def train_command(default: Config) -> Callable[..., int]:
         if config.precision == "fp32" and cpu_multiplies_bf16():
             say("hint: this machine multiplies bfloat16 in hardware; --precision bf16 trains about 1.7 times as fast")
         corpus, loggers, result = open_corpus(data), [name for name in logger.split(",") if name], None
-        with new_run(data, config.head) if out is None else nullcontext(out) as folder:
+        with ExitStack() as stack:
+            folder = stack.enter_context(new_run(data, config.head)) if out is None else out
+            if world_size() == 1:
+                stack.enter_context(hold(folder, RUN))
             check_folder(folder, config, resume)
             if out is None:
                 say(f"run: {folder}")
@@ -98,9 +102,9 @@ def train_command(default: Config) -> Callable[..., int]:
                 about = f"about {duration(seconds)} of training{left} on this machine"
                 say(f"{config.steps:,} steps: {about}; --dry-run tells more")
             outcome = run(corpus, folder, config, resume=resume, device=device, loggers=loggers)
-        if rank() == 0 and not outcome.reason.startswith("SIG"):
-            result = evaluate_run(folder, "valid", data=data, device=device)
-            write_report([folder])
+            if rank() == 0 and not outcome.reason.startswith("SIG"):
+                result = evaluate_run(folder, "valid", data=data, device=device)
+                write_report([folder])
         return show({"run": str(folder), **vars(outcome), "result": result}, json, _print_trained)
 
     return train

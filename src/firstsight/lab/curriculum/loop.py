@@ -6,7 +6,7 @@ Shapes: n classes introduced so far, B drawings, S pixels a side, D width of the
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ from firstsight.lab.curriculum.model import Classifier, build_optimizer
 from firstsight.lab.curriculum.settings import Curriculum
 from firstsight.lab.runs.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from firstsight.lab.system.files import write_json
+from firstsight.lab.system.folder import CURRICULUM, hold
 from firstsight.lab.system.interrupt import ending_signals
 from firstsight.lab.system.machine import provenance
+from firstsight.lab.system.manifest import check_there
 
 MILESTONES = (100, 200, 400)
 MAY_CHANGE = ("max_steps", "save_seconds")  # in a run that goes on
@@ -81,11 +83,14 @@ def run_curriculum(
         InputError: images or settings that do not fit; a checkpoint that is damaged, of other settings or images, or of
             more steps than ``max_steps``.
     """
-    with torch.random.fork_rng(), ending_signals() as received:
+    with (
+        nullcontext() if out is None else hold(out, CURRICULUM),
+        torch.random.fork_rng(),
+        ending_signals() as received,
+    ):
         run = _Loop(images, settings, progress or (lambda record: None), out, device)
         if out is not None:
-            for unfinished in out.glob(".*.part"):  # what a kill left half-written
-                unfinished.unlink()
+            check_there(out / "checkpoint.pt")
             if (out / "checkpoint.pt").exists():
                 run.resume(out / "checkpoint.pt")
         return run.run(received)

@@ -17,11 +17,15 @@ from firstsight.lab.data.tokenize import tokenize
 from firstsight.lab.data.tokens import open_tokens, write_tokens
 from firstsight.lab.data.vocabulary import EOS, Vocabulary
 from firstsight.lab.system.files import read_json, sha256, write_json
+from firstsight.lab.system.folder import DATA
 from firstsight.lab.system.machine import command_line
+from firstsight.lab.system.manifest import listed
+from firstsight.lab.system.replace import finish_replacing, replacing
 
 SPLITS = ("train", "valid", "test")
 OMNIGLOT = "omniglot"  # the corpus that is no text: its folders are opened by firstsight.lab.data.omniglot
 IMAGES = "images.npy"
+STALE = ("audit.json", "plots/zipf.png", IMAGES, *(f"{split}.documents.npz" for split in SPLITS))
 _BLOCK = 1 << 18  # tokens encoded at a time
 
 Lines = Callable[[], Iterable[str]]
@@ -53,6 +57,12 @@ class Corpus:
         if name not in SPLITS:
             raise InputError(f"The split is {name!r}; expected one of {', '.join(SPLITS)}.")
         return open_tokens(self.folder / f"{name}.tokens", self.vocabulary.hash)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """The digests of its splits, by file; empty where the folder has no manifest."""
+        names = [f"{split}.tokens" for split in SPLITS]
+        return {name: digest for name, digest in listed(self.folder).items() if name in names}
 
     def documents(self, name: str) -> Documents | None:
         """Where the documents of a split begin; ``None`` in a corpus that knows of none."""
@@ -92,6 +102,7 @@ def read_meta(folder: Path, expected: str, make: str) -> Any:
     """The meta.json of a data folder; errors end with what was ``expected``, and how to ``make`` it."""
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder. Expected {expected}.")
+    finish_replacing(folder, DATA)
     path = folder / "meta.json"
     if not path.exists():
         raise InputError(
@@ -173,17 +184,29 @@ def save_corpus(
 ) -> Corpus:
     """``write_corpus`` for splits that are encoded: ``blocks`` are the ids of "train", "valid" and "test", in pieces.
 
-    An older corpus in the folder stops being one (its meta.json goes first, and what was made of it) and is replaced
-    file by file.
+    An older corpus in the folder stays until the new one is whole, and then makes room with all that was made of it.
 
     Args:
         described: what else meta.json shall say: sources and so on.
         documents: where documents begin, of the splits that have any.
         may_be_empty: a split without tokens is no error.
     """
-    folder, documents = Path(folder), documents or {}
-    folder.mkdir(parents=True, exist_ok=True)
-    forget_corpus(folder)
+    with replacing(folder, DATA, STALE) as new:
+        _write_parts(new, name, vocabulary, blocks, described, documents or {}, expected, may_be_empty)
+    return open_corpus(folder)
+
+
+def _write_parts(
+    folder: Path,
+    name: str,
+    vocabulary: Vocabulary,
+    blocks: Mapping[str, Iterable[npt.NDArray[np.uint32]]],
+    described: Mapping[str, Any],
+    documents: Mapping[str, Documents],
+    expected: Mapping[str, int] | None,
+    may_be_empty: bool,
+) -> None:
+    """The files of a corpus, meta.json last."""
     vocabulary.save(folder / "vocabulary.json")
     tokens: dict[str, int] = {}
     unknown: Counter[str] = Counter()
@@ -216,13 +239,6 @@ def save_corpus(
         "complete": True,
     }
     write_json(folder / "meta.json", meta)
-    return Corpus(folder, name, vocabulary, meta)
-
-
-def forget_corpus(folder: Path) -> None:
-    """End what an older corpus in the folder is (meta.json first), and remove what was made of it."""
-    for stale in ("meta.json", "audit.json", "plots/zipf.png", IMAGES, *(f"{split}.documents.npz" for split in SPLITS)):
-        (folder / stale).unlink(missing_ok=True)
 
 
 def _no_text(name: str, split: str) -> InputError:

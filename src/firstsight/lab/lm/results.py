@@ -13,6 +13,7 @@ from firstsight.lab.lm.evaluation import evaluate, exp_or_inf, token_nll
 from firstsight.lab.lm.run import Run, open_run
 from firstsight.lab.system.devices import AUTO
 from firstsight.lab.system.files import write_json
+from firstsight.lab.system.folder import RUN, hold
 from firstsight.lab.system.machine import provenance
 from firstsight.lab.system.progress import Bar
 from firstsight.lab.system.shape import finite_or_none
@@ -32,11 +33,12 @@ def evaluate_run(
     Raises:
         InputError: the run or the data are missing or damaged, or do not belong together.
     """
-    run = open_run(folder, checkpoint, data, device)
-    tokens, counts = run.corpus.split(split), run.vocabulary.counts
-    with Bar(f"eval {run.folder.name} {split}", len(tokens)) as bar:
-        found = evaluate(run.model, tokens, counts, eos_id=run.vocabulary.eos_id, progress=bar.update)
-    return write_result(run, split, found.to_dict(), None)
+    with hold(folder, RUN, make=False):
+        run = open_run(folder, checkpoint, data, device)
+        tokens, counts = run.corpus.split(split), run.vocabulary.counts
+        with Bar(f"eval {run.folder.name} {split}", len(tokens)) as bar:
+            found = evaluate(run.model, tokens, counts, eos_id=run.vocabulary.eos_id, progress=bar.update)
+        return write_result(run, split, found.to_dict(), None)
 
 
 def write_result(run: Run, split: str, found: dict[str, Any], memory: dict[str, Any] | None) -> dict[str, Any]:

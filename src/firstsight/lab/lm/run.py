@@ -24,6 +24,7 @@ from firstsight.lab.runs.head import make_head
 from firstsight.lab.runs.optimizer import make_optimizer
 from firstsight.lab.system.devices import AUTO, find_device
 from firstsight.lab.system.files import sha256
+from firstsight.lab.system.manifest import DIGESTS, check_there, identity_of, is_listed
 
 # What a resumed run may change: when it ends and when it saves, but nothing that its weights have learnt under.
 MAY_CHANGE = ("steps", "minutes", "patience", "checkpoint_every", "checkpoint_minutes")
@@ -69,6 +70,7 @@ class Run:
                 f"{corpus.folder}: this data has another vocabulary than the one {self.folder} was trained with, so "
                 "its token ids mean other words. Give --data the folder the run was trained on, or train on this one."
             )
+        check_corpus(self.folder, corpus)
         return corpus
 
     def text(self, tokens: np.ndarray, *, size: int | None = None, chunk: int = 1, starts: Iterable[int] = ()) -> Text:
@@ -131,11 +133,31 @@ def open_run(folder: str | Path, checkpoint: str = "best", data: str | Path | No
 
 def check_folder(out: Path, config: Config, resume: bool) -> None:
     """Nothing is written before every setting has proved good: a mended command may then use the folder again."""
-    if not (out / "config.yaml").exists():
-        return
-    if not resume:
+    config_file, last = out / "config.yaml", checkpoint_path(out, "last")
+    parts = [config_file, out / "metrics.jsonl", last, checkpoint_path(out, "best")]
+    there = [path for path in parts if path.exists()]
+    if not resume and (there or any(map(is_listed, parts))):
         raise InputError(f"{out} holds a run already. Continue it with --resume, or give --out another folder.")
-    check_same(load_config(out / "config.yaml")[1], config, out)
+    check_there(*parts)
+    lost = not (out / DIGESTS).exists() and [path for path in (config_file, last) if there and not path.exists()]
+    if lost:
+        raise InputError(
+            f"{lost[0]}: there is no such file, but {there[0].name} of a run is beside it. Put it back from a copy, or "
+            "move the folder away: training does not go on without it, and begins no run over what is left of one."
+        )
+    if config_file.exists():
+        check_same(load_config(config_file)[1], config, out)
+
+
+def check_corpus(out: Path, corpus: Corpus) -> None:
+    """Raise InputError if a run was trained on other splits than a corpus of the same vocabulary has."""
+    trained_on = identity_of(out)
+    other = [name for name, digest in corpus.identity.items() if trained_on.get(name, digest) != digest]
+    if other:
+        raise InputError(
+            f"{corpus.folder / other[0]}: this is another text than the one that {out} was trained with, though of the "
+            "same vocabulary: its numbers would be of something else. Name the folder it was trained on with --data."
+        )
 
 
 def check_same(saved: Config, config: Config, out: Path) -> None:

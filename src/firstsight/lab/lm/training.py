@@ -6,7 +6,7 @@ Shapes: B sequences of a batch, S tokens of a sequence, D width of the head, V v
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from firstsight.lab.lm.batches import Batches, Share
 from firstsight.lab.lm.config import Config, save_config
 from firstsight.lab.lm.evaluation import Evaluation, evaluate
 from firstsight.lab.lm.lstm import LanguageModel
-from firstsight.lab.lm.run import build_model, build_optimizer, check_folder, checkpoint_path
+from firstsight.lab.lm.run import build_model, build_optimizer, check_corpus, check_folder, checkpoint_path
 from firstsight.lab.lm.sampling import DocumentSampler
 from firstsight.lab.lm.sights import Sights
 from firstsight.lab.lm.state import REASONS, DivergedError, Outcome, TrainState, check_saved, go_on, to_go_on
@@ -28,8 +28,10 @@ from firstsight.lab.runs.loggers import Loggers
 from firstsight.lab.runs.metrics import append_metrics, cut_metrics
 from firstsight.lab.system.devices import AUTO
 from firstsight.lab.system.distributed import reach, start
+from firstsight.lab.system.folder import RUN, hold
 from firstsight.lab.system.interrupt import ending_signals
 from firstsight.lab.system.job import peers
+from firstsight.lab.system.manifest import identify, identity_of
 from firstsight.lab.system.progress import Bar, readable, say
 from firstsight.lab.system.ranks import Ranks
 
@@ -53,9 +55,8 @@ def train(
 ) -> Outcome:
     r"""Train a language model into the folder ``out``.
 
-    SIGINT and SIGTERM end it after the step in hand, with a checkpoint; a second SIGINT ends it at once. Killed in
-    any other way it goes on, with ``resume``, from the last checkpoint: on a CPU bit for bit as if nothing had
-    happened, ``metrics.jsonl`` included (its time fields apart).
+    SIGINT and SIGTERM end it after the step in hand, with a checkpoint; a second SIGINT ends it at once. Killed it goes
+    on, with ``resume``, from the last checkpoint: on a CPU bit for bit as if nothing had happened (times apart).
 
     In N processes each has its share of every batch, and the step is that of one process,
 
@@ -74,17 +75,20 @@ def train(
         loggers: "csv", "tensorboard": written beside ``metrics.jsonl``, in ``logs/``; a resumed run keeps those it had.
 
     Raises:
-        InputError: ``out`` holds a run already, the settings or the data are not those of the run that is
+        InputError: ``out`` holds a run already or is held, the settings or the data are not those of the run that is
             resumed, or its files are damaged; there are more processes than sequences in a batch, or they differ.
         DivergedError: the loss or a weight is NaN or infinite; the last good checkpoint is kept.
         PeerLostError: another process is gone; the last checkpoint is kept.
     """
     out = Path(out)
     logs = Loggers(out, loggers)
-    with peers(), closing(logs):
+    with peers(), closing(logs), ExitStack() as stack:
         fabric, ranks = start(_PRECISION[config.precision], device)
         with ranks.together():
+            if ranks.first:
+                stack.enter_context(hold(out, RUN))
             check_folder(out, config, resume)
+            check_corpus(out, corpus)
             trainer = _Trainer(corpus, out, config, fabric, ranks)
         trainer.set_up()
         with ranks.together():
@@ -105,8 +109,7 @@ def _begin(corpus: Corpus, out: Path, config: Config, step: int) -> None:
         corpus.vocabulary.save(out / "vocabulary.json")
     cut_metrics(out / "metrics.jsonl", step)
     save_config(out / "config.yaml", str(corpus.folder.resolve()), config)
-    for unfinished in out.rglob(".*.part"):  # what a kill left half-written
-        unfinished.unlink()
+    identify(out, corpus.identity or identity_of(out))
 
 
 def rehearse(corpus: Corpus, config: Config, device: str = AUTO) -> tuple[LanguageModel, Callable[[], float]]:
@@ -271,8 +274,8 @@ class _Trainer:
     def _save(self, path: Path, full: bool) -> None:
         if not all(bool(parameter.isfinite().all()) for parameter in self.bare.parameters()):
             raise self._diverged("a weight is no longer finite")
-        state: dict[str, Any] = {"vocabulary_hash": self.corpus.vocabulary.hash, "step": self.state.step}
-        state["model"] = self.bare.state_dict()
+        state: dict[str, Any] = {"step": self.state.step, "model": self.bare.state_dict()}
+        state["vocabulary_hash"] = self.corpus.vocabulary.hash
         if full:
             lstm = self.share.whole(self.state.lstm)
             state |= to_go_on(self.config, self.state, self.optimizer, self.sights, lstm)

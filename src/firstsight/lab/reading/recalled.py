@@ -22,6 +22,8 @@ from firstsight.lab.reading.tables import summary
 from firstsight.lab.reading.tuned import check_tuned, read_tuned
 from firstsight.lab.system.devices import AUTO
 from firstsight.lab.system.files import atomic_write
+from firstsight.lab.system.folder import RUN, hold
+from firstsight.lab.system.manifest import forget
 from firstsight.lab.system.progress import Bar, say
 
 SAVE_EVERY = 60.0  # seconds between two savings of what has been read
@@ -60,23 +62,24 @@ def recall_run(
     began, folder = time.perf_counter(), Path(folder)
     chosen = None if tuned is None else read_tuned(tuned)
     recipe = choose_recipe(memory, chosen, str(tuned))
-    run = open_run(folder, checkpoint, data, device)
-    tokens, weights = np.asarray(run.corpus.split(split)), run.weights()
-    if tuned is not None and chosen is not None:
-        check_tuned(chosen, tuned, folder, weights)
-    partial = Partial(folder / "memory" / f"partial-{split}.npz", weights["sha256"], recipe, tokens)
-    nll = _read(run, tokens, recipe, partial, f"eval {folder.name} {split} {recipe.mixtures[-1].name}")
-    table = [_row(mixture, nll, run.vocabulary.counts[tokens]) for mixture in recipe.mixtures]
-    found = {"tokens": len(tokens), **{key: table[-1][key] for key in ("nll", "perplexity", "bands")}, "streams": 1}
-    whole = recipe.mixtures[-1].weights
-    told: dict[str, Any] = {
-        name: {**recipe.settings[name], "weight": whole[name]} if name in whole else None for name in MEMORIES
-    }
-    told |= {"tuned": None if tuned is None else str(tuned), "seconds": time.perf_counter() - began}
-    write_passage(run, tokens, split, told, nll)
-    result = write_result(run, split, found | {"seconds": told["seconds"]}, {**told, "variants": table})
-    partial.path.unlink(missing_ok=True)
-    return result
+    with hold(folder, RUN, make=False):
+        run = open_run(folder, checkpoint, data, device)
+        tokens, weights = np.asarray(run.corpus.split(split)), run.weights()
+        if tuned is not None and chosen is not None:
+            check_tuned(chosen, tuned, folder, weights)
+        partial = Partial(folder / "memory" / f"partial-{split}.npz", weights["sha256"], recipe, tokens)
+        nll = _read(run, tokens, recipe, partial, f"eval {folder.name} {split} {recipe.mixtures[-1].name}")
+        table = [_row(mixture, nll, run.vocabulary.counts[tokens]) for mixture in recipe.mixtures]
+        found = {"tokens": len(tokens), **{key: table[-1][key] for key in ("nll", "perplexity", "bands")}, "streams": 1}
+        whole = recipe.mixtures[-1].weights
+        told: dict[str, Any] = {
+            name: {**recipe.settings[name], "weight": whole[name]} if name in whole else None for name in MEMORIES
+        }
+        told |= {"tuned": None if tuned is None else str(tuned), "seconds": time.perf_counter() - began}
+        write_passage(run, tokens, split, told, nll)
+        result = write_result(run, split, found | {"seconds": told["seconds"]}, {**told, "variants": table})
+        forget(partial.path)
+        return result
 
 
 def _row(mixture: Mixture, nll: dict[str, np.ndarray], count_N: np.ndarray) -> dict[str, Any]:

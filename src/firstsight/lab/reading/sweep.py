@@ -21,7 +21,9 @@ from firstsight.lab.reading.tuned import Rows, best_of, choose_cache, choose_mbp
 from firstsight.lab.runs.result import best_part
 from firstsight.lab.system.devices import AUTO
 from firstsight.lab.system.files import read_json, write_json
+from firstsight.lab.system.folder import RUN, hold
 from firstsight.lab.system.machine import provenance
+from firstsight.lab.system.manifest import forget
 from firstsight.lab.system.progress import Bar, say
 from firstsight.lab.system.shape import finite_or_none
 from firstsight.memory import CacheGrid, MbPAGrid, NeuralCache
@@ -80,33 +82,39 @@ def sweep_memory(
     ):  # fmt: skip
         if value is not None and value < least:
             raise InputError(f"{name} is {value}; expected {least} or more tokens.")
-    run = open_run(folder, checkpoint, data, device)
-    tokens = np.asarray(run.corpus.split("valid")[:split_tokens])
-    mbpa_first = min(FIRST, len(tokens) // 2) if mbpa_first is None else mbpa_first
-    if mbpa and len(tokens) <= mbpa_first:
-        raise InputError(
-            f"the text has {len(tokens):,} tokens, and mbpa-first, {mbpa_first:,}, leaves none of them to measure MbPA "
-            "on. Lower --mbpa-first, or choose for the cache alone with --no-mbpa."
-        )
-    weights = run.weights()
-    values_of = [[*map(float, values)] for values in (THETAS, SIZES, CACHE_WEIGHTS, KS, LRS, MBPA_WEIGHTS)]
-    common = {"checkpoint": weights["sha256"], "text": text_hash(tokens), "firstsight": __version__, "grids": values_of}
-    stages = _Stages(run.folder / "memory" / "sweep.partial.json", common)
-    grids = _grids(run, tokens, stages, mbpa, mbpa_first, mbpa_tokens, two_step_tokens)
-    widest = grids["mbpa"] or grids["cache"]  # of all memories that were chosen, on the tokens it was measured on
-    best = best_of([widest["model"], *widest["grid"]])["perplexity"]
-    found = {
-        **best_part("memory", run.corpus.name, grids["chosen"], best),
-        "run": run.name,
-        "vocabulary_hash": run.vocabulary.hash,
-        "checkpoint": weights,
-        "tokens": len(tokens),
-        **grids,
-        **provenance(run.device),
-    }
-    write_json(run.folder / "memory" / "sweep.json", found)
-    stages.path.unlink(missing_ok=True)
-    return found
+    with hold(folder, RUN, make=False):
+        run = open_run(folder, checkpoint, data, device)
+        tokens = np.asarray(run.corpus.split("valid")[:split_tokens])
+        mbpa_first = min(FIRST, len(tokens) // 2) if mbpa_first is None else mbpa_first
+        if mbpa and len(tokens) <= mbpa_first:
+            raise InputError(
+                f"the text has {len(tokens):,} tokens, and mbpa-first, {mbpa_first:,}, leaves none of them to measure "
+                "MbPA on. Lower --mbpa-first, or choose for the cache alone with --no-mbpa."
+            )
+        weights = run.weights()
+        values_of = [[*map(float, values)] for values in (THETAS, SIZES, CACHE_WEIGHTS, KS, LRS, MBPA_WEIGHTS)]
+        common = {
+            "checkpoint": weights["sha256"],
+            "text": text_hash(tokens),
+            "firstsight": __version__,
+            "grids": values_of,
+        }
+        stages = _Stages(run.folder / "memory" / "sweep.partial.json", common)
+        grids = _grids(run, tokens, stages, mbpa, mbpa_first, mbpa_tokens, two_step_tokens)
+        widest = grids["mbpa"] or grids["cache"]  # of all memories that were chosen, on the tokens it was measured on
+        best = best_of([widest["model"], *widest["grid"]])["perplexity"]
+        found = {
+            **best_part("memory", run.corpus.name, grids["chosen"], best),
+            "run": run.name,
+            "vocabulary_hash": run.vocabulary.hash,
+            "checkpoint": weights,
+            "tokens": len(tokens),
+            **grids,
+            **provenance(run.device),
+        }
+        write_json(run.folder / "memory" / "sweep.json", found)
+        forget(stages.path)
+        return found
 
 
 def _grids(

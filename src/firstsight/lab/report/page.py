@@ -34,6 +34,7 @@ from firstsight.lab.report.tables import (
 )
 from firstsight.lab.runs.compare import unlike
 from firstsight.lab.runs.metrics import write_csv
+from firstsight.lab.system.folder import PAGE, RUN, hold
 from firstsight.lab.system.progress import duration
 
 HEAD_SETTINGS = {"head", "T", "gamma", "rule", "objective", "prior_count", "write_embedding", "write_after"}
@@ -68,6 +69,12 @@ def write_report(
     folder = loaded[0].folder if out is None else Path(out)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: this is a file; expected a folder for report.html and plots/. Name another.")
+    with hold(folder, RUN if folder.resolve() in {run.folder.resolve() for run in loaded} else PAGE):
+        return _write(loaded, folder, plots, csv)
+
+
+def _write(loaded: Sequence[Record], folder: Path, plots: PlotKind, csv: bool) -> Path:
+    """The files of a report, in a folder that is held."""
     sights = compare_sights(loaded)
     main_plots, sight_plots = make_plots(loaded), make_sight_plots(loaded, sights)
     memory, memory_plots = memory_section(loaded)

@@ -1,6 +1,5 @@
 """Many long jobs, each in a process of its own with one thread, as many at a time as there are cores."""
 
-import fcntl
 import json
 import os
 import signal
@@ -8,13 +7,13 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from firstsight.errors import InputError
+from firstsight.lab.system.folder import hold
 from firstsight.lab.system.interrupt import ending_signals
 from firstsight.lab.system.machine import cores
 from firstsight.lab.system.progress import duration, say
@@ -42,6 +41,8 @@ class Job(ABC):
 
     folder: Path
     """of the run, where its ``log.txt`` goes"""
+    kind: str = ""
+    """of this folder, see ``folder.hold``"""
     does: str
     """``module:function`` that its process calls with what it is told, and that gives the exit code"""
 
@@ -83,18 +84,6 @@ class _Running:
     """where its own lines begin in the log, after those of earlier attempts"""
 
 
-@contextmanager
-def alone(folder: Path, what: str) -> Iterator[IO[str]]:
-    """Hold a folder's lock. Jobs inherit it, so it lasts until the last of them has ended too."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"{folder}: {what} is at work in this folder. Wait for its end, or end it.") from error
-        yield lock
-
-
 def check_workers(workers: int | None) -> None:
     """Raise InputError unless so many jobs can run at a time."""
     if workers is not None and workers < 1:
@@ -104,7 +93,7 @@ def check_workers(workers: int | None) -> None:
 def run_all(
     jobs: Sequence[Job],
     folder: Path,
-    what: str,
+    kind: str = "",
     *,
     workers: int | None = None,
     changed: Callable[[Job | None, bool], None] = lambda job, failed: None,
@@ -117,8 +106,8 @@ def run_all(
 
     Args:
         jobs: all of them, in the order they are to run.
-        folder: that of all runs, which is locked.
-        what: how the holder of the lock is called, for another that comes.
+        folder: that of all runs, which is held; its lock lasts until the last job has ended.
+        kind: of this folder, see ``folder.hold``.
         workers: jobs at a time; by default one a core.
         changed: called with None before the first starts, and after each process's end with its job, and whether it
             failed.
@@ -133,7 +122,7 @@ def run_all(
         JobsFailedError: after all others were run: some ended without being done, and no signal had asked for it.
     """
     check_workers(workers)
-    with alone(folder, what) as lock, ending_signals() as received:
+    with hold(folder, kind) as lock, ending_signals() as received:
         waiting = [job for job in jobs if job.ended() is None]
         changed(None, False)
         _Schedule(waiting, len(jobs), workers or cores(), lock, received, changed, tick).run()
@@ -225,7 +214,7 @@ def _share(job: Job) -> float:
 def _start(job: Job, lock: IO[str]) -> _Running:
     """The job in a session of its own: a terminal's Ctrl-C reaches it through this process alone, and once."""
     job.folder.mkdir(parents=True, exist_ok=True)
-    told = {**job.told(), "does": job.does, "command": sys.argv}
+    told = {**job.told(), "does": job.does, "command": sys.argv, "holds": str(job.folder), "kind": job.kind}
     with open(job.folder / "log.txt", "ab") as log:
         start = log.tell()
         process = subprocess.Popen(

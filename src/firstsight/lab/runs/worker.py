@@ -10,6 +10,7 @@ from importlib import import_module
 import torch
 
 from firstsight.errors import InputError
+from firstsight.lab.system.folder import ORPHANS, hold
 from firstsight.lab.system.machine import flushed_denormals
 
 
@@ -26,7 +27,7 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     module, function = told["does"].split(":")
     try:
-        with flushed_denormals():
+        with flushed_denormals(), hold(told["holds"], told["kind"], wait=ORPHANS):
             code = getattr(import_module(module), function)(told)
     except (InputError, OSError) as error:
         print(f"firstsight: {error}", file=sys.stderr)

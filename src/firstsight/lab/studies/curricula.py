@@ -23,6 +23,7 @@ from firstsight.lab.runs.checkpoint import load_checkpoint
 from firstsight.lab.runs.jobs import Ended, Job, check_workers, run_all
 from firstsight.lab.studies.cost import one_thread, say_seconds
 from firstsight.lab.system.files import read_json
+from firstsight.lab.system.folder import CURRICULUM, FIGURES
 from firstsight.lab.system.machine import cores
 from firstsight.lab.system.progress import duration
 
@@ -45,6 +46,7 @@ class CurriculumJob(Job):
     folder: Path
     data: Path
     facts: Mapping[str, Any]
+    kind = CURRICULUM
     does = "firstsight.lab.studies.work:teach"
 
     @property
@@ -130,7 +132,7 @@ def run_curricula(
     waiting = [job for job in jobs if job.ended() is None]
     if waiting and (signal := _say_cost(waiting, images, workers or cores())):
         return _results(jobs), signal
-    signal = run_all(jobs, out, "another firstsight omniglot or firstsight figure", workers=workers)
+    signal = run_all(jobs, out, FIGURES, workers=workers)
     return _results(jobs), signal
 
 

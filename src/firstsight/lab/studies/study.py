@@ -17,6 +17,7 @@ from firstsight.lab.runs.metrics import last_step, read_metrics
 from firstsight.lab.studies.cost import say_cost
 from firstsight.lab.studies.recipe import Study, load_study
 from firstsight.lab.system.files import read_json, write_json
+from firstsight.lab.system.folder import RUN, STUDY, hold
 from firstsight.lab.system.machine import cores, provenance
 from firstsight.lab.system.progress import readable
 
@@ -37,6 +38,7 @@ class StudyJob(Job):
     source: str
     folder: Path
     split: str
+    kind = RUN
     does = "firstsight.lab.studies.work:train_and_evaluate"
 
     @property
@@ -166,6 +168,13 @@ def run_study(
     """
     check_workers(workers)
     recipe, out = load_study(path), Path(out)
+    with hold(out, STUDY):
+        return _run_study(recipe, path, out, workers, draw)
+
+
+def _run_study(
+    recipe: Study, path: str | Path, out: Path, workers: int | None, draw: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
     jobs = make_jobs(recipe, out)
     check_jobs(jobs)
     records, made = {job.title: record(job) for job in jobs}, provenance()
@@ -184,7 +193,7 @@ def run_study(
     waiting = [job for job in jobs if job.ended() is None]
     left = [(job.source, job.config, last_step(job.folder / "metrics.jsonl")) for job in waiting]
     say_cost(left, workers or cores())
-    interrupted = run_all(jobs, out, "a study", workers=workers, changed=changed)
+    interrupted = run_all(jobs, out, STUDY, workers=workers, changed=changed)
     return {**write(), **({"interrupted": interrupted} if interrupted else {})}
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from firstsight.errors import InputError
+from firstsight.lab.system import manifest
 
 
 @contextmanager
@@ -30,7 +31,8 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with manifest.noted(path, temporary):
+            os.replace(temporary, path)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

@@ -86,6 +86,7 @@ def sweep_lm(command: LanguageModels) -> int:
     from firstsight.lab.report.sweep import write_sweep_report
     from firstsight.lab.studies.search.search import list_search, run_search
     from firstsight.lab.studies.search.storage import open_storage, open_study, storage_url
+    from firstsight.lab.system.folder import SEARCH, hold
 
     search = _search(command)
     data = str(command.data) if command.data else search.data
@@ -95,10 +96,11 @@ def sweep_lm(command: LanguageModels) -> int:
         return show(list_search(search, data, command.workers), command.json, _print_listed)
     out = _out(command)
     url, study = storage_url(command.storage, out), command.study or out.resolve().name
-    with LiveTable() as table:
-        options: dict[str, Any] = {"heartbeat": command.heartbeat, "again": command.again, "look": table.look}
-        found = run_search(search, data, out, url, study, workers=command.workers, **options)
-    report = write_sweep_report(out, open_study(open_storage(url), study), found)
+    with hold(out, SEARCH):
+        with LiveTable() as table:
+            options: dict[str, Any] = {"heartbeat": command.heartbeat, "again": command.again, "look": table.look}
+            found = run_search(search, data, out, url, study, workers=command.workers, **options)
+        report = write_sweep_report(out, open_study(open_storage(url), study), found)
     return show({**found, "report": str(report)}, command.json, print_search)
 
 
@@ -144,6 +146,7 @@ def show_search(command: Shown) -> int:
     from firstsight.lab.studies.search.search import RESULT, keep
     from firstsight.lab.studies.search.storage import FILE, open_storage, open_study, storage_url
     from firstsight.lab.system.files import read_json
+    from firstsight.lab.system.folder import SEARCH, hold
     from firstsight.lab.system.machine import provenance
 
     known = read_json(command.out / RESULT, "what a search has found, by firstsight sweep lm")
@@ -154,8 +157,9 @@ def show_search(command: Shown) -> int:
         url = storage_url(None, command.out)  # the folder may have been moved
     study = open_study(open_storage(url), known["study"])
     made = {name: known[name] for name in provenance() if name in known}  # of the search, not of this look at it
-    found = keep(study, url, known["folder"], command.out, made)
-    report = write_sweep_report(command.out, study, found)
+    with hold(command.out, SEARCH):
+        found = keep(study, url, known["folder"], command.out, made)
+        report = write_sweep_report(command.out, study, found)
     return show({**found, "report": str(report)}, command.json, print_search)
 
 

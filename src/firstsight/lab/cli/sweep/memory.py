@@ -45,16 +45,19 @@ def sweep_memories(command: Memories) -> int:
     from firstsight.lab.reading.sweep import sweep_memory
     from firstsight.lab.report import write_report
     from firstsight.lab.report.memory import sweep_plots
+    from firstsight.lab.system.folder import RUN, hold
+    from firstsight.lab.system.manifest import forget
 
     run, data = command.run, None if command.data is None else str(command.data)
     options = {name: value for name, value in vars(command).items() if name not in ("run", "data", "json")}
-    found = sweep_memory(run, data=data, **options)
-    for old in (run / "memory").glob("memory_*.png"):
-        old.unlink()
-    for plot in sweep_plots(found):
-        plot.save(run / "memory")
-    if (run / "result.json").exists():
-        write_report([run])
+    with hold(run, RUN, make=False):
+        found = sweep_memory(run, data=data, **options)
+        for old in (run / "memory").glob("memory_*.png"):
+            forget(old)
+        for plot in sweep_plots(found):
+            plot.save(run / "memory")
+        if (run / "result.json").exists():
+            write_report([run])
     return show(found, command.json, lambda found: show_sweep(found, run))
 
 

@@ -78,6 +78,7 @@ def try_command(default: Trial) -> Callable[..., int]:
         from firstsight.lab.classify.trial import run_trial
         from firstsight.lab.cli.try_data.printed import print_trial
         from firstsight.lab.report.trial import write_trial_report
+        from firstsight.lab.system.folder import TRIAL, hold
 
         _check(data, demo, budget, max_rows, {"--text": text, "--label": label, "--split": split, "--encoder": encoder})
         folder = out or Path("runs") / f"try-{'demo' if data is None else data.stem}"
@@ -87,8 +88,9 @@ def try_command(default: Trial) -> Callable[..., int]:
             source = docstrings()
         else:
             source = read_source(data, text=text, label=label, split=split, max_rows=max_rows)
-        found = run_trial(source, plain, folder, encoder=encoder, budget=minutes, workers=workers, file=data)
-        report = write_trial_report(folder, found, open_prepared(folder / "data").texts)
+        with hold(folder, TRIAL):
+            found = run_trial(source, plain, folder, encoder=encoder, budget=minutes, workers=workers, file=data)
+            report = write_trial_report(folder, found, open_prepared(folder / "data").texts)
         return show(found, json, lambda trial: print_trial(trial, report))
 
     return try_data

@@ -24,6 +24,7 @@ from firstsight.lab.data.corpus import Corpus, open_corpus
 from firstsight.lab.data.documents import Documents
 from firstsight.lab.data.vocabulary import Vocabulary
 from firstsight.lab.system.files import write_json
+from firstsight.lab.system.folder import DATA, hold
 from firstsight.lab.system.machine import command_line
 from firstsight.lab.system.progress import Bar
 
@@ -107,7 +108,8 @@ def audit_corpus(
         "command": command_line(),
         "firstsight": __version__,
     }
-    write_json(corpus.folder / "audit.json", result)
+    with hold(corpus.folder, DATA):
+        write_json(corpus.folder / "audit.json", result)
     return result
 
 

@@ -11,12 +11,14 @@ import numpy.typing as npt
 
 from firstsight.errors import InputError
 from firstsight.lab.data.audit.audit import COMMON, WORDS, Audit, audit, documents_of
-from firstsight.lab.data.corpus import Corpus, forget_corpus, open_corpus
+from firstsight.lab.data.corpus import STALE, Corpus, open_corpus
 from firstsight.lab.data.documents import Documents, write_documents
 from firstsight.lab.data.tokens import write_tokens
 from firstsight.lab.data.vocabulary import Vocabulary
 from firstsight.lab.system.files import write_json
+from firstsight.lab.system.folder import DATA
 from firstsight.lab.system.machine import command_line
+from firstsight.lab.system.replace import replacing
 
 MAX_SHARE = 0.01
 _BLOCK = 1 << 22  # tokens copied at a time
@@ -57,19 +59,18 @@ def clean_corpus(
             f"{folder}: every training document holds more than {max_share:.2%} of an evaluation document, so nothing "
             "would be left to train on. Allow a larger share, or prepare the data with its documents kept apart."
         )
-    out.mkdir(parents=True, exist_ok=True)
-    forget_corpus(out)
-    for split in ("valid", "test"):
-        for name in (f"{split}.tokens", f"{split}.documents.npz"):
-            if (folder / name).exists():
-                shutil.copyfile(folder / name, out / name)
-    if corpus.documents("train"):
-        write_documents(out / "train.documents.npz", kept)
-    vocabulary = _write_train(corpus, documents, kept_T, out)
-    dropped = _dropped(found, documents, np.flatnonzero(~kept_T))
-    cleaned = {"from": str(folder), "n": n, "max_share": max_share, "common": common, "dropped": dropped}
-    meta = _meta(corpus, vocabulary, kept) | {"cleaned": cleaned, "command": command_line()}
-    write_json(out / "meta.json", meta)
+    with replacing(out, DATA, STALE) as new:
+        for split in ("valid", "test"):
+            for name in (f"{split}.tokens", f"{split}.documents.npz"):
+                if (folder / name).exists():
+                    shutil.copyfile(folder / name, new / name)
+        if corpus.documents("train"):
+            write_documents(new / "train.documents.npz", kept)
+        vocabulary = _write_train(corpus, documents, kept_T, new)
+        dropped = _dropped(found, documents, np.flatnonzero(~kept_T))
+        cleaned = {"from": str(folder), "n": n, "max_share": max_share, "common": common, "dropped": dropped}
+        meta = _meta(corpus, vocabulary, kept) | {"cleaned": cleaned, "command": command_line()}
+        write_json(new / "meta.json", meta)
     return open_corpus(out)
 
 

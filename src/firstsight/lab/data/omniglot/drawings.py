@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from firstsight._version import __version__
 from firstsight.errors import InputError
-from firstsight.lab.data.corpus import IMAGES, OMNIGLOT, forget_corpus, read_meta
+from firstsight.lab.data.corpus import IMAGES, OMNIGLOT, STALE, read_meta
 from firstsight.lab.data.omniglot.archives import (
     DRAWINGS,
     PIXELS,
@@ -33,8 +33,10 @@ from firstsight.lab.data.omniglot.archives import (
     read_drawings,
 )
 from firstsight.lab.system.files import atomic_write, read_json, sha256, write_json
+from firstsight.lab.system.folder import DATA
 from firstsight.lab.system.machine import command_line
 from firstsight.lab.system.progress import Bar
+from firstsight.lab.system.replace import replacing
 
 SIZE = 28
 """Pixels of an image, each way, where nothing else is asked for (our decision; the paper does not give its own)."""
@@ -108,8 +110,20 @@ def prepare(source: str | Path | None, out: str | Path, size: int = SIZE, cache:
     sources = [archive_source(path, split) for split, path in archives.items()]
     characters = {split: list_characters(path, split) for split, path in archives.items()}
     out = Path(out)
-    images = _write_images(out, archives, characters, size)
-    meta = {
+    with replacing(out, DATA, STALE) as new:
+        images = _write_images(new, archives, characters, size)
+        write_json(new / "meta.json", _described_by(images, characters, size, sources))
+    return open_omniglot(out)
+
+
+def _described_by(
+    images: dict[str, Any],
+    characters: Mapping[str, Sequence[Character]],
+    size: int,
+    sources: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """What meta.json holds."""
+    return {
         "corpus": OMNIGLOT,
         "version": _VERSION,
         "classes": {split: len(characters[split]) for split in SPLITS},
@@ -122,8 +136,6 @@ def prepare(source: str | Path | None, out: str | Path, size: int = SIZE, cache:
         "firstsight": __version__,
         "complete": True,
     }
-    write_json(out / "meta.json", meta)
-    return open_omniglot(out)
 
 
 def open_omniglot(folder: str | Path) -> Omniglot:
@@ -213,7 +225,6 @@ def _write_images(
                 file.write(block.data)
                 bar.advance(DRAWINGS)
         written = file.tell()
-        forget_corpus(out)
     return {"name": IMAGES, "shape": list(shape), "bytes": written, "sha256": checksum.hexdigest()}
 
 

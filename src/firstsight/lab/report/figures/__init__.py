@@ -18,6 +18,8 @@ from firstsight.lab.report.figures import (
     figure_11,
 )
 from firstsight.lab.report.figures.gallery import write_gallery
+from firstsight.lab.system import folder
+from firstsight.lab.system.folder import hold
 
 CURVES: dict[str, Callable[[str], curves.CurvesFigure]] = {
     "5": figure_5.figure,
@@ -57,7 +59,7 @@ def make_figure(
 
     Raises:
         InputError: no such figure or scale; ``seeds`` or ``workers`` below 1; no such data, or data that does not fit;
-            a folder holds a run of other settings or data; another figure is at work on the same runs.
+            a folder holds a run of other settings or data; another figure is at work in ``out``.
         JobsFailedError: runs failed; the files show the others.
     """
     data, out = None if data is None else Path(data), Path(out)
@@ -69,12 +71,13 @@ def make_figure(
     if scale not in curricula.STEPS:
         raise InputError(f"there is no scale {scale}; expected {' or '.join(curricula.STEPS)}.")
     name, about = file_name(number, scale), {"figure": number, "scale": scale}
-    if number in CURVES:
-        seeds = curves.SEEDS if seeds is None else seeds
-        return CURVES[number](scale).make(name, scale, data, seeds, out, workers, about)
-    figure = FIGURES[number](curricula.STEPS[scale])
-    seeds, data = curricula.SEEDS if seeds is None else seeds, data or DATA
-    return figure.make(name, data, range(seeds), out, out / "runs" / scale, workers, about)
+    with hold(out, folder.FIGURES):
+        if number in CURVES:
+            seeds = curves.SEEDS if seeds is None else seeds
+            return CURVES[number](scale).make(name, scale, data, seeds, out, workers, about)
+        figure = FIGURES[number](curricula.STEPS[scale])
+        seeds, data = curricula.SEEDS if seeds is None else seeds, data or DATA
+        return figure.make(name, data, range(seeds), out, out / "runs" / scale, workers, about)
 
 
 def make_gallery(out: str | Path, scale: str = "cpu") -> dict[str, Any]:
@@ -82,7 +85,8 @@ def make_gallery(out: str | Path, scale: str = "cpu") -> dict[str, Any]:
     if scale not in curricula.STEPS:
         raise InputError(f"there is no scale {scale}; expected {' or '.join(curricula.STEPS)}.")
     names = {number: file_name(number, scale) for number in (*CURVES, *FIGURES)}
-    return write_gallery(names, Path(out), "figures.html" if scale == "cpu" else f"figures-{scale}.html")
+    with hold(out, folder.FIGURES):
+        return write_gallery(names, Path(out), "figures.html" if scale == "cpu" else f"figures-{scale}.html")
 
 
 def file_name(number: str, scale: str) -> str:

@@ -12,6 +12,7 @@ from firstsight.lab.report.curriculum import curriculum_plots
 from firstsight.lab.runs.jobs import JobsFailedError
 from firstsight.lab.studies.curricula import finished, run_curricula
 from firstsight.lab.system.files import write_json
+from firstsight.lab.system.folder import FIGURES, hold
 
 STEPS = {"cpu": 500, "paper": 5000}
 """Most steps of a run, by scale; both are our decisions: cpu is about a minute a run, paper is to learn all classes."""
@@ -75,4 +76,5 @@ def run_omniglot(
     line = "softmax" if head == "softmax" else f"Hebbian, rule {head}"
     figure = CurriculaFigure(f"Omniglot: {line}, {optimizer}", [Panel(optimizer, {line: name})], {name: settings})
     data, out = Path(data), Path(out)
-    return figure.make(name, data, range(settings.seed, settings.seed + seeds), out, out, workers, {})
+    with hold(out, FIGURES):
+        return figure.make(name, data, range(settings.seed, settings.seed + seeds), out, out, workers, {})

@@ -13,7 +13,7 @@ from firstsight.lab.lm.dry_run.pace import step_ratio
 from firstsight.lab.lm.recipes import recipe
 from firstsight.lab.report.figures.draw import curve_plot
 from firstsight.lab.runs.head import HeadSettings
-from firstsight.lab.runs.jobs import JobsFailedError, alone, check_workers, run_all
+from firstsight.lab.runs.jobs import JobsFailedError, check_workers, run_all
 from firstsight.lab.studies.cost import Cost, estimate, one_thread
 from firstsight.lab.studies.curves import CurveJob, Measure, make_jobs, summarise_line
 from firstsight.lab.studies.study import check_jobs
@@ -160,9 +160,7 @@ class CurvesFigure:
 
     def _run(self, jobs: Sequence[CurveJob], corpus: Corpus, runs: Path, workers: int) -> str:
         """Say what it will cost, time what is timed, and run what is left; the signal that ended it, or ""."""
-        what = "another firstsight figure"
-        with alone(runs, what):  # refused now, not after the measurements
-            waiting = [job for job in jobs if job.ended() is None]
+        waiting = [job for job in jobs if job.ended() is None]
         try:
             if waiting:
                 path = runs / COSTS
@@ -176,7 +174,7 @@ class CurvesFigure:
                 self._time(jobs, corpus, runs)
         except KeyboardInterrupt:
             return "SIGINT"
-        return run_all(jobs, runs, what, workers=workers)
+        return run_all(jobs, runs, workers=workers)
 
     def _pairs(self, jobs: Sequence[CurveJob]) -> dict[str, tuple[Config, Config]]:
         configs = {job.variant: job.config for job in reversed(jobs)}  # of the first seed

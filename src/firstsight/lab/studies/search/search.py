@@ -32,6 +32,7 @@ from firstsight.lab.studies.search.storage import (
 )
 from firstsight.lab.studies.search.summary import costs, summarise
 from firstsight.lab.system.files import write_json
+from firstsight.lab.system.folder import SEARCH, hold
 from firstsight.lab.system.machine import cores, provenance
 from firstsight.lab.system.progress import say
 
@@ -105,8 +106,8 @@ def run_search(
         What ``sweep.json`` holds, and ``"interrupted": signal`` if a signal ended it.
 
     Raises:
-        InputError: the data is missing or not that of the search; the storage cannot be reached, or holds another
-            search of that name; ``workers`` or ``heartbeat`` below 1.
+        InputError: the data is missing or not that of the search; another search is at work in ``out``; the storage
+            cannot be reached, or holds another search of that name; ``workers`` or ``heartbeat`` below 1.
         JobsFailedError: workers ended and left something undone; or points failed, each twice, and all else is done.
     """
     check_workers(workers)
@@ -114,19 +115,35 @@ def run_search(
         raise InputError(f"heartbeat is {heartbeat}; expected 1 second or more.")
     corpus = open_corpus(data)
     about = {"dataset": corpus.name, "vocabulary_hash": corpus.vocabulary.hash}
-    with locked(url):
-        kept = found_study(url, study, search, about, heartbeat)
-        fill(kept, again)
+    with hold(out, SEARCH):
+        with locked(url):
+            kept = found_study(url, study, search, about, heartbeat)
+            fill(kept, again)
+        return _work(search, corpus, kept, data, out, url, workers, heartbeat, look)
+
+
+def _work(
+    search: Search,
+    corpus: Corpus,
+    kept: optuna.Study,
+    data: str,
+    out: Path,
+    url: URL,
+    workers: int | None,
+    heartbeat: int,
+    look: Callable[[Found], None],
+) -> Found:
+    """Have workers do what is left of a search whose folder is held."""
     count = workers or (1 if torch.cuda.is_available() else cores())
     _say_cost(search, corpus, summarise(kept)["left"], count)
     slot = out / "workers" / f"{socket.gethostname()}-{os.getpid()}"
-    jobs = [Worker(n + 1, url, study, data, out, heartbeat, slot / str(n + 1)) for n in range(count)]
+    jobs = [Worker(n + 1, url, kept.study_name, data, out, heartbeat, slot / str(n + 1)) for n in range(count)]
     keeper = _Keeper(kept, url, data, out, look)
     failed: JobsFailedError | None = None
     interrupted = ""
     try:
         interrupted = run_all(
-            jobs, slot, "a search", workers=count, changed=lambda job, failed: keeper.tick(now=True), tick=keeper.tick
+            jobs, slot, workers=count, changed=lambda job, failed: keeper.tick(now=True), tick=keeper.tick
         )
     except JobsFailedError as error:
         failed = error

@@ -2,7 +2,6 @@
 
 import math
 import os
-import shutil
 import socket
 import statistics
 import time
@@ -20,15 +19,17 @@ from sqlalchemy.engine import make_url
 from firstsight.errors import InputError
 from firstsight.lab.data import Corpus, open_corpus
 from firstsight.lab.lm.config import Config
+from firstsight.lab.lm.run import checkpoint_path
 from firstsight.lab.lm.state import DivergedError
 from firstsight.lab.lm.training import train
-from firstsight.lab.runs.jobs import alone
 from firstsight.lab.runs.metrics import read_metrics
 from firstsight.lab.runs.worker import exit_code
 from firstsight.lab.studies.search.points import fill
 from firstsight.lab.studies.search.space import readable_settings
 from firstsight.lab.studies.search.storage import GRACE, locked, open_storage, open_study, reached, search_of
+from firstsight.lab.system.folder import RUN, hold
 from firstsight.lab.system.interrupt import ending_signals
+from firstsight.lab.system.manifest import forget
 from firstsight.lab.system.progress import readable, say
 
 LOOK = 1.0  # seconds between two looks at a queue that is empty while others are at work
@@ -168,7 +169,7 @@ class _Worker:
         end = time.monotonic() + self.patience
         while True:
             try:
-                stack.enter_context(alone(folder, "another worker"))
+                stack.enter_context(hold(folder, RUN))
                 return
             except InputError:
                 if time.monotonic() > end:
@@ -177,12 +178,13 @@ class _Worker:
 
     def _tidy(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Of a finished point only the best weights are kept, and none where it was pruned or diverged."""
-        for seed in self.search.seeds:
-            checkpoints = run_folder(self.out, trial.user_attrs["point"], seed) / "checkpoints"
-            if trial.state == TrialState.PRUNED:
-                shutil.rmtree(checkpoints, ignore_errors=True)
-            elif trial.state == TrialState.COMPLETE:
-                (checkpoints / "last.pt").unlink(missing_ok=True)
+        idle = {TrialState.PRUNED: ("last", "best"), TrialState.COMPLETE: ("last",)}.get(trial.state, ())
+        for seed in self.search.seeds if idle else ():
+            folder = run_folder(self.out, trial.user_attrs["point"], seed)
+            if folder.is_dir():
+                with hold(folder, RUN):
+                    for name in idle:
+                        forget(checkpoint_path(folder, name))
 
 
 def run_folder(out: Path, point: int, seed: int) -> Path:
