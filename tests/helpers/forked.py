@@ -93,6 +93,8 @@ def end_when(condition) -> None:
 
 def is_free(out: Path) -> bool:
     """Whether neither the starter nor one of its tasks lives: they all hold the folder's lock."""
+    if not (out / ".lock").exists():
+        return True
     with open(out / ".lock") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

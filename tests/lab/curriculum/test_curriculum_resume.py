@@ -50,7 +50,7 @@ def test_resumed_is_as_undisturbed(step, changes, tmp_path, monkeypatch):
         with pytest.raises(KilledError):
             run(images, settings, out=tmp_path / "killed")
     (tmp_path / "killed").mkdir(exist_ok=True)
-    (tmp_path / "killed/.checkpoint.pt.x.part").write_text("half a checkpoint")
+    (tmp_path / "killed/.checkpoint.pt.abcd1234.part").write_text("half a checkpoint")
     found = run(images, settings, out=tmp_path / "killed")
     expected = run(images, settings, out=tmp_path / "undisturbed")
     assert expected["classes"] > 4

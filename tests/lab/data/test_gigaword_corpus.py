@@ -209,7 +209,7 @@ def test_a_run_that_was_killed_goes_on(source, tmp_path, monkeypatch):
     assert sorted(kept) == sorted(f"{name}.npz" for name in IN_ORDER[1:-1])
     (shards / "nyt_eng_201001.npz").write_bytes(b"cut short")
     (shards / "xin_eng_200001.npz").unlink()
-    (shards / ".xin_eng_200001.npz.x.part").write_bytes(b"cut")
+    (shards / ".xin_eng_200001.npz.abcd1234.part").write_bytes(b"cut")
     monkeypatch.undo()
     monkeypatch.setattr("firstsight.lab.data.shards.shutil.rmtree", lambda folder: None)
     prepare(source, tmp_path / "out", workers=1)

@@ -86,7 +86,7 @@ def test_shards_join_as_one_counter_and_one_dictionary_would(
 ) -> None:
     with TemporaryDirectory() as folder:
         out = Path(folder)
-        (out / ".train.tokens.abc.part").touch()  # of a run that was killed while it wrote
+        (out / ".train.tokens.abcd1234.part").touch()  # of a run that was killed while it wrote
         shards = make(out / ".shards", files)
         assert shards.reports() == {f"file{i}": {"documents": len(documents)} for i, documents in enumerate(files)}
         train = Counter(t for file in files for d in file if d[0] == "train" for line in d[2] for t in line)

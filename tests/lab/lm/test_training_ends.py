@@ -1,6 +1,7 @@
 """Training that diverges, and training that goes on."""
 
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from firstsight.lab.lm.run import open_run
 from firstsight.lab.lm.training import DivergedError, Outcome, train
 from firstsight.lab.runs.checkpoint import load_checkpoint
 from firstsight.lab.system.files import read_json
+from firstsight.lab.system.manifest import accept
 
 
 def jump(monkeypatch, step: int, rate: float) -> None:
@@ -64,7 +66,7 @@ def test_resumed_is_as_undisturbed(step, corpus, tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             train(corpus, tmp_path / "run", config)
     (tmp_path / "run/checkpoints").mkdir(exist_ok=True)
-    (tmp_path / "run/checkpoints/.last.pt.x.part").write_text("half a checkpoint")
+    (tmp_path / "run/checkpoints/.last.pt.abcd1234.part").write_text("half a checkpoint")
     train(corpus, tmp_path / "run", config, resume=True)
     train(corpus, tmp_path / "undisturbed", config)
     for name in ("last", "best"):
@@ -99,13 +101,15 @@ def test_what_cannot_be_resumed_stays_untouched(corpus, song, tmp_path):
 
     path = out / "config.yaml"
     path.write_text(path.read_text().replace("lr: 0.01", "lr: 0.02"))  # a setting that no shape gives away
+    accept(out)
     with pytest.raises(InputError, match=r"last\.pt was trained with other settings: lr was 0.01, now 0.02"):
         train(corpus, out, load_config(path)[1], resume=True)
 
 
 def test_the_best_checkpoint_does_not_resume(corpus, tmp_path):
     train(corpus, tmp_path / "run", TINY)
-    (tmp_path / "run/checkpoints/best.pt").replace(tmp_path / "run/checkpoints/last.pt")
+    shutil.copy(tmp_path / "run/checkpoints/best.pt", tmp_path / "run/checkpoints/last.pt")
+    accept(tmp_path / "run")
     with pytest.raises(InputError, match=r"weights alone .*copy of best\.pt"):
         train(corpus, tmp_path / "run", TINY.replace(steps=20), resume=True)
 

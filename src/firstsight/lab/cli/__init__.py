@@ -9,6 +9,7 @@ import tyro
 
 from firstsight._version import __version__
 from firstsight.errors import InputError
+from firstsight.lab.cli.accept import accept
 from firstsight.lab.cli.adapt import adapt
 from firstsight.lab.cli.data import data
 from firstsight.lab.cli.demo import demo
@@ -51,7 +52,8 @@ def _run(arguments: list[str]) -> int:
         train = train_command(default_settings(arguments))
         trial = try_command(default_trial(arguments))
         names: dict[Any, str] = {evaluate: "eval", trial: "try"}
-        for command in (demo, trial, data, train, evaluate, score, report, study, adapt, sweep, omniglot, figure):
+        commands = (demo, trial, data, train, evaluate, score, report, study, adapt, sweep, omniglot, figure, accept)
+        for command in commands:
             app.command(name=names.get(command))(command)
         return int(app.cli(prog="firstsight", description=DESCRIPTION, args=arguments))
     except InputError as error:

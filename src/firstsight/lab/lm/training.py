@@ -88,7 +88,6 @@ def train(
             if ranks.first:
                 stack.enter_context(hold(out, RUN))
             check_folder(out, config, resume)
-            check_corpus(out, corpus)
             trainer = _Trainer(corpus, out, config, fabric, ranks)
         trainer.set_up()
         with ranks.together():
@@ -286,6 +285,7 @@ class _Trainer:
         """Go back to the last checkpoint: weights, optimizer, random state, counters and ``metrics.jsonl``."""
         saved = load_checkpoint(self.last)
         check_saved(saved, self.config, self.corpus, self.last)
+        check_corpus(self.metrics.parent, self.corpus)
         load_weights(self.bare, saved, self.last)
         self.state = go_on(saved, self.optimizer, self.sights)
         self.state.lstm = self.fabric.to_device(self.share.of(self.state.lstm))

@@ -102,8 +102,10 @@ def hold(folder: str | Path, kind: str = "", *, wait: float = 0.0, make: bool = 
 
 def check_kind(folder: Path, kind: str) -> None:
     """Raise InputError if a folder is of another kind than ``kind``; "" is any."""
+    if not kind:
+        return
     there = kind_of(folder) or next((of for name, of in MARKERS.items() if (folder / name).exists()), "")
-    if kind and there and there != kind:
+    if there and there != kind:
         raise InputError(
             f"{folder}: this folder holds {TITLES.get(there, there)}, which would be lost, and {TITLES[kind]} was to "
             "be written. Name another folder."

@@ -19,7 +19,7 @@ from firstsight.errors import InputError
 
 DIGESTS = "digests.json"
 FORMAT = "firstsight digests 1"
-DEPTH = 3  # folders above a file in which its manifest may be
+DEPTH = 5  # folders above a file in which its manifest may be
 ROUNDS = 3  # readings of a file that is replaced meanwhile
 
 _recorded: dict[Path, str] = {}  # the folders that are held, and what they are
@@ -90,11 +90,13 @@ def is_listed(path: Path) -> bool:
 
 
 def _listed(path: Path) -> tuple[Path, list[str]] | None:
-    for folder in list(path.absolute().parents)[:DEPTH]:
+    """The folder whose manifest lists a file, the nearest above it, and the digests that it may have."""
+    path = path.absolute()
+    for folder in list(path.parents)[:DEPTH]:
         if (folder / DIGESTS).is_file():
-            name = path.absolute().relative_to(folder).as_posix()
-            files = _read(folder)["files"]
-            return (folder, files[name]) if name in files else None
+            digests = _read(folder)["files"].get(path.relative_to(folder).as_posix())
+            if digests:
+                return folder, digests
     return None
 
 
