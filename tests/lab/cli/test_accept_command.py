@@ -32,4 +32,5 @@ def test_nothing_to_accept(tmp_path, capfd):
     assert main(["accept", str(tmp_path)]) == 2
     assert main(["accept", str(tmp_path / "none")]) == 2
     said = capfd.readouterr().err
-    assert f"{tmp_path / DIGESTS}: there is no such file" in said and f"{tmp_path / 'none'}: there is no such" in said
+    assert f"{tmp_path / DIGESTS}: there is no such file" in said
+    assert f"{tmp_path / 'none'}: there is no such" in said

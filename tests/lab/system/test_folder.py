@@ -167,7 +167,8 @@ def test_a_hundred_at_once_are_one_after_the_other(tmp_path):
     for pid in pids:
         os.waitpid(pid, 0)
     assert (tmp_path / "counter").read_text() == "100"
-    assert not (tmp_path / LOCK).exists() and not (tmp_path / DIGESTS).exists()
+    assert not (tmp_path / LOCK).exists()
+    assert not (tmp_path / DIGESTS).exists()
 
 
 def test_every_kind_has_a_title():
