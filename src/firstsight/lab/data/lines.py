@@ -2,7 +2,7 @@
 
 import codecs
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -10,12 +10,15 @@ from typing import IO
 
 from firstsight.errors import InputError
 from firstsight.lab.system.files import regular_file
+from firstsight.lab.system.progress import say
 
 MAX_LINE_BYTES = 1 << 24
 """A longer line is refused: memory stays bounded, and a file without line ends is not a text in lines."""
 
 _CHUNK = 1 << 20
+_LISTED = 5
 _SAMPLE = 1 << 16  # bytes of a file's beginning that tell how it is encoded
+_CONTROLS = frozenset(map(chr, range(32))) - frozenset("\t\n\v\f\r")
 _MARKS = {  # UTF-32's begins with UTF-16's; iconv takes the mark away where the name does not say which end comes first
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
@@ -101,9 +104,9 @@ def _no_utf8(name: str, number: int, raw: bytes, at: int, offset: int, start: by
 def encoding_of(raw: bytes) -> str | None:
     """Which of UTF-16 and UTF-32 some bytes from the beginning of a file are, by iconv's name; None for neither.
 
-    A byte order mark is believed. Without one, text in UTF-16 or UTF-32 has line ends and blanks of two or four bytes,
-    most of them 0, and UTF-8 has no 0 in it: so where there is a 0, what decodes throughout, into characters other than
-    0 with white space or ASCII among them, is taken for it (our decision).
+    A byte order mark is believed. Without one it takes a 0, which UTF-8 does not need, and that all decodes, into no
+    control character but white space. Any two bytes are a character of UTF-16, so of these some must be line ends (an
+    eighth of the bytes that could be) or ASCII (a tenth of all): our decision.
     """
     raw = raw[:_SAMPLE]
     for mark, kind in _MARKS.items():
@@ -117,12 +120,21 @@ def encoding_of(raw: bytes) -> str | None:
             text = codecs.getincrementaldecoder(kind)().decode(raw)
         except UnicodeDecodeError:
             continue
-        blanks, plain = sum(map(text.count, "\n\r\t ")), sum(character < "\x80" for character in text)
-        if text and "\0" not in text and plain:
-            found[kind] = (blanks, plain)
+        ends, plain = text.count("\n") + text.count("\r"), sum(character < "\x80" for character in text)
+        some = 10 * plain >= len(text) or 8 * ends >= raw.count(b"\n") + raw.count(b"\r") > 0
+        if text and not _CONTROLS.intersection(text) and (some or "32" in kind):
+            found[kind] = (ends, plain)
     return max(found, key=lambda kind: found[kind], default=None)
 
 
 def printable(name: str) -> str:
     """A name that others chose, as it is or, where it holds signs that a terminal would act on, as Python writes it."""
     return name if name.isprintable() else ascii(name)
+
+
+def say_unread(folder: Path, left: Sequence[Path], why: str) -> None:
+    """Name what lies in a folder of texts and is not read, the first few of it."""
+    if left:
+        listed = ", ".join(printable(str(path.relative_to(folder))) for path in sorted(left)[:_LISTED])
+        more = f" and {len(left) - _LISTED:,} more" if len(left) > _LISTED else ""
+        say(f"{folder}: not read, since {why}: {listed}{more}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from firstsight.errors import InputError
 from firstsight.lab.data.corpus import SPLITS, Corpus, Lines, file_source, write_corpus
-from firstsight.lab.data.lines import printable, text_lines
+from firstsight.lab.data.lines import say_unread, text_lines
 from firstsight.lab.data.vocabulary import UNK
 from firstsight.lab.system.files import regular_file
 from firstsight.lab.system.progress import say
@@ -18,7 +18,6 @@ NAMES = {"train": ("train",), "valid": ("valid", "val", "dev", "validation"), "t
 SUFFIX = ".txt"
 VALID_PERCENT = TEST_PERCENT = 5
 MIN_LINES = 20  # below it 5 percent of the lines are none
-LISTED = 5  # of a folder's files that are not read
 MARKED = 1000  # lines of training that are looked at for a mark of unknown words
 MOSTLY = 0.5  # share of a split that is unknown from which on something is likely to be wrong
 
@@ -92,7 +91,7 @@ def _files(source: Path) -> tuple[list[Path], dict[str, Lines]]:
     if all(len(paths) == 1 for paths in found.values()):
         named = {split: found[split][0] for split in SPLITS}
         left = others + [path for path in texts if path not in named.values()]
-        _say_left(source, left, "beside the three splits nothing is")
+        say_unread(source, left, "beside the three splits nothing is")
         return list(named.values()), {split: partial(_lines, [path]) for split, path in named.items()}
     if some := [path.name for paths in found.values() for path in paths]:
         raise InputError(
@@ -101,7 +100,7 @@ def _files(source: Path) -> tuple[list[Path], dict[str, Lines]]:
         )
     if not texts:
         raise InputError(f"{source}: there is no .txt file in this folder. Name your texts *.txt, or give one file.")
-    _say_left(source, others, "only files *.txt are")
+    say_unread(source, others, "only files *.txt are")
     return texts, {}
 
 
@@ -119,13 +118,6 @@ def _walk(source: Path) -> tuple[list[Path], list[Path]]:
         for path in (Path(folder, name) for name in names):
             (texts if path.suffix.lower() == SUFFIX and path.is_file() else others).append(path)
     return sorted(texts), sorted(others)
-
-
-def _say_left(source: Path, left: Sequence[Path], why: str) -> None:
-    if left:
-        listed = ", ".join(printable(str(path.relative_to(source))) for path in sorted(left)[:LISTED])
-        more = f" and {len(left) - LISTED:,} more" if len(left) > LISTED else ""
-        say(f"{source}: not read, since {why}: {listed}{more}")
 
 
 def _lines(files: Sequence[Path]) -> Iterator[str]:

@@ -31,6 +31,7 @@ _SHA256 = {
     "wikitext-2": "92675f1d63015c1c8b51f1656a52d5bdbc33aafa60cc47a218a66e7ee817488c",
     "wikitext-103": "242ba0f20b329cfdf1ccc61e9e9e5b59becf189db7f7a81cd2a0e2fc31539590",
 }
+_MOST_PACKED = {"wikitext-2": 8 << 20, "wikitext-103": 256 << 20}  # the archives have 4 and 181 MiB
 _WANTED = ", ".join(f"wiki.{split}.tokens" for split in SPLITS)
 _KINDS = ".tar.xz, .tar.gz or .zip"
 _MOST_BYTES = 6  # of a token, over a split; those of both corpora have 5.1 to 5.3
@@ -81,7 +82,8 @@ def download(variant: str, cache: str | Path | None = None, mirrors: Sequence[st
     """The distributed archive, from the cache or the first mirror that has it with its SHA-256."""
     name = f"{variant}-v1.zip"
     folder = Path(cache) if cache else Path(pooch.os_cache("firstsight"))
-    return fetch([f"{mirror}/{name}" for mirror in mirrors], folder / name, sha256=_SHA256[variant])
+    urls = [f"{mirror}/{name}" for mirror in mirrors]
+    return fetch(urls, folder / name, sha256=_SHA256[variant], most=_MOST_PACKED[variant])
 
 
 def _check_sizes(source: Path, variant: str, members: dict[str, str]) -> None:
