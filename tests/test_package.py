@@ -16,7 +16,7 @@ from firstsight.lab.lm.run import build_model
 LIGHT = """
 import sys, torch, numpy
 before = set(sys.modules)
-import firstsight
+from firstsight import *
 new = {name.split(".")[0] for name in set(sys.modules) - before}
 print(sorted(new - {"firstsight"} - set(sys.stdlib_module_names)))
 """

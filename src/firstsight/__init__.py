@@ -1,18 +1,43 @@
-"""firstsight: classifiers that remember a class from its first example."""
+"""firstsight: classifiers that remember a class from its first example.
 
-from firstsight import functional
+The names below are imported when they are first asked for: torch takes seconds, and the command, which imports this
+file before its own, must be able to answer Ctrl-C before them.
+"""
+
+from importlib import import_module
+
 from firstsight._version import __version__
-from firstsight.errors import InputError
-from firstsight.heads import (
-    AdaptiveSoftmax,
-    HebbianAdaptiveSoftmax,
-    HebbianSampledSoftmax,
-    HebbianSoftmax,
-    SampledSoftmax,
-    Softmax,
-)
-from firstsight.heads.adopted import attach
-from firstsight.memory import MbPA, NeuralCache, score_stream
+
+TYPE_CHECKING = False  # type checkers know it by its name; typing would take half the time of all that is here
+if TYPE_CHECKING:
+    from firstsight import functional
+    from firstsight.errors import InputError
+    from firstsight.heads import (
+        AdaptiveSoftmax,
+        HebbianAdaptiveSoftmax,
+        HebbianSampledSoftmax,
+        HebbianSoftmax,
+        SampledSoftmax,
+        Softmax,
+    )
+    from firstsight.heads.adopted import attach
+    from firstsight.memory import MbPA, NeuralCache, score_stream
+else:
+    _ROOMS = ("functional", "heads", "memory")
+    _PLACES = {"InputError": "errors", "attach": "heads.adopted"}
+    _PLACES |= dict.fromkeys(("MbPA", "NeuralCache", "score_stream"), "memory")
+
+    def __getattr__(name: str) -> object:
+        if name in _ROOMS:
+            return import_module(f"firstsight.{name}")
+        if name not in __all__:
+            raise AttributeError(f"module 'firstsight' has no attribute {name!r}")
+        globals()[name] = found = getattr(import_module(f"firstsight.{_PLACES.get(name, 'heads')}"), name)
+        return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__, *_ROOMS})
+
 
 __all__ = [
     "AdaptiveSoftmax",

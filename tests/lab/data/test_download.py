@@ -1,6 +1,8 @@
 import hashlib
 import socket
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ from mirror_server import Answer, MirrorServer, serve
 
 from firstsight import InputError
 from firstsight.lab.data import download
-from firstsight.lab.data.download import PAUSES, NotFoundError, Polite, fetch, get
+from firstsight.lab.data.download import PAUSES, NotFoundError, Polite, TooLargeError, fetch, get
 
 BODY = bytes(range(256)) * 50
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -224,3 +226,61 @@ def test_a_full_disk_is_no_failed_mirror(
         fetch(mirror.url + "a", tmp_path / "a", polite=time.polite())
     assert caught.value.filename == str(tmp_path / "a")
     assert mirror.requests == {"a": 1}
+
+
+def test_a_body_past_the_bound_is_refused_by_what_is_announced(
+    tmp_path: Path, mirror: MirrorServer, time: FakeTime
+) -> None:
+    mirror.script["a"] = [Answer(200, b"", cut=300 << 20)]  # whose body never comes: nothing waits for it
+    with pytest.raises(TooLargeError, match=r"a: 314,572,800 bytes or more are there; expected 12,800 at the most"):
+        fetch(mirror.url + "a", tmp_path / "a", most=len(BODY), polite=time.polite())
+    mirror.script["a"] = [Answer(200, b"", cut=300 << 20)]
+    with pytest.raises(TooLargeError, match="expected 99 at the most"):
+        get(mirror.url + "a", most=99, polite=time.polite())
+    assert list(tmp_path.iterdir()) == []
+    assert mirror.requests == {"a": 2}
+    assert time.slept == []
+    assert fetch(mirror.url + "a", tmp_path / "a", most=len(BODY), polite=time.polite()).read_bytes() == BODY
+
+
+def test_a_body_past_the_bound_that_is_not_announced(
+    tmp_path: Path, time: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that streams without end is heard no further than the bound, and nothing of it stays."""
+    written = []
+    write = download._Sink.write
+    monkeypatch.setattr(download._Sink, "write", lambda self, chunk: (written.append(len(chunk)), write(self, chunk)))
+    with endless() as url, pytest.raises(TooLargeError, match="expected 1,000,000 at the most"):
+        fetch(url, tmp_path / "a", most=1_000_000, polite=time.polite())
+    assert 1_000_000 < sum(written) < 1_100_000
+    assert list(tmp_path.iterdir()) == []
+
+
+@contextmanager
+def endless() -> Iterator[str]:
+    """A server whose one answer announces no length and does not end."""
+
+    def answer() -> None:
+        connection, _ = server.accept()
+        with connection, suppress(OSError):
+            connection.recv(1 << 16)
+            connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            while True:
+                connection.sendall(bytes(1 << 16))
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/a"
+        thread.join()
+
+
+def test_a_mirror_with_something_too_large_is_a_failed_mirror(
+    tmp_path: Path, mirror: MirrorServer, time: FakeTime
+) -> None:
+    mirror.script["a"] = [Answer(200, BODY + b"more")] * 2
+    urls = [mirror.url + "a", mirror.url + "second/a"]
+    assert fetch(urls, tmp_path / "a", most=len(BODY), polite=time.polite()).read_bytes() == BODY
+    with pytest.raises(InputError, match=r"at the most.*status 404") as caught:
+        fetch([mirror.url + "a", mirror.url + "none"], tmp_path / "b", most=len(BODY), polite=time.polite())
+    assert not isinstance(caught.value, TooLargeError)

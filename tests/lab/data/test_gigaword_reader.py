@@ -359,3 +359,14 @@ def test_tallies_add_up_and_go_to_json() -> None:
     assert list(total.as_dict()["damaged"]) == ["a", "b"]
     assert one.documents == 3
     assert sum([one, two], Tally()) == total
+
+
+@pytest.mark.parametrize("kind", ["UTF-16LE", "UTF-16BE", "UTF-32LE"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_file_in_utf_16_is_named(tmp_path: Path, kind: str, packed: bool) -> None:
+    raw = render(TWO).encode(kind)
+    path = tmp_path / "nyt_eng_200001"
+    path.write_bytes(gzip.compress(raw) if packed else raw)
+    tally = Tally()
+    assert list(read_documents(path, tally)) == []
+    assert tally.files == [("nyt_eng_200001", f"it looks like {kind}, and UTF-8 was expected")]

@@ -1,4 +1,5 @@
 import io
+import os
 import re
 import tarfile
 from collections.abc import Callable
@@ -182,3 +183,44 @@ def test_the_validation_books(shared_data: Path) -> None:
     }
     assert all(b"Gutenberg" in book.raw for book in found.values())
     assert books.damaged == {}
+
+
+@pytest.mark.parametrize("pack", PACKS)
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32-le"])
+def test_a_book_in_utf_16_is_named(tmp_path: Path, pack: Pack, encoding: str) -> None:
+    """The paper's script would drop no byte of it, and part all letters by NULs."""
+    raw = "A book.\n".encode(encoding)
+    files = {"1/11/11.txt": raw, "1/12/12.zip": zipped({"12.txt": raw}), "1/13/13.txt": b"fine"}
+    books = open_source(str(pack(tmp_path / "source", files)))
+    assert contents(books.read([11, 12, 13])) == {13: ("13.txt", b"fine")}
+    assert sorted(books.damaged) == [11, 12]
+    kind = encoding.upper().replace("-BE", "BE").replace("-LE", "LE")
+    assert books.damaged[12] == f"12.zip: it looks like {kind}: convert it, for example with iconv -f {kind} -t UTF-8"
+
+
+@pytest.mark.parametrize("pack", PACKS)
+def test_another_variant_than_the_first_is_said(
+    tmp_path: Path, pack: Pack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = bytearray(zipped({"11.txt": b"with an e" * 9}))
+    broken[40] ^= 1
+    files = {"1/11/11.zip": bytes(broken), "1/11/11-8.zip": zipped({"11-8.txt": b"with an \xe9"}), "1/12/12.txt": b"12"}
+    source = pack(tmp_path / "source", files)
+    assert contents(open_source(str(source)).read([11, 12]))[11] == ("11-8.txt", b"with an \xe9")
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{source}: book 11 is read from 11-8.txt, since of others 11.zip: a damaged zip (" in said
+    assert "book 12" not in said
+
+
+@pytest.mark.parametrize("pack", PACKS)
+def test_large_letters_in_the_names_of_books(tmp_path: Path, pack: Pack) -> None:
+    files = {"1/11/11.TXT": b"eleven", "1/12/12-8.ZIP": zipped({"12-8.TXT": b"twelve"})}
+    books = open_source(str(pack(tmp_path / "source", files)))
+    assert {found.book: found.raw for found in books.read([11, 12])} == {11: b"eleven", 12: b"twelve"}
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(InputError, match=f"{path}: this is a"):
+            open_source(str(path))

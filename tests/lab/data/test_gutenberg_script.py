@@ -165,6 +165,9 @@ def test_what_the_script_damages_is_reported():
         (b"No marker at all.", "No marker at all."),
         (b"Character set encoding: hex\n" + book(b"caf\xe9"), "café"),
         (b"Character set encoding: idna\n" + book(b"caf\xe9"), "café"),
+        (b"Character set encoding: UTF-16\n" + book(b"caf\xe9"), "café"),
+        (b"Character set encoding: utf-32-be\n" + book(b"caf\xe9"), "café"),
+        (b"Character set encoding: cp037\n" + book(b"caf\xe9"), "café"),
     ],
 )
 def test_robust(raw, expected):

@@ -148,3 +148,18 @@ def test_the_cache_of_two_mirrors(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     ports = [mirror.url.split(":")[2].strip("/") for mirror in (one, two)]
     inside = "1/0/2/6/10268/10268.txt"
     assert folders == {f"127.0.0.1_{ports[0]}/{inside}", f"127.0.0.1_{ports[1]}/pub/{inside}"}
+
+
+def test_a_book_of_300_megabytes_does_not_get_into_the_cache(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = "1/0/2/6/10268/10268.txt"
+    with serve({**FILES, "1/0/101/101-0.zip": b""}) as mirror:
+        mirror.script[path] = [Answer(200, b"", cut=300 << 20)]
+        mirror.script["1/0/101/101-0.zip"] = [Answer(200, b"", cut=300 << 20)]
+        books = quick(mirror.url, tmp_path)
+        assert contents(books.read([10268, 101])) == {10268: ("10268-8.txt", text(2))}
+    assert books.damaged == {101: "101-8.zip: a damaged zip (File is not a zip file); 101-0.zip: larger than 64 MiB"}
+    assert sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file()) < 10_000
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{mirror.url}: book 10268 is read from 10268-8.txt, since of others 10268.txt: larger than 64 MiB" in said

@@ -1,9 +1,11 @@
+import io
+import os
 from pathlib import Path
 
 import pytest
 
 from firstsight.errors import InputError
-from firstsight.lab.data import Corpus, open_corpus, text
+from firstsight.lab.data import Corpus, lines, open_corpus, text
 from firstsight.lab.data.lines import MAX_LINE_BYTES
 
 LINES = [f"line {i} of the text" for i in range(100)]
@@ -76,9 +78,104 @@ def test_not_utf8_says_where(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes("été\n".encode() * 40 + "été".encode("latin1"))
     with pytest.raises(InputError, match=r"line 41 is not UTF-8 \(byte 0xe9 at position 240"):
         text.prepare(tmp_path / "a", tmp_path / "out")
-    (tmp_path / "a").write_bytes("some text\n".encode("utf-16") * 30)
-    with pytest.raises(InputError, match=r"line 1 is not UTF-8 \(byte 0xff at position 0"):
+
+
+TEXTS = {
+    "English": "some text\nand more of it\n",
+    "one word": "words",
+    "old Mac": "some text\rand more of it\r",
+    "Chinese": "一个人的战争\r\n中国一\r\n",
+    "Russian": "Все счастливые семьи\n",
+    "astral": "\U0001f600\U0001f601 smile\n",
+}
+
+
+@pytest.mark.parametrize("content", TEXTS.values(), ids=TEXTS)
+@pytest.mark.parametrize("marked", [False, True])
+@pytest.mark.parametrize("kind", ["UTF-16LE", "UTF-16BE", "UTF-32LE", "UTF-32BE"])
+def test_utf16_and_utf32_are_known_with_and_without_a_mark(
+    tmp_path: Path, content: str, marked: bool, kind: str
+) -> None:
+    """They would become letters and NULs, or lines of signs that nobody wrote."""
+    (tmp_path / "a").write_bytes((("\ufeff" if marked else "") + content * 30).encode(kind))
+    named = kind[:6] if marked else kind
+    with pytest.raises(InputError, match=rf"/a: this looks like {named}\. .*iconv -f {named} -t UTF-8 OLD > NEW"):
         text.prepare(tmp_path / "a", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_utf16_is_known_however_long_it_is(tmp_path: Path) -> None:
+    """The bytes that are looked at end in the middle of a character, and a chunk in the middle of a line."""
+    (tmp_path / "a").write_bytes("x".encode() + "y".encode("utf-16-be") + "\U0001f600 \n".encode("utf-16-le") * 300_000)
+    with pytest.raises(InputError, match="holds a NUL|looks like"):
+        text.prepare(tmp_path / "a", tmp_path / "out")
+    (tmp_path / "a").write_bytes("\U0001f600 ab\n".encode("utf-16-le") * 300_000)
+    with pytest.raises(InputError, match="looks like UTF-16LE"):
+        text.prepare(tmp_path / "a", tmp_path / "out")
+
+
+def test_a_nul_is_no_letter(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"some text\n" * 40 + b"and\0more\n")
+    with pytest.raises(InputError, match=r"line 41 holds a NUL \(byte 0x00 at position 403 of the file\).*tr -d"):
+        text.prepare(tmp_path / "a", tmp_path / "out")
+    for stray in (b"\0", b"x\0\0", b"\0" * 7):
+        raw = "un été\nà la mer\n".encode("latin-1") * 40 + stray
+        assert lines.encoding_of(raw) == lines.encoding_of(stray + raw) == lines.encoding_of(b"text\n" * 9 + stray) is None
+
+
+def test_lines_of_an_old_mac_of_windows_and_of_unix(tmp_path: Path) -> None:
+    for end in ("\r", "\n", "\r\n", "\r\r\n"):
+        (tmp_path / "a").write_bytes(end.join(LINES).encode())
+        assert words(text.prepare(tmp_path / "a", tmp_path / "out", min_count=1), "train") == LINES[:90], repr(end)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 8, 1000])
+def test_lines_do_not_depend_on_the_chunks_they_come_in(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(lines, "_CHUNK", size)
+    raw = "\ufeffone\r\ntwo\rthree\x0b\x85\u2028\n\r\r\nfour é\r".encode()
+    assert list(lines.read_lines(io.BytesIO(raw), "a")) == [
+        *("one\r", "two", "three\x0b\x85\u2028", "", "\r", "four é")
+    ]
+    assert list(lines.read_lines(io.BytesIO(raw), "a", lone_cr=False)) == [
+        *("one\r", "two\rthree\x0b\x85\u2028", "\r\r", "four é\r")
+    ]
+    assert list(lines.read_lines(io.BytesIO(b""), "a")) == []
+
+
+def test_what_is_not_read_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "source"
+    (source / "b").mkdir(parents=True)
+    (source / "a.TXT").write_text("\n".join(LINES), encoding="utf-8")
+    for name in ("b/notes.csv", "x\x1b[31m.md", *(f"z{i}.gz" for i in range(9))):
+        (source / name).touch()
+    os.mkfifo(source / "pipe.txt")
+    (source / "gone.txt").symlink_to("nothing")
+    (source / "around").symlink_to(source)
+    assert words(text.prepare(source, tmp_path / "out", min_count=1), "train") == LINES[:90]
+    said = " ".join(capsys.readouterr().err.split())
+    assert "not read, since only files *.txt are: around, b/notes.csv, gone.txt, pipe.txt, 'x\\x1b[31m.md' and 9" in said
+    for name in ("train", "valid", "test"):
+        (source / f"{name}.txt").write_text("x y\nx y\n")
+    text.prepare(source, tmp_path / "out")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "not read, since beside the three splits nothing is: a.TXT, around, b/notes.csv" in said
+
+
+def test_one_split_under_two_names_is_refused(tmp_path: Path) -> None:
+    for name in ("train.txt", "train.TXT", "valid.txt", "test.txt"):
+        (tmp_path / name).write_text("x y\nx y\n")
+    with pytest.raises(InputError, match=r"it holds train\.TXT, train\.txt, valid\.txt, test\.txt.*one of each"):
+        text.prepare(tmp_path, tmp_path / "out")
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(InputError, match=f"{path}: this is a"):
+            text.prepare(path, tmp_path / "out")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(InputError, match="loop: there is no such file or folder"):
+        text.prepare(tmp_path / "loop", tmp_path / "out")
 
 
 def test_bad_options(tmp_path: Path) -> None:

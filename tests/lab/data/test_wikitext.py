@@ -1,5 +1,7 @@
 import hashlib
 import io
+import os
+import random
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -10,7 +12,7 @@ import pytest
 from mirror_server import serve
 
 from firstsight.errors import InputError
-from firstsight.lab.data import Corpus, open_corpus, summary, wikitext
+from firstsight.lab.data import Corpus, corpus, open_corpus, summary, wikitext
 from firstsight.lab.data.download import Polite, fetch
 
 FILES = {
@@ -78,7 +80,7 @@ def test_truncated(tmp_path: Path, pack: Callable[[Path, dict[str, str]], Path],
     source = pack(tmp_path / "source", {**FILES, "wikitext-2/wiki.test.tokens": noise, "wikitext-2/pad": noise[::-1]})
     raw = source.read_bytes()
     source.write_bytes(raw[: int(len(raw) * share)])
-    with pytest.raises(InputError, match=r"cut short|beginning is damaged") as caught:
+    with pytest.raises(InputError, match=r"cut short") as caught:
         wikitext.prepare(source, tmp_path / "out")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out" / "meta.json").exists()
@@ -92,13 +94,13 @@ def test_altered_inside(tmp_path: Path, pack: Callable[[Path, dict[str, str]], P
     middle = len(raw) // 2
     raw[middle : middle + 40] = bytes(40)
     source.write_bytes(raw)
-    with pytest.raises(InputError, match=r"damaged|instead of|not UTF-8"):
+    with pytest.raises(InputError, match=r"damaged|at the most|not UTF-8"):
         wikitext.prepare(source, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "is empty"), (b"plain text " * 99, "not an archive"), (b"PK\x03\x04rest", "damaged or was cut short")],
+    [(b"", "is empty"), (b"plain text " * 99, "or it is none"), (b"PK\x03\x04rest", "damaged or was cut short")],
 )
 def test_no_archive(tmp_path: Path, content: bytes, message: str) -> None:
     source = tmp_path / "source.zip"
@@ -120,6 +122,61 @@ def test_not_utf8(tmp_path: Path) -> None:
     (source / "wikitext-2/wiki.train.tokens").write_bytes(b"abc\nd\xe9f\n")
     with pytest.raises(InputError, match=r"wiki.train.tokens: line 2 is not UTF-8 \(byte 0xe9 at position 5"):
         wikitext.prepare(source, tmp_path / "out")
+
+
+def test_many_times_the_text_is_refused_by_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small zip holds hours of one line, and the number of tokens is known."""
+    monkeypatch.undo()  # the real numbers
+    source = as_zip(tmp_path / "a.zip", {**FILES, "wikitext-2/wiki.train.tokens": "the same line\n" * 1_000_000})
+    with pytest.raises(InputError, match=r"a.zip: wiki.train.tokens has 14,000,000 bytes, .* 12,531,768 at the most"):
+        wikitext.prepare(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("pack", [as_tar, as_tar_gz, as_zip])
+def test_names_do_not_reach_the_terminal_as_they_are(
+    tmp_path: Path, pack: Callable[[Path, dict[str, str]], Path]
+) -> None:
+    with pytest.raises(InputError, match=r"which holds 'a\\x1b\[2J\\u202e'\. Expected"):
+        wikitext.prepare(pack(tmp_path / "source", {"a\x1b[2J\u202e": ""}), tmp_path / "out")
+
+
+def test_two_corpora_in_a_folder(tmp_path: Path) -> None:
+    files = {**FILES, **{name.replace("-2", "-103"): text for name, text in FILES.items()}}
+    with pytest.raises(InputError, match=r"wiki\.train\.tokens is there 2 times, .*-103/wiki.* Give one's folder"):
+        wikitext.prepare(as_folder(tmp_path / "source", files), tmp_path / "out")
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(InputError, match=f"{path}: this is a"):
+            wikitext.prepare(path, tmp_path / "out")
+    source = as_folder(tmp_path / "source", FILES)
+    (source / "wikitext-2/wiki.test.tokens").unlink()
+    os.mkfifo(source / "wikitext-2/wiki.test.tokens")
+    with pytest.raises(InputError, match=r"wiki\.test\.tokens: this is a pipe"):
+        wikitext.prepare(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("pack", [as_tar, as_tar_gz, as_zip])
+def test_one_bit_turned_gives_the_same_tokens_or_an_error(
+    tmp_path: Path, pack: Callable[[Path, dict[str, str]], Path]
+) -> None:
+    source = pack(tmp_path / "source", FILES)
+    raw, rng = bytearray(source.read_bytes()), random.Random(0)
+    whole = {name: text.encode() for name, text in FILES.items()}
+    for position in rng.sample(range(8 * len(raw)), 150):
+        raw[position // 8] ^= 1 << position % 8
+        source.write_bytes(raw)
+        raw[position // 8] ^= 1 << position % 8
+        try:
+            wikitext._check_sizes(source, "wikitext-2", {split: f"wiki.{split}.tokens" for split in corpus.SPLITS})
+            found = {name: "\n".join(wikitext._lines(source, Path(name).name)) + "\n" for name in FILES}
+        except InputError as error:
+            assert str(source) in str(error)
+        else:
+            assert {name: text.encode() for name, text in found.items()} == whole, position
 
 
 def test_missing_source_and_variant(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import lzma
 import struct
 import zipfile
 import zlib
@@ -26,8 +27,9 @@ def opened_zip(path: Path, broken: str, mend: str) -> Iterator[zipfile.ZipFile]:
             yield archive
     except InputError:
         raise
-    except (*_DAMAGE, OSError) as error:
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # that is an offset before the file's beginning
+    except (*_DAMAGE, lzma.LZMAError, OSError) as error:
+        # EINVAL is an offset before the file's beginning; without a number it is bzip2, for which one bit can ask
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         raise InputError(f"{path}: {broken} ({error}). {mend}") from error
 

@@ -1,6 +1,7 @@
 """Files from the web: whole or not at all, from the first mirror that has them, at a rate no server minds.
 
-pooch carries the bytes. What is ours: the pauses, the retries, and the check that a body is as long as announced.
+pooch carries the bytes. What is ours: the pauses, the retries, and the checks that a body is as long as announced and
+no longer than it can be.
 """
 
 import hashlib
@@ -30,6 +31,9 @@ TIMEOUT = 30.0
 MAX_RETRY_AFTER = 120.0
 """The longest pause in seconds that a server's Retry-After can ask for; it is then asked again all the same."""
 
+MOST_BYTES = 1 << 30
+"""Bytes of a file, at most, where a caller knows no closer bound: nothing that we fetch has more."""
+
 BY_HAND = "use --from FILE with it"
 """What to do with a file that was downloaded by hand, where a command does not say otherwise."""
 
@@ -54,6 +58,10 @@ class NotFoundError(InputError):
     def __init__(self, message: str, refused: bool) -> None:
         super().__init__(message)
         self.refused = refused
+
+
+class TooLargeError(InputError):
+    """What every mirror has under this address is larger than the file can be."""
 
 
 class Polite:
@@ -87,9 +95,11 @@ POLITE = Polite()
 class _FailureError(Exception):
     """One address failed. ``passing`` tells that it may not fail again, after ``after`` seconds at the earliest."""
 
-    def __init__(self, reason: str, status: int = 0, passing: bool = False, after: float = 0.0) -> None:
+    def __init__(
+        self, reason: str, status: int = 0, passing: bool = False, after: float = 0.0, too_large: bool = False
+    ) -> None:
         super().__init__(reason)
-        self.status, self.passing, self.after = status, passing, after
+        self.status, self.passing, self.after, self.too_large = status, passing, after, too_large
 
 
 def fetch(
@@ -98,6 +108,7 @@ def fetch(
     *,
     sha256: str | None = None,
     md5: str | None = None,
+    most: int = MOST_BYTES,
     by_hand: str = BY_HAND,
     polite: Polite = POLITE,
 ) -> Path:
@@ -111,10 +122,12 @@ def fetch(
         to: where the file goes; complete or not there at all, never a part.
         sha256: its SHA-256 in hex. A download that does not fit counts as a failed mirror.
         md5: its MD5, for files whose publisher gives no other checksum; looked at where ``sha256`` is None.
+        most: bytes that it can have. A longer body is not fetched, or no further than that.
         by_hand: the end of an error: what to do with a file that was downloaded by hand.
 
     Raises:
         NotFoundError: every address answered 403, 404 or 410.
+        TooLargeError: every address has more than ``most`` bytes.
         InputError: no address gave the file; says what each answered.
     """
     to = Path(to)
@@ -126,7 +139,7 @@ def fetch(
 
     def attempt(url: str) -> None:
         with atomic_write(to, "wb") as file:
-            found = _download(url, file, polite, algorithm)
+            found = _download(url, file, polite, most, algorithm)
             if expected is not None and found != expected.lower():
                 raise _FailureError(f"the {name} is {found}; expected {expected.lower()}")
 
@@ -134,12 +147,12 @@ def fetch(
     return to
 
 
-def get(url: str, *, polite: Polite = POLITE) -> bytes:
-    """The body of a page, with the retries and the errors of ``fetch``."""
+def get(url: str, *, most: int = MOST_BYTES, polite: Polite = POLITE) -> bytes:
+    """The body of a page, with the retries, the bound and the errors of ``fetch``."""
 
     def attempt(url: str) -> bytes:
         file = BytesIO()
-        _download(url, file, polite)
+        _download(url, file, polite, most)
         return file.getvalue()
 
     return _first([url], attempt, polite)
@@ -159,6 +172,8 @@ def _first(urls: Sequence[str], attempt: Callable[[str], T], polite: Polite, by_
     statuses = [failure.status for failure in failures.values()]
     if all(status in _ABSENT for status in statuses):
         raise NotFoundError(f"{told}. Look for the file by hand, and {by_hand}.", refused=403 in statuses)
+    if all(failure.too_large for failure in failures.values()):
+        raise TooLargeError(f"{told}. Use another mirror, or look for the file by hand, and {by_hand}.")
     raise InputError(
         f"{told}. Try again later, or download the file by hand (with a browser, or through the proxy of your network) "
         f"and {by_hand}."
@@ -176,9 +191,9 @@ def _patiently(url: str, attempt: Callable[[str], T], polite: Polite) -> T:
     return attempt(url)
 
 
-def _download(url: str, file: IO[bytes], polite: Polite, algorithm: str = "sha256") -> str:
+def _download(url: str, file: IO[bytes], polite: Polite, most: int, algorithm: str = "sha256") -> str:
     """One attempt; the checksum of what came."""
-    with _Sink(file, url.rpartition("/")[2], algorithm) as sink:
+    with _Sink(file, url.rpartition("/")[2], most, algorithm) as sink:
         load = pooch.HTTPDownloader(
             chunk_size=1 << 16, timeout=TIMEOUT, headers=_HEADERS, hooks={"response": sink.answered}
         )
@@ -205,11 +220,11 @@ def _plainly(error: Exception) -> str:
 
 
 class _Sink:
-    """Where pooch writes: a file, its checksum, and a bar where it is long."""
+    """Where pooch writes: a file, its checksum, and a bar where it is long; it takes no more than ``most`` bytes."""
 
-    def __init__(self, file: IO[bytes], title: str, algorithm: str) -> None:
+    def __init__(self, file: IO[bytes], title: str, most: int, algorithm: str) -> None:
         self.digest = hashlib.new(algorithm, usedforsecurity=False)
-        self._file, self._title, self._done = file, title, 0
+        self._file, self._title, self._most, self._done = file, title, most, 0
         self._responses: list[requests.Response] = []
         self._stack = ExitStack()
         self._bar: Bar | None = None
@@ -218,8 +233,14 @@ class _Sink:
         """The hook of requests: headers are there, the body is not; a redirection comes by too."""
         self._responses.append(response)
         size = _length(response)
+        if response.ok:  # what an error page weighs does not matter: its body is not read
+            self._check(size)
         if response.ok and size >= _BAR_FROM and self._bar is None:
             self._bar = self._stack.enter_context(Bar(f"{self._title}, MiB", size >> 20))
+
+    def _check(self, size: int) -> None:
+        if size > self._most:
+            raise _FailureError(f"{size:,} bytes or more are there; expected {self._most:,} at the most", too_large=True)
 
     def refusal(self) -> _FailureError:
         """What a status of 400 and more means."""
@@ -237,6 +258,7 @@ class _Sink:
 
     def write(self, chunk: bytes) -> None:
         """Pooch's part of the interface, and so is flush."""
+        self._check(self._done + len(chunk))  # a server need not announce what it sends
         self._file.write(chunk)
         self.digest.update(chunk)
         self._done += len(chunk)

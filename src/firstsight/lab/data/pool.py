@@ -4,9 +4,11 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
@@ -33,24 +35,27 @@ def make_shards(folder: Path, items: Iterable[Item], total: int | None, workers:
         raise InputError(f"workers is {workers}; expected 1 or more processes.")
     folder.mkdir(parents=True, exist_ok=True)
     keys: list[str] = []
-    with Bar(f"tokenise {folder.parent.name}", total, unit="bytes") as bar:
-        for done in _run(folder, items, keys, workers):
+    bar = Bar(f"tokenise {folder.parent.name}", total, unit="bytes")
+    with bar, closing(_run(folder, items, keys, workers)) as finished:
+        for done in finished:
             bar.advance(done.size)
     return keys
 
 
-def _run(folder: Path, items: Iterable[Item], keys: list[str], workers: int) -> Iterator[Item]:
+def _run(folder: Path, items: Iterable[Item], keys: list[str], workers: int) -> Generator[Item, None, None]:
     # Not fork: threads are running here (the bar's). A server that has imported everything once starts workers fast.
     context = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
     if hasattr(os, "fork"):
         context.set_forkserver_preload(["firstsight.lab.data.shards"])
+        resource_tracker.ensure_running()  # which lifts the hold on Ctrl-C, so that it must come before
     running: dict[Future[str], Item] = {}
     lifeline, end = context.Pipe(duplex=False)
     executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(lifeline,))
     try:
         for item in items:
             keys.append(item.key)
-            running[executor.submit(make_shard, folder, item)] = item
+            with _held():
+                running[executor.submit(make_shard, folder, item)] = item
             if len(running) >= workers * _AHEAD:
                 yield from _finished(running)
         while running:
@@ -66,6 +71,23 @@ def _run(folder: Path, items: Iterable[Item], keys: list[str], workers: int) -> 
         raise
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _held() -> Iterator[None]:
+    """Hold Ctrl-C back for the block, which is no longer than a process takes to start.
+
+    A process begins with what its starter holds back, so none of the pool ever hears Ctrl-C, whose traceback it would
+    print while it imports. And a starter that were interrupted halfway would leave one that asks in vain what to do.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _finished(running: dict[Future[str], Item]) -> Iterator[Item]:

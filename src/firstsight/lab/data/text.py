@@ -1,5 +1,6 @@
 """The user's own plain text."""
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -7,8 +8,9 @@ from pathlib import Path
 
 from firstsight.errors import InputError
 from firstsight.lab.data.corpus import SPLITS, Corpus, Lines, file_source, write_corpus
-from firstsight.lab.data.lines import read_lines
+from firstsight.lab.data.lines import say_unread, text_lines
 from firstsight.lab.data.vocabulary import UNK
+from firstsight.lab.system.files import regular_file
 from firstsight.lab.system.progress import say
 
 NAMES = {"train": ("train",), "valid": ("valid", "val", "dev", "validation"), "test": ("test",)}
@@ -34,9 +36,10 @@ def prepare(
     Args:
         source: a file, or a folder. A folder that holds train.txt, valid.txt (or val, dev, validation) and test.txt is
             taken as it is, and nothing else in it is read; one that holds some of them only is refused, since a test
-            split would be trained on. Of any other folder, all \\*.txt at any depth, in the order of their paths, are
-            one text, cut like a file: the first 90 percent of the lines train, 5 validate, the last 5 test. Contiguous
-            pieces, since lines next to each other share their words, and a test among them would be too easy.
+            split would be trained on. Of any other folder, all \\*.txt (or .TXT) at any depth, in the order of their
+            paths, are one text, cut like a file: the first 90 percent of the lines train, 5 validate, the last 5 test.
+            Contiguous pieces, since lines next to each other share their words, and a test among them would be too
+            easy. What else the folder holds is named and left out.
         min_count: words that training has fewer times become ``<unk>``: with 1 a model never learns what it is.
         max_size: see ``Vocabulary.build``.
         tokenizer: "words" or "whitespace", see ``firstsight.lab.data.tokenize``.
@@ -76,34 +79,50 @@ def prepare(
 
 def _files(source: Path) -> tuple[list[Path], dict[str, Lines]]:
     """The files to read, and the splits where the folder names them."""
-    if source.is_file():
-        return [source], {}
     if not source.is_dir():
-        raise InputError(f"{source}: there is no such file or folder. Expected plain text, or a folder of .txt files.")
-    here = {path.stem.lower(): path for path in sorted(source.iterdir()) if _is_text(path)}
-    found = {split: [here[name] for name in names if name in here] for split, names in NAMES.items()}
+        if not source.exists():
+            raise InputError(
+                f"{source}: there is no such file or folder. Expected plain text, or a folder of .txt files."
+            )
+        return [regular_file(source, "plain text")], {}
+    texts, others = _walk(source)
+    here = [path for path in texts if path.parent == source]
+    found = {split: [path for path in here if path.stem.lower() in names] for split, names in NAMES.items()}
     if all(len(paths) == 1 for paths in found.values()):
         named = {split: found[split][0] for split in SPLITS}
+        left = others + [path for path in texts if path not in named.values()]
+        say_unread(source, left, "beside the three splits nothing is")
         return list(named.values()), {split: partial(_lines, [path]) for split, path in named.items()}
     if some := [path.name for paths in found.values() for path in paths]:
         raise InputError(
             f"{source}: it holds {', '.join(some)}. Expected train.txt, valid.txt (or val.txt, dev.txt) and test.txt, "
             "one of each, to be taken as they are; or none of these names, to be cut into three parts."
         )
-    files = sorted(path for path in source.rglob("*") if _is_text(path))
-    if not files:
+    if not texts:
         raise InputError(f"{source}: there is no .txt file in this folder. Name your texts *.txt, or give one file.")
-    return files, {}
+    say_unread(source, others, "only files *.txt are")
+    return texts, {}
 
 
-def _is_text(path: Path) -> bool:
-    return path.suffix.lower() == SUFFIX and path.is_file()
+def _walk(source: Path) -> tuple[list[Path], list[Path]]:
+    """All texts of a folder in the order of their paths, and whatever else lies in it; links to folders are not
+    followed, since they can lead around in a circle."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    texts: list[Path] = []
+    others: list[Path] = []
+    for folder, folders, names in os.walk(source, onerror=refuse):
+        others += [path for name in folders if (path := Path(folder, name)).is_symlink()]
+        for path in (Path(folder, name) for name in names):
+            (texts if path.suffix.lower() == SUFFIX and path.is_file() else others).append(path)
+    return sorted(texts), sorted(others)
 
 
 def _lines(files: Sequence[Path]) -> Iterator[str]:
     for path in files:
-        with open(path, "rb") as file:
-            yield from (line for line in read_lines(file, str(path)) if line.strip())
+        yield from (line for line in text_lines(path) if line.strip())
 
 
 def _cut(source: Path, files: Sequence[Path]) -> dict[str, Lines]:

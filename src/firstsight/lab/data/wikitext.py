@@ -5,23 +5,20 @@ training split, the distributed ``<unk>`` among them, which is how the usual cou
 WikiText-2 and 267,735 for WikiText-103, ``<eos>`` included.
 """
 
-import gzip
-import lzma
-import tarfile
-import zipfile
-import zlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO
 
 import pooch
 
 from firstsight.errors import InputError
+from firstsight.lab.data.archives import entries, list_entries, named
 from firstsight.lab.data.corpus import SPLITS, Corpus, file_source, write_corpus
 from firstsight.lab.data.download import fetch
-from firstsight.lab.data.lines import read_lines
+from firstsight.lab.data.lines import printable, read_lines
+from firstsight.lab.system.files import regular_file
 
 EXPECTED = {
     "wikitext-2": {"train": 2_088_628, "valid": 217_646, "test": 245_569, "vocabulary": 33_278},
@@ -34,8 +31,11 @@ _SHA256 = {
     "wikitext-2": "92675f1d63015c1c8b51f1656a52d5bdbc33aafa60cc47a218a66e7ee817488c",
     "wikitext-103": "242ba0f20b329cfdf1ccc61e9e9e5b59becf189db7f7a81cd2a0e2fc31539590",
 }
+_MOST_PACKED = {"wikitext-2": 8 << 20, "wikitext-103": 256 << 20}  # the archives have 4 and 181 MiB
 _WANTED = ", ".join(f"wiki.{split}.tokens" for split in SPLITS)
-_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, gzip.BadGzipFile, EOFError)
+_KINDS = ".tar.xz, .tar.gz or .zip"
+_MOST_BYTES = 6  # of a token, over a split; those of both corpora have 5.1 to 5.3
+_MOST_UNPACKED = 1 << 31  # WikiText-103 has half a GiB; who packs it together with its raw twin has a whole one
 
 
 def prepare(
@@ -45,15 +45,16 @@ def prepare(
 
     Args:
         source: a .tar.xz, .tar.gz or .zip archive, or a folder, that holds ``wiki.{train,valid,test}.tokens`` at any
-            depth. An archive is read as a stream; nothing is unpacked on the disk. ``None`` downloads the archive as it
-            is distributed, and checks its SHA-256.
+            depth. An archive is read as a stream; nothing is unpacked on the disk. It is read to its end once before,
+            so that its own checksums are heard. ``None`` downloads the archive as it is distributed, and checks its
+            SHA-256.
         variant: "wikitext-2" or "wikitext-103".
         cache: where a download is kept; by default with the user's other caches.
 
     Raises:
         InputError: no such variant or source; an archive that is empty, truncated, damaged or none at all; a split
-            missing in it; text that is not UTF-8; numbers of tokens or types other than ``EXPECTED``; no mirror that
-            gives the archive as it was.
+            missing in it, or much larger than its tokens can be; text that is not UTF-8; numbers of tokens or types
+            other than ``EXPECTED``; no mirror that gives the archive as it was.
     """
     if variant not in EXPECTED:
         raise InputError(f"The variant is {variant!r}; expected one of {', '.join(EXPECTED)}.")
@@ -64,11 +65,13 @@ def prepare(
     source = download(variant, cache) if source is None else Path(source)
     if not source.exists():
         raise InputError(f"{source}: there is no such file. Expected the {variant} archive, or its folder unpacked.")
-    files = [_find(source, f"wiki.{split}.tokens") for split in SPLITS] if source.is_dir() else [source]
+    members = {split: f"wiki.{split}.tokens" for split in SPLITS}
+    files = [_find(source, name) for name in members.values()] if source.is_dir() else [source]
+    _check_sizes(source, variant, members)
     return write_corpus(
         out,
         variant,
-        {split: partial(_lines, source, f"wiki.{split}.tokens") for split in SPLITS},
+        {split: partial(_lines, source, name) for split, name in members.items()},
         tokenizer="whitespace",
         sources=[file_source(path) for path in files],
         expected=EXPECTED[variant],
@@ -79,25 +82,39 @@ def download(variant: str, cache: str | Path | None = None, mirrors: Sequence[st
     """The distributed archive, from the cache or the first mirror that has it with its SHA-256."""
     name = f"{variant}-v1.zip"
     folder = Path(cache) if cache else Path(pooch.os_cache("firstsight"))
-    return fetch([f"{mirror}/{name}" for mirror in mirrors], folder / name, sha256=_SHA256[variant])
+    urls = [f"{mirror}/{name}" for mirror in mirrors]
+    return fetch(urls, folder / name, sha256=_SHA256[variant], most=_MOST_PACKED[variant])
+
+
+def _check_sizes(source: Path, variant: str, members: dict[str, str]) -> None:
+    """Refuse another corpus by what its files weigh, before minutes go by; reads an archive to its end."""
+    if source.is_dir():
+        sizes = {name: _find(source, name).stat().st_size for name in members.values()}
+    else:
+        listed = list_entries(source, _MOST_UNPACKED)
+        sizes = {name: size for path, size, _ in reversed(listed) if (name := PurePosixPath(path).name)}
+    for split, name in members.items():
+        tokens = EXPECTED[variant][split]
+        if sizes.get(name, 0) > _MOST_BYTES * tokens:
+            raise InputError(
+                f"{source}: {name} has {sizes[name]:,} bytes, and the {tokens:,} tokens of the {split} split of "
+                f"{variant} have {_MOST_BYTES * tokens:,} at the most: this is not the corpus as it is distributed. "
+                "Fetch it anew, or use firstsight data text for your own text."
+            )
 
 
 def _lines(source: Path, member: str) -> Iterator[str]:
-    try:
-        with _open(source, member) as file:
-            yield from read_lines(file, f"{source}: {member}")
-    except _DAMAGE as error:
-        raise InputError(
-            f"{source}: this archive is damaged or was cut short ({error}). Expected a whole .tar.xz, .tar.gz or .zip: "
-            "fetch it anew."
-        ) from error
+    with named(source, _KINDS), _open(source, member) as file:
+        yield from read_lines(file, f"{source}: {member}", lone_cr=False)
 
 
 def _find(folder: Path, name: str) -> Path:
     found = sorted(folder.rglob(name))
     if not found:
         raise InputError(f"{folder}: there is no {name} in this folder. Expected {_WANTED}.")
-    return found[0]
+    if len(found) > 1:
+        raise InputError(f"{folder}: {name} is there {len(found)} times, {found[0]} and {found[1]}. Give one's folder.")
+    return regular_file(found[0], "the tokens of a split")
 
 
 @contextmanager
@@ -108,11 +125,11 @@ def _open(source: Path, member: str) -> Iterator[IO[bytes]]:
             yield file
         return
     names = []
-    with closing(_entries(source)) as entries:
-        for name, opened in entries:
-            names.append(name)
-            if opened and PurePosixPath(name).name == member:
-                with opened() as file:
+    with closing(entries(source)) as stream:
+        for entry in stream:
+            names.append(printable(entry.name))
+            if entry.kind == "file" and PurePosixPath(entry.name).name == member:
+                with entry.open() as file:
                     yield file
                 return
     inside = ", ".join(names[:5]) + (" and more" if len(names) > 5 else "") or "nothing"
@@ -120,25 +137,3 @@ def _open(source: Path, member: str) -> Iterator[IO[bytes]]:
         f"{source}: there is no {member} in this archive, which holds {inside}. Expected {_WANTED}: use the whole "
         "corpus, or fetch the archive anew if it was damaged on the way."
     )
-
-
-def _entries(source: Path) -> Generator[tuple[str, Callable[[], Any] | None], None, None]:
-    """The entries of an archive in their order: each one's path, and what opens it if it is a file."""
-    with open(source, "rb") as probe:
-        magic = probe.read(2)
-    if not magic:
-        raise InputError(f"{source}: this file is empty. Expected a .tar.xz, .tar.gz or .zip archive: fetch it anew.")
-    if magic == b"PK":
-        with zipfile.ZipFile(source) as packed:
-            yield from ((name, partial(packed.open, name)) for name in packed.namelist())
-        return
-    try:
-        archive = tarfile.open(source)  # noqa: SIM115 - closed below; only opening says that it is no archive
-    except tarfile.ReadError as error:
-        raise InputError(
-            f"{source}: this is not an archive, or its beginning is damaged. Expected a .tar.xz, .tar.gz or .zip that "
-            f"holds {_WANTED}: fetch it anew."
-        ) from error
-    with archive:
-        for entry in archive:
-            yield entry.name, partial(archive.extractfile, entry) if entry.isfile() else None

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from firstsight.errors import InputError
-from firstsight.lab.data.lines import read_lines
+from firstsight.lab.data.lines import text_lines
 from firstsight.lab.data.tokenize import tokenize_lines
 from firstsight.lab.data.vocabulary import EOS, Vocabulary
 from firstsight.lab.lm.evaluation import evaluate, exp_or_inf, token_nll
@@ -104,10 +104,7 @@ def score_text(
 
 def read_words(text: str | Path, vocabulary: Vocabulary) -> list[str]:
     """The words of a UTF-8 file as the vocabulary's corpus was cut, each line that is not blank ended by ``<eos>``."""
-    if not Path(text).is_file():
-        raise InputError(f"{text}: there is no such file. Give a plain text file in UTF-8.")
-    with open(text, "rb") as file:
-        lines = list(tokenize_lines(read_lines(file, str(text)), vocabulary.tokenizer))
+    lines = list(tokenize_lines(text_lines(text), vocabulary.tokenizer))
     words = [word for line in lines if line for word in [*line, EOS]]
     if not words:
         raise InputError(f"{text}: the file holds no text. Give a plain text file with at least one word.")

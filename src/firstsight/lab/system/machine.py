@@ -1,4 +1,7 @@
-"""This machine and this program: where a number or a file comes from, and what it can be made with."""
+"""This machine and this program: where a number or a file comes from, and what it can be made with.
+
+torch is imported where it is asked: the processes of a pool, which make tokens, start in a tenth of the time without.
+"""
 
 import os
 import platform
@@ -9,19 +12,22 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
+from typing import TYPE_CHECKING, Any, Literal
 
 from firstsight._version import __version__
 
+if TYPE_CHECKING:
+    import torch
 
-def provenance(device: torch.device | None = None) -> dict[str, Any]:
+
+def provenance(device: "torch.device | None" = None) -> dict[str, Any]:
     """Where a number comes from: versions, commit (None outside a checkout), machine and command.
 
     Args:
         device: that it was made on; by default the GPU where there is one.
     """
+    import torch
+
     return {
         "version": __version__,
         "torch_version": torch.__version__,
@@ -43,7 +49,9 @@ def _git_commit() -> str | None:
     return done.stdout.strip() or None if tracked.returncode == 0 else None
 
 
-def _processor(device: torch.device | None) -> str:
+def _processor(device: "torch.device | None") -> str:
+    import torch
+
     if torch.cuda.is_available() and (device is None or device.type == "cuda"):
         return str(torch.cuda.get_device_name(device))
     found = re.search(r"^model name\s*:(.*)", _cpuinfo(), re.MULTILINE)
@@ -69,6 +77,8 @@ def flushed_denormals() -> Iterator[None]:
     Probabilities that underflow make gradients of such numbers, which a CPU computes in microcode: of a softmax that is
     sure of itself a step took seven times as long.
     """
+    import torch
+
     torch.set_flush_denormal(True)
     try:
         yield

@@ -11,6 +11,7 @@ from firstsight.lab.data import punkt
 from firstsight.lab.data.corpus import SPLITS, Corpus, file_source
 from firstsight.lab.data.gigaword.document import Tally
 from firstsight.lab.data.gigaword.reader import read_documents
+from firstsight.lab.data.lines import say_unread
 from firstsight.lab.data.pool import make_shards
 from firstsight.lab.data.shards import Add, Item, Shards, join_shards
 from firstsight.lab.data.tokenize import tokenize_lines
@@ -112,16 +113,20 @@ def _files(source: Path, spans: dict[str, tuple[int, int]]) -> list[Path]:
     if not source.is_dir():
         raise InputError(f"{source}: there is no such folder. Expected the data folder of LDC2011T07.")
     named: dict[tuple[str, str], Path] = {}
+    others: list[Path] = []
     for path in sorted(source.rglob("*")):
         if (match := _FILE.fullmatch(path.name)) and path.is_file():
             key = (match[2], match[1].lower())
             if key in named:
                 raise InputError(f"{source}: {path} and {named[key]} are the same month twice. Remove one of them.")
             named[key] = path
+        elif not path.is_dir() or path.is_symlink():
+            others.append(path)
     if not named:
         raise InputError(
             f"{source}: no file of GigaWord is in this folder. Expected data/nyt_eng/nyt_eng_199407.gz etc."
         )
+    say_unread(source, others, "only files named like nyt_eng_199407.gz are")
     inside = [path for (month, _), path in sorted(named.items()) if _split_of(int(month[:4]), spans)]
     if not inside:
         raise InputError(f"{source}: of its {len(named)} files none is of {spans}. Give other years.")

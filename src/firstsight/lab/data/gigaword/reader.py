@@ -45,6 +45,7 @@ from typing import IO, Any
 
 from firstsight.errors import InputError
 from firstsight.lab.data.gigaword.document import Document, Tally
+from firstsight.lab.data.lines import encoding_of
 
 MAX_DOCUMENT_BYTES = 1 << 24
 """A longer document, or one whose lines would need more memory than this, counts as damaged."""
@@ -89,10 +90,14 @@ def read_documents(path: Path, tally: Tally) -> Iterator[Document]:
 
 def _lines(path: Path, tally: Tally) -> Iterator[bytes]:
     """The lines of a file, which ends where it is damaged; of a line past the bound its beginning only."""
-    line = None
+    line, first = None, True
     try:
         with _open(path) as file:
             for line in iter(partial(file.readline, MAX_DOCUMENT_BYTES + 1), b""):
+                if first and (kind := encoding_of(line)):
+                    tally.files.append((path.name, f"it looks like {kind}, and UTF-8 was expected"))
+                    return
+                first = False
                 yield line
                 if len(line) > MAX_DOCUMENT_BYTES:
                     while line and not line.endswith(b"\n"):

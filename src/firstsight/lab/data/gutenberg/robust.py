@@ -47,7 +47,9 @@ def _decode(raw: bytes) -> str:
         codec = "cp1252"
     if codec in ("ascii", "utf-8", "iso8859-1"):  # declared, but not so, or a subset of Windows-1252
         codec = "cp1252"
-    try:
+    try:  # UTF-16, say, is declared in letters that UTF-16 reads as others
+        if declared and declared[0].decode(codec) != declared[0].decode("ascii"):
+            codec = "cp1252"
         return raw.decode(codec, "replace").replace("\ufffd", "")
     except (LookupError, UnicodeError):  # "hex", say: Python has it, but it is no encoding of text
         return raw.decode("cp1252", "replace").replace("\ufffd", "")

@@ -9,6 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from firstsight.lab.data.lines import encoding_of
+from firstsight.lab.system.progress import say
+
 VARIANTS = (".txt", "-8.txt", "-0.txt", ".zip", "-8.zip", "-0.zip")
 """File names of a book after its id, the preferred one first: ASCII, Latin-1, UTF-8, and the three zipped."""
 
@@ -70,20 +73,32 @@ class Source(ABC):
     def read(self, books: Sequence[int]) -> Iterator[Found]:
         """Yield the books that are there, each once and in its preferred variant, one in memory at a time."""
         for book in dict.fromkeys(books):
-            reasons = []
+            reasons = self._reasons(book)
             for variant in VARIANTS:
                 try:
                     if got := self._file(book, f"{book}{variant}"):
-                        yield unpack(book, *got)
+                        found = unpack(book, *got)
                         break
                 except DamagedError as error:
                     reasons.append(f"{book}{variant}: {error}")
             else:
                 self._note(book, reasons)
+                continue
+            self._passed_over(found, reasons)
+            yield found
+
+    def _reasons(self, book: int) -> list[str]:
+        """Why files of a book that are there cannot be read, as far as that is known before they are opened."""
+        return []
 
     def _note(self, book: int, reasons: list[str]) -> None:
         if reasons:
             self.damaged[book] = "; ".join(reasons)
+
+    def _passed_over(self, found: Found, reasons: list[str]) -> None:
+        """Another variant of a book has other letters, so it is said where one was taken for want of the first."""
+        if reasons:
+            say(f"{self.name}: book {found.book} is read from {found.name}, since of others {'; '.join(reasons)}")
 
     def _file(self, book: int, name: str) -> tuple[str, bytes] | None:
         """Path or address of one file of a book, and its bytes; None where there is no such file."""
@@ -91,13 +106,21 @@ class Source(ABC):
 
 
 def unpack(book: int, path: str, raw: bytes) -> Found:
-    """The book in one file of it; a ``DamagedError`` past ``MAX_BYTES``, or where ``unzip`` refuses."""
-    name = PurePosixPath(path)
+    """The book in one file of it.
+
+    A ``DamagedError`` past ``MAX_BYTES``, where ``unzip`` refuses, and for UTF-16 and UTF-32, whose letters the paper's
+    script would part by NULs.
+    """
+    file = PurePosixPath(path)
     if len(raw) > MAX_BYTES:
         raise DamagedError(f"larger than {MAX_BYTES >> 20} MiB")
-    if name.suffix == ".zip":
-        return Found(book, f"{name.stem}.txt", unzip(raw, f"{name.stem}.txt"), path)
-    return Found(book, name.name, raw, path)
+    name = file.name
+    if file.suffix.lower() == ".zip":
+        name = f"{file.stem}.txt"
+        raw = unzip(raw, name)
+    if kind := encoding_of(raw):
+        raise DamagedError(f"it looks like {kind}: convert it, for example with iconv -f {kind} -t UTF-8")
+    return Found(book, name, raw, path)
 
 
 def unzip(raw: bytes, wanted: str) -> bytes:

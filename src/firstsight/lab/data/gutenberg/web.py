@@ -12,8 +12,8 @@ from urllib.parse import urljoin, urlsplit
 import pooch
 
 from firstsight.errors import InputError
-from firstsight.lab.data.download import POLITE, NotFoundError, Polite, fetch, get
-from firstsight.lab.data.gutenberg.source import DamagedError, Source, folder_of
+from firstsight.lab.data.download import POLITE, NotFoundError, Polite, TooLargeError, fetch, get
+from firstsight.lab.data.gutenberg.source import MAX_BYTES, DamagedError, Source, folder_of
 from firstsight.lab.system.files import read_json, write_json
 from firstsight.lab.system.progress import say
 
@@ -23,6 +23,9 @@ for them again, and a mirror that has new books is seen to have them the day aft
 
 MAX_REFUSALS = 60
 """Requests in a row, ten books' worth, that a server refuses (403) before it counts as having shut us out."""
+
+
+_MOST_OF_A_PAGE = 16 << 20  # bytes of an index of a folder, which has ten folders and some books in it
 
 
 class WebSource(Source):
@@ -70,7 +73,7 @@ class WebSource(Source):
     def _folders(self, url: str) -> list[str]:
         page = _Links(url)
         try:
-            page.feed(get(url, polite=self._polite).decode("utf-8", errors="replace"))
+            page.feed(get(url, most=_MOST_OF_A_PAGE, polite=self._polite).decode("utf-8", errors="replace"))
         except NotFoundError as error:
             raise _no_index(url, "has no index of this folder") from error
         if url == f"{self._url}1/" and not page.folders:
@@ -84,7 +87,9 @@ class WebSource(Source):
         raw = self._cached(path)
         if raw is None:
             try:
-                fetch(self._url + path, self._cache / path, polite=self._polite)
+                fetch(self._url + path, self._cache / path, most=MAX_BYTES, polite=self._polite)
+            except TooLargeError as error:
+                raise DamagedError(f"larger than {MAX_BYTES >> 20} MiB") from error
             except NotFoundError as error:
                 self._missing(path, error)
                 return None
