@@ -70,3 +70,24 @@ def digest(path: str | Path, algorithm: str) -> str:
     """The checksum of a file, in hex, by a name that ``hashlib`` knows."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, partial(hashlib.new, algorithm, usedforsecurity=False)).hexdigest()
+
+
+def regular_file(path: str | Path, what: str) -> Path:
+    """``path``, once it is known to be a file, which opening a named pipe would wait for without end.
+
+    Links are followed. ``what`` names the content in errors ("the vocabulary of a corpus").
+
+    Raises:
+        InputError: nothing is there, or it is a folder, a pipe, a socket or a device.
+        OSError: the system does not let us look.
+    """
+    path = Path(path)
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL in the name
+        raise InputError(f"{path}: there is no such file, and it should hold {what}.") from error
+    if path.is_file():
+        return path
+    kinds = {"a folder": path.is_dir, "a pipe": path.is_fifo, "a socket": path.is_socket}
+    kind = next((name for name, holds in kinds.items() if holds()), "a device")
+    raise InputError(f"{path}: this is {kind}, and it should be a file with {what}. Give a file, or write one first.")
