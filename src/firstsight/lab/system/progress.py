@@ -43,6 +43,11 @@ def shown(text: str, keep: str = "") -> str:
     )
 
 
+def is_utf8(text: str) -> bool:
+    """Whether it can be written as UTF-8; the name of a file may hold bytes that cannot (lone surrogates)."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)
+
+
 class PlainConsole(Console):
     """A console for texts that others wrote: no markup, no emoji codes, and only its own escape sequences.
 

@@ -10,7 +10,7 @@ from firstsight.errors import InputError
 from firstsight.lab.cli.output import Found, Json, MaybeInt, MaybePath, MaybeText, console, new_table, show, tell
 from firstsight.lab.cli.sweep.live import LiveTable, points_table
 from firstsight.lab.runs.head import HeadName
-from firstsight.lab.system.progress import duration, readable
+from firstsight.lab.system.progress import duration, is_utf8, readable
 
 if TYPE_CHECKING:
     from firstsight.lab.studies.search.space import Search
@@ -95,6 +95,9 @@ def sweep_lm(command: LanguageModels) -> int:
         return show(list_search(search, data, command.workers), command.json, _print_listed)
     out = _out(command)
     url, study = storage_url(command.storage, out), command.study or out.resolve().name
+    for what, name in (("storage", str(url.database)), ("study", study)):
+        if not is_utf8(name):
+            raise InputError(f"the {what} {name} is no UTF-8, which a database needs. Name another with --{what}.")
     with LiveTable() as table:
         options: dict[str, Any] = {"heartbeat": command.heartbeat, "again": command.again, "look": table.look}
         found = run_search(search, data, out, url, study, workers=command.workers, **options)
