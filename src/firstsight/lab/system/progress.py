@@ -96,6 +96,7 @@ class Bar:
     def __init__(
         self, title: str, total: int | None, start: int = 0, every: float = 30.0, unit: Literal["", "bytes"] = ""
     ) -> None:
+        title = shown(title)  # here, before the columns are measured
         counts: list[ProgressColumn] = [MofNCompleteColumn()]
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
@@ -118,7 +119,7 @@ class Bar:
 
     def update(self, done: int, numbers: str = "") -> None:
         """``done`` of ``total``, and the numbers to show beside it."""
-        self._done = done
+        self._done, numbers = done, shown(numbers)
         self._progress.update(self._task, completed=done, numbers=numbers)
         if self._cell:
             self._cell.show(self._line(numbers), now=done == self._total)
@@ -136,7 +137,7 @@ class Bar:
             if done and not self._unit and self._done < self._total:
                 seconds = (time.monotonic() - self._began) * (self._total - self._done) / done
                 left = f"  {duration(seconds)} left"
-        return shown(f"{self._title}{bar} {self._amount()}{left}  {numbers}".rstrip())
+        return f"{self._title}{bar} {self._amount()}{left}  {numbers}".rstrip()
 
     def _amount(self) -> str:
         if not self._unit:
