@@ -4,6 +4,7 @@ import copy
 import os
 import pickle
 import signal
+import stat
 import subprocess
 import sys
 
@@ -157,7 +158,7 @@ def test_a_damaged_file_is_named_and_refused(trained, tmp_path, data):
 def test_other_files_are_refused(trained, tmp_path):
     with pytest.raises(InputError, match=r"nowhere: there is no such file"):
         FirstSightClassifier.load(tmp_path / "nowhere")
-    with pytest.raises(InputError, match="there is no such file"):
+    with pytest.raises(InputError, match="this is a folder; expected the name of a file"):
         FirstSightClassifier.load(tmp_path)
     save_file(HebbianSoftmax(3, 4).state_dict(), tmp_path / "head")
     with pytest.raises(InputError, match="head holds tensors, but no FirstSightClassifier"):
@@ -171,6 +172,17 @@ def test_other_files_are_refused(trained, tmp_path):
     )
     with pytest.raises(InputError, match="new is of layout 3, of a newer firstsight"):
         FirstSightClassifier.load(tmp_path / "new")
+
+
+def test_a_pipe_is_not_waited_for_and_a_device_not_replaced(trained, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="pipe: this is a pipe; expected the name of a file"):
+        FirstSightClassifier.load(tmp_path / "pipe")
+    for place, kind in ((tmp_path / "pipe", "a pipe"), (tmp_path, "a folder"), ("/dev/null", "a device")):
+        with pytest.raises(InputError, match=f"this is .*{kind}"):
+            trained.save(place)
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
 
 
 @pytest.mark.parametrize("change", ["fewer rows", "more labels", "no json", "nan"])

@@ -98,7 +98,15 @@ def _checksum(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def _check_kind(path: Path) -> None:
+    """Refuse what is no file: a pipe would be waited for without end, and a device replaced by the file."""
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a pipe" if path.is_fifo() else "a socket or a device"
+        raise InputError(f"{path}: this is {kind}; expected the name of a file, such as classifier.safetensors.")
+
+
 def _write(path: Path, tensors: dict[str, Tensor], head: dict[str, str]) -> None:
+    _check_kind(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(descriptor)
@@ -149,8 +157,9 @@ def load(
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"{path}: there is no such file; expected one that FirstSightClassifier.save wrote.")
+    _check_kind(path)
     try:
         with safe_open(path, "pt") as file:
             head = file.metadata() or {}

@@ -1,6 +1,5 @@
 """The command line: a file for each command, with its printer; no logic."""
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -16,9 +15,10 @@ from firstsight.lab.cli.demo import demo
 from firstsight.lab.cli.eval import evaluate
 from firstsight.lab.cli.figure import figure
 from firstsight.lab.cli.omniglot import omniglot
-from firstsight.lab.cli.output import BadFlagError, fail
+from firstsight.lab.cli.output import BadFlagError, fail, tell
 from firstsight.lab.cli.report import report
 from firstsight.lab.cli.score import score
+from firstsight.lab.cli.streams import spoken
 from firstsight.lab.cli.study import study
 from firstsight.lab.cli.sweep import sweep
 from firstsight.lab.cli.train import default_settings, train_command
@@ -38,12 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     (signal n)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     with flushed_denormals():
-        return as_one(lambda: _run(arguments)) if launched() else _run(arguments)
+        return spoken(lambda: as_one(lambda: _run(arguments)) if launched() else _run(arguments))
 
 
 def _run(arguments: list[str]) -> int:
     if arguments == ["--version"]:
-        print(f"firstsight {__version__}")
+        tell(f"firstsight {__version__}")
         return 0
     try:
         if launched() and arguments[:1] != ["train"]:
@@ -60,9 +60,6 @@ def _run(arguments: list[str]) -> int:
         return fail(str(error), error.exit_code)
     except BadFlagError as error:
         return fail(str(error), InputError.exit_code)
-    except BrokenPipeError:  # the reader of standard output, `head` say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes when it ends
-        return 0
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         return fail(f"{what}. No file was left half-written: mend this and run the command again.", 2)

@@ -21,6 +21,7 @@ from firstsight.lab.cli.output import (
     console,
     new_table,
     show,
+    tell,
 )
 from firstsight.lab.reading.writing import Writing
 from firstsight.lab.system.devices import AUTO
@@ -136,8 +137,8 @@ def show_open(found: Found) -> None:
         table.add_row(row["name"], *map(_number, values))
     console.print(table)
     for row in found["variants"]:
-        print(f"  {row['name']}: {TREATMENTS[row['name']]}")
-    print(_gained({row["name"]: row["all"] for row in found["variants"]}))
+        tell(f"  {row['name']}: {TREATMENTS[row['name']]}")
+    tell(_gained({row["name"]: row["all"] for row in found["variants"]}))
 
 
 def _gained(nll: dict[str, float]) -> str:

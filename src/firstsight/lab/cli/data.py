@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, arg, subcommand
 
 from firstsight.lab.cli.folders import Audit, Info, audit, info, print_omniglot
-from firstsight.lab.cli.output import Found, Json, MaybePath, console, new_table, show
+from firstsight.lab.cli.output import Found, Json, MaybePath, console, new_table, show, tell
 from firstsight.lab.system.folder import DATA, hold
 from firstsight.lab.system.progress import say
 
@@ -209,4 +209,4 @@ def _print_corpus(found: Found) -> None:
         table.add_row(split, f"{tokens:,}", "" if unknown is None else f"{unknown:.2%}")
     console.print(table)
     if found["tokens"]["train"]:
-        print(f"Next: firstsight train {found['folder']} --out runs/first")
+        tell(f"Next: firstsight train {found['folder']} --out runs/first")

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from firstsight.lab.cli.output import Found, Json, console, show
+from firstsight.lab.cli.output import Found, Json, console, show, tell
 from firstsight.lab.lm.recipes import RECIPES, recipe
 from firstsight.lab.system.folder import DEMO, hold
 from firstsight.lab.system.progress import duration, say
@@ -68,7 +68,7 @@ def _print_demo(found: Found) -> None:
         say(f"ended by {found['interrupted']}; the same command goes on")
         return
     console.print(comparison_table(found["runs"]))
-    print(verdict(found["runs"]))
-    print(f"Report: {found['report']}   ({found['seconds'] / 60:.1f} min)")
-    print("Next: your own text.\n  firstsight data text --from FILE --out data/mine")
-    print("  firstsight train data/mine --out runs/mine --head hebbian\n  firstsight score runs/mine FILE")
+    tell(verdict(found["runs"]))
+    tell(f"Report: {found['report']}   ({found['seconds'] / 60:.1f} min)")
+    tell("Next: your own text.", "  firstsight data text --from FILE --out data/mine")
+    tell("  firstsight train data/mine --out runs/mine --head hebbian", "  firstsight score runs/mine FILE")

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from tyro.conf import Positional
 
 from firstsight.errors import InputError
-from firstsight.lab.cli.output import Checkpoint, Device, Found, Json, MaybePath, MaybeText, Moved, console, show
+from firstsight.lab.cli.output import Checkpoint, Device, Found, Json, MaybePath, MaybeText, Moved, console, show, tell
 from firstsight.lab.system.devices import AUTO
 
 MANY = 0.02  # share of unknown tokens from which on it is told
@@ -62,11 +62,11 @@ def print_result(found: Found) -> None:
         from firstsight.lab.report.memory import memory_table, told
 
         console.print(memory_table(found))
-        print(told(found["memory"]))
+        tell(told(found["memory"]))
     else:
         console.print(comparison_table({found["run"]: found}))
     if (found.get("unknown") or 0.0) > MANY:
-        print(
+        tell(
             f"{found['unknown']:.1%} of these tokens are <unk>, one class that is easily guessed: a perplexity of text "
             "with another share cannot be held against this one."
         )

@@ -6,7 +6,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from firstsight.lab.cli.omniglot import print_curricula
-from firstsight.lab.cli.output import Found, Json, MaybeInt, MaybePath, console, new_table, show
+from firstsight.lab.cli.output import Found, Json, MaybeInt, MaybePath, console, new_table, show, tell
 
 
 def figure(
@@ -53,9 +53,9 @@ def figure(
 
 
 def _print_gallery(found: Found) -> None:
-    print(f"figures {', '.join(found['figures'])}: {found['page']}")
+    tell(f"figures {', '.join(found['figures'])}: {found['page']}")
     for number in found["missing"]:
-        print(f"not there: firstsight figure {number}")
+        tell(f"not there: firstsight figure {number}")
 
 
 def _print_curves(found: Found) -> None:
@@ -69,13 +69,13 @@ def _print_curves(found: Found) -> None:
     for row in rows:
         table.add_row(*row)
     console.print(table)
-    print("Mean ± one sample standard deviation over the seeds that are done; differences are paired by seed.")
+    tell("Mean ± one sample standard deviation over the seeds that are done; differences are paired by seed.")
     for line, ratio in (found["wall_time"] or {}).items():
-        print(f"Time of a step, by that over all classes: {wall_time_text(line, ratio)}")
-    print(f"The paper: {found['says']}")
+        tell(f"Time of a step, by that over all classes: {wall_time_text(line, ratio)}")
+    tell(f"The paper: {found['says']}")
     missing = unfinished(found)
-    print(f"{core_hours(found):.2f} core hours of training" + (f"; {missing}" if missing else ""))
+    tell(f"{core_hours(found):.2f} core hours of training" + (f"; {missing}" if missing else ""))
     if "interrupted" in found:
-        print(f"ended by {found['interrupted']}; the same command goes on")
+        tell(f"ended by {found['interrupted']}; the same command goes on")
     for file, caption in found["files"].items():
-        print(f"{file}: {caption}")
+        tell(f"{file}: {caption}")

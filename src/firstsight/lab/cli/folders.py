@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.text import Text
 from tyro.conf import Positional
 
 from firstsight.errors import InputError
-from firstsight.lab.cli.output import Found, Json, MaybeFloat, MaybePath, console, new_table, show
+from firstsight.lab.cli.output import Found, Json, MaybeFloat, MaybePath, console, new_table, show, tell
 
 
 @dataclass(frozen=True)
@@ -94,10 +93,10 @@ def print_omniglot(found: Found) -> None:
         table.add_row(split, f"{found['alphabets'][split]:,}", f"{number:,}", f"{number * of_a_class:,}")
     console.print(table)
     test, train = (found["drawings_per_class"][split] for split in ("test", "train"))
-    print(f"{found['folder']}: of each class the first {test} drawings test, the other {train} train")
+    tell(f"{found['folder']}: of each class the first {test} drawings test, the other {train} train")
     for source in found["sources"]:
         kind = "the official archive" if source["official"] else "not the official archive; its content was checked"
-        print(f"from {source['name']}, {kind}")
+        tell(f"from {source['name']}, {kind}")
 
 
 def _print_info(found: Found) -> None:
@@ -118,18 +117,18 @@ def _print_info(found: Found) -> None:
     console.print(table)
     if found["plot"]:
         once = found["singletons"]
-        print(f"{once['types']:,} types ({once['share']:.1%}) occur once in training")
+        tell(f"{once['types']:,} types ({once['share']:.1%}) occur once in training")
     for split, books in found["by_document"].items():
         text = ", ".join(f"{name} {tokens:,}" for name, tokens in books.items())
-        print(f"{split}, tokens of each document: {text}")
+        tell(f"{split}, tokens of each document: {text}")
     for name, value in found["provenance"].items():
         shown = f"{found['provenance']['sources_total']:,} in meta.json" if name == "sources" else _short(value)
         if shown and name != "sources_total":
-            print(f"{name.replace('_', ' ')}: {shown}")
+            tell(f"{name.replace('_', ' ')}: {shown}")
     for note in found["notes"]:
-        print(note)
+        tell(note)
     if found["plot"]:
-        print(f"Zipf plot: {found['plot']}")
+        tell(f"Zipf plot: {found['plot']}")
 
 
 def _short(value: Any) -> str:
@@ -144,17 +143,17 @@ def _short(value: Any) -> str:
 
 def _print_audit(found: Found) -> None:
     for split, totals in found["splits"].items():
-        print(f"{split}: {totals['share']:.2%} of its runs of {found['n']} words also stand in training")
+        tell(f"{split}: {totals['share']:.2%} of its runs of {found['n']} words also stand in training")
     shown = found["pairs"][:20]
     title = f"{found['pairs_found']:,} pairs share at least {found['min_share']:.1%} of the evaluation document"
     left = ("evaluation", "also in", "begins")
     table = new_table(title, ("evaluation", "also in", "share", "longest", "begins"), left)
     for pair in shown:
         evaluation, other = f"{pair['split']} {pair['evaluation']}", f"{pair['found_in']} {pair['training']}"
-        table.add_row(evaluation, other, f"{pair['share']:.2%}", f"{pair['longest']} words", Text(pair["excerpt"][:60]))
+        table.add_row(evaluation, other, f"{pair['share']:.2%}", f"{pair['longest']} words", pair["excerpt"][:60])
     console.print(table)
     if cleaned := found.get("cleaned"):
         names = ", ".join(dropped["name"] for dropped in cleaned["dropped"][:20]) or "none"
-        print(f"{cleaned['folder']}: left out of training: {names}")
+        tell(f"{cleaned['folder']}: left out of training: {names}")
     elif shown:
-        print("Next: the same command with --clean DIR writes a corpus without them")
+        tell("Next: the same command with --clean DIR writes a corpus without them")

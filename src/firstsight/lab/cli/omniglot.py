@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tyro.conf import OmitArgPrefixes
 
-from firstsight.lab.cli.output import Checked, Found, Json, MaybeInt, console, new_table, show
+from firstsight.lab.cli.output import Checked, Found, Json, MaybeInt, console, new_table, show, tell
 from firstsight.lab.curriculum.convnet import Network
 from firstsight.lab.curriculum.settings import DATA, Curriculum
 
@@ -67,8 +67,8 @@ def print_curricula(found: Found) -> None:
     note = "Median of steps over seeds, and how many got there in time where not all did"
     if any("ratios" in line for panel in found["panels"] for line in panel["lines"]):
         note += "; in brackets the ratio to the steps of the panel's first line, paired by seed: median, range"
-    print(f"{note}. Means are ± one sample standard deviation.")
+    tell(f"{note}. Means are ± one sample standard deviation.")
     if "interrupted" in found:
-        print(f"ended by {found['interrupted']}; the same command goes on")
+        tell(f"ended by {found['interrupted']}; the same command goes on")
     for file, caption in found["files"].items():
-        print(f"{file}: {caption}")
+        tell(f"{file}: {caption}")

@@ -7,11 +7,11 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from rich.console import Console
 from rich.table import Table
 from tyro.conf import arg
 
 from firstsight.errors import InputError
+from firstsight.lab.system.progress import PlainConsole, shown
 
 Found = dict[str, Any]
 Json = Annotated[bool, arg(help="print one JSON object on standard output and nothing else there")]
@@ -27,18 +27,35 @@ Device = Annotated[
     str, arg(help="where the model is put: auto (the first GPU of CUDA, else the CPU), cpu, cuda, cuda:1, mps.")
 ]
 
-console = Console(highlight=False)
+console = PlainConsole()
 
 
 def show(found: Found, as_json: bool, printer: Callable[[Found], None]) -> int:
     """Print what a command found, and give the command's exit code."""
     if as_json:
-        print(json.dumps(found, ensure_ascii=False, allow_nan=False))
+        print(_json(found))
     else:
         printer(found)
-    sys.stdout.flush()  # here a reader that has gone, or a full disk, can still be answered
     reason = str(found.get("reason", found.get("interrupted", "")))
     return 128 + signal.Signals[reason] if reason.startswith("SIG") else 0
+
+
+def _json(value: Found) -> str:
+    """One line of JSON with the true values: what a terminal or the stream's encoding cannot take is ``\\u001b``."""
+    ascii_only = not (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
+    text = json.dumps(value, ensure_ascii=ascii_only, allow_nan=False)
+    return text if text.isprintable() else "".join(map(_json_char, text))
+
+
+def _json_char(char: str) -> str:
+    # json.dumps leaves DEL as it is
+    return char if shown(char) == char else "\\u007f" if char == "\x7f" else json.dumps(char)[1:-1]
+
+
+def tell(*lines: object) -> None:
+    """Print lines on standard output, each as one line whatever is in it."""
+    for line in lines:
+        print(shown(str(line)))
 
 
 def new_table(title: str, names: Sequence[str], left: Collection[str] = ("",)) -> Table:
@@ -51,7 +68,7 @@ def new_table(title: str, names: Sequence[str], left: Collection[str] = ("",)) -
 
 def fail(message: str, code: int) -> int:
     """Print one paragraph to standard error, and give the exit code."""
-    print(f"firstsight: {message}", file=sys.stderr)
+    print(f"firstsight: {shown(message)}", file=sys.stderr)
     return code
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from firstsight.lab.cli.output import Found, Json, MaybePath, show
+from firstsight.lab.cli.output import Found, Json, MaybePath, show, tell
 
 
 def report(
@@ -34,4 +34,4 @@ def report(
     found: Found = {"report": str(write_report(runs, out, force, plots, csv))}
     if csv:
         found["metrics"] = str(Path(found["report"]).parent / "metrics.csv")
-    return show(found, json, lambda found: print(*found.values(), sep="\n"))
+    return show(found, json, lambda found: tell(*found.values()))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from firstsight.lab.cli.output import Checkpoint, Device, Found, Json, console, new_table, show
+from firstsight.lab.cli.output import Checkpoint, Device, Found, Json, console, new_table, show, tell
 from firstsight.lab.system.devices import AUTO
 
 
@@ -34,8 +34,8 @@ def _print_score(found: Found) -> None:
     from firstsight.lab.report.tables import format_perplexity
 
     unknown = f"{found['unknown']:.2%} outside the vocabulary"
-    print(f"perplexity {format_perplexity(found['perplexity'])} over {found['tokens']:,} tokens, {unknown}")
+    tell(f"perplexity {format_perplexity(found['perplexity'])} over {found['tokens']:,} tokens, {unknown}")
     table = new_table("most surprising", ("token", "nll (nats)", "position", "after"), left=("token", "after"))
     for row in found["surprising"]:
         table.add_row(row["token"], f"{row['nll']:.2f}", f"{row['position']:,}", row["before"])
-    console.print(table, markup=False)
+    console.print(table)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from firstsight.lab.cli.output import Found, Json, MaybeInt, MaybePath, show
+from firstsight.lab.cli.output import Found, Json, MaybeInt, MaybePath, show, tell
 
 
 def study(
@@ -42,12 +42,12 @@ def _listed(found: Found) -> None:
             f"{seed} ({state})" if state != "waiting" else str(seed) for seed, state in group["seeds"].items()
         )
         settings = " ".join(f"{name}={value}" for name, value in group["settings"].items())
-        print(f"{group['data']} {group['regime']} {group['variant']}: seeds {seeds}: {settings}")
-    print(f"{found['jobs']} jobs, {found['waiting']} to run; a line has the settings that are not the same in all")
+        tell(f"{group['data']} {group['regime']} {group['variant']}: seeds {seeds}: {settings}")
+    tell(f"{found['jobs']} jobs, {found['waiting']} to run; a line has the settings that are not the same in all")
 
 
 def _studied(found: Found, out: Path) -> None:
-    print((out / "table.md").read_text(encoding="utf-8"))
+    tell(*(out / "table.md").read_text(encoding="utf-8").split("\n"))
     if "interrupted" in found:
-        print(f"ended by {found['interrupted']}; the same command goes on")
-    print(f"{out}/study.json, {out}/table.md, {out}/study.png")
+        tell(f"ended by {found['interrupted']}; the same command goes on")
+    tell(f"{out}/study.json, {out}/table.md, {out}/study.png")

@@ -11,7 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from firstsight.errors import InputError
 from firstsight.lab.cli.eval import print_result
-from firstsight.lab.cli.output import Checked, Device, Found, Json, MaybePath, console, new_table, show
+from firstsight.lab.cli.output import Checked, Device, Found, Json, MaybePath, console, new_table, show, tell
 from firstsight.lab.lm.config import Config, load_config
 from firstsight.lab.lm.recipes import recipe
 from firstsight.lab.system.devices import AUTO
@@ -113,8 +113,8 @@ def train_command(default: Config) -> Callable[..., int]:
 def _print_trained(found: Found) -> None:
     if found["result"]:
         print_result(found["result"])
-        print("Read in one stream; validation on the way reads the text in parts side by side, and is a little higher.")
-        print(f"Report: {found['run']}/report.html")
+        tell("Read in one stream; validation on the way reads the text in parts side by side, and is a little higher.")
+        tell(f"Report: {found['run']}/report.html")
     else:
         say(
             f"stopped at step {found['step']:,} by {found['reason']}; "
@@ -134,7 +134,7 @@ def _print_dry_run(found: Found) -> None:
         table.add_row(part, *(value if isinstance(value, str) else f"{value / 1e6:,.1f}" for value in values))
     console.print(table)
     tried = f"{measured['batch']} of {measured['of']} sequences a step"
-    print(
+    tell(
         f"Measured here ({measured['device']}, {measured['threads']} threads, {tried}): "
         f"{measured['tokens_per_second']:,.0f} tokens/s, {measured['seconds_per_step']:.3f} s a step; "
         f"peak memory {measured['peak_bytes'] / 1e6:,.0f} MB; {measured['valid_tokens_per_second']:,.0f} tokens/s read."
@@ -143,7 +143,7 @@ def _print_dry_run(found: Found) -> None:
     if run["ranks"] > 1:
         sent = run["sent_bytes_per_step"] / 1e6
         shared = f" by {run['ranks']} ranks, if sending {sent:,.0f} MB each a step took no time"
-    print(
+    tell(
         f"Estimated for {run['steps']:,} steps, {run['tokens']:,} tokens{shared}: {duration(run['seconds'])}, "
         f"{duration(run['validation_seconds'])} of it for {run['validations']:,} validations."
     )

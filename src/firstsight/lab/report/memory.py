@@ -27,7 +27,7 @@ from firstsight.lab.report.plots import compact
 from firstsight.lab.report.style import INK, SMALL, STYLE, Plot, add_legend, lines_of, new_axes
 from firstsight.lab.report.tables import DASH, format_perplexity, format_relative, relative, rows
 from firstsight.lab.runs.result import perplexity
-from firstsight.lab.system.files import sha256
+from firstsight.lab.system.files import regular_file, sha256
 from firstsight.lab.system.progress import readable
 
 LEVELS = 24  # colours of a heat map: few enough for matplotlib to draw their scale without a bitmap
@@ -142,7 +142,9 @@ def fitting_sweep(run: Record) -> dict[str, Any] | None:
     if ours is not None and ours != {key: theirs[key] for key in ("name", "step")}:
         return None
     weights = run.folder / "checkpoints" / f"{Path(theirs['name']).name}.pt"
-    return sweep if not weights.exists() or sha256(weights) == theirs["sha256"] else None
+    if not weights.exists():
+        return sweep
+    return sweep if sha256(regular_file(weights, "weights of a run")) == theirs["sha256"] else None
 
 
 def sweep_plots(sweep: Mapping[str, Any]) -> list[Plot]:

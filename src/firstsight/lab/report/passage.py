@@ -5,6 +5,7 @@ note spans the text's width under its line, so no edge of the page can cut it.
 """
 
 import math
+import os
 import zlib
 from bisect import bisect_right
 from collections.abc import Mapping
@@ -38,7 +39,7 @@ def passage_section(folder: Path, result: Mapping[str, Any]) -> str:
     memory = {key: value for key, value in (result.get("memory") or {}).items() if key != "variants"}
     if (passage["split"], passage["settings"]) != (result.get("split"), memory):
         return ""
-    key = f"passage-{zlib.crc32(str(folder.resolve()).encode()):08x}"  # several runs may stand on one page
+    key = f"passage-{zlib.crc32(os.fsencode(folder.resolve())):08x}"  # several runs may stand on one page
     switch = [
         f'<input type=radio name="{key}" id="{key}-{view}" class={view}{" checked" if view == views[0] else ""}>'
         f'<label for="{key}-{view}">{NAMES[view]}</label>'

@@ -26,6 +26,7 @@ from firstsight.lab.report.study import (
 )
 from firstsight.lab.report.style import INK, LABEL, MUTED, SMALL, STYLE, WIDE, Line, Plot, lines_of, method_of
 from firstsight.lab.system.files import atomic_write
+from firstsight.lab.system.progress import shown
 
 FAR = 12  # times the median size: past this a value would press all others together on a plain axis
 ROW, ABOVE = 0.3, 0.95  # inches for each variant, and for the title and axes around them
@@ -39,7 +40,7 @@ def study_plot(compared: Sequence[Group]) -> Plot | None:
         return None
     settings = drawn[0].settings
     methods = {name: method_of(of) for name, of in settings.items()}
-    lines, words = lines_of(methods), in_words(settings)
+    lines, words = lines_of(methods), {variant: shown(name) for variant, name in in_words(settings).items()}
     heights = [height for group in drawn for height in (max(1.5, ABOVE + ROW * len(_compared(group))), SIGHTS)]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDE, sum(heights)), layout="constrained")
@@ -52,7 +53,7 @@ def study_plot(compared: Sequence[Group]) -> Plot | None:
             _sights(sights, group, lines, words)
             name = group.data if group.regime == "default" else f"{group.data}, {group.regime}"
             titles = {
-                overall: f"{name}: perplexity",
+                overall: f"{shown(name)}: perplexity",
                 rare: "of words seen 1 to 99 times",
                 sights: "NLL in training, by earlier sights of the word",
             }

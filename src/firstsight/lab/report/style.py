@@ -24,6 +24,7 @@ from matplotlib.lines import Line2D
 
 from firstsight.lab.runs.head import HeadSettings
 from firstsight.lab.system.files import atomic_write
+from firstsight.lab.system.progress import shown
 
 INK, MUTED, GRID = "#1b1e23", "#5f6670", "#e2e4e8"
 # Okabe and Ito's palette (2008), told apart under every common colour blindness; its yellow is too pale for lines.
@@ -172,7 +173,7 @@ def lines_of(names: Sequence[str] | Mapping[str, str]) -> dict[str, Line]:
 def new_axes(title: str, height: float = HEIGHT) -> tuple[Figure, Axes]:
     """A figure with its title at the top left, and its only axes; ``height`` in inches."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    figure.suptitle(title, x=0.012, ha="left", fontsize=TITLE, fontweight="bold")
+    figure.suptitle(shown(title), x=0.012, ha="left", fontsize=TITLE, fontweight="bold")
     return figure, figure.add_subplot()
 
 
@@ -210,5 +211,6 @@ def legend_columns(names: Iterable[str], width: float) -> int:
 
 
 def _short(name: str) -> str:
+    name = shown(name)  # the font has no sign for what acts on a terminal either, and SVG may not hold it
     short = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
     return f" {short}" if short.startswith("_") else short  # matplotlib hides labels that begin with an underscore

@@ -10,6 +10,7 @@ from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
 from firstsight.errors import InputError
 from firstsight.lab.runs.metrics import flat, read_metrics
+from firstsight.lab.system.progress import is_utf8
 
 # Where in a run's folder each of them writes, and what its files are called.
 FOLDER, FILES = "logs", {"csv": "metrics.csv", "tensorboard": "events.out.tfevents.*"}
@@ -76,6 +77,11 @@ def _logger(folder: Path, name: str) -> Logger:
     where: dict[str, Any] = {"root_dir": folder, "name": FOLDER, "version": name}
     if name == "csv":
         return CSVLogger(**where)
+    if not is_utf8(str(folder)):
+        raise InputError(
+            f"{folder}: logger is 'tensorboard', which cannot write into a folder whose name is not UTF-8. Rename the "
+            "folder, or take the logger csv."
+        )
     try:
         return TensorBoardLogger(**where)
     except ModuleNotFoundError as error:

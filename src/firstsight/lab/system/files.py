@@ -27,7 +27,9 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         os.fchmod(descriptor, 0o666 & ~_umask())
-        with open(descriptor, mode, encoding=None if "b" in mode else "utf-8") as file:
+        # A path that is no UTF-8 has lone surrogates; they become \udce9, which can be seen, and JSON reads it back.
+        encoding, errors = (None, None) if "b" in mode else ("utf-8", "backslashreplace")
+        with open(descriptor, mode, encoding=encoding, errors=errors) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

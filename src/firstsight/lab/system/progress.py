@@ -2,10 +2,11 @@
 lines in a log file; never standard output."""
 
 import time
+from collections.abc import Iterator
 from importlib import import_module
-from typing import Any, Literal, Self
+from typing import IO, Any, Literal, Self, cast
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.filesize import decimal
 from rich.progress import (
     BarColumn,
@@ -17,9 +18,68 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.segment import Segment
+from rich.text import Text
 
-# Without emoji, whose table a line from a signal's handler could find half imported.
-console = Console(stderr=True, highlight=False, emoji=False)
+_JOINERS = "\u200c\u200d"  # which Persian and emoji are written with
+
+
+def shown(text: str, keep: str = "") -> str:
+    """``text`` as it may go to a terminal: what would act there, or turn the text around, is written as an escape.
+
+    A name from a corpus, an archive or a folder may hold escape sequences, a NUL, a line break, bidi overrides, or
+    bytes that are no UTF-8 (lone surrogates); each becomes ``\\x1b``, ``\\u202e`` and so on, as in Python's own repr.
+
+    Args:
+        text: a line.
+        keep: characters to leave as they are.
+    """
+    if text.isprintable():
+        return text
+    harmless = _JOINERS + keep
+    return "".join(
+        char if char.isprintable() or char in harmless else char.encode("unicode_escape").decode("ascii")
+        for char in text
+    )
+
+
+def is_utf8(text: str) -> bool:
+    """Whether it can be written as UTF-8; the name of a file may hold bytes that cannot (lone surrogates)."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+class PlainConsole(Console):
+    """A console for texts that others wrote: no markup, no emoji codes, and only its own escape sequences.
+
+    ``[red]`` in a folder's name is a part of the name. Styles are given as ``Text`` or ``style``. A reader that has
+    gone ends what is said, not the work.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        # Without emoji, whose table a line from a signal's handler could find half imported.
+        super().__init__(markup=False, highlight=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Plain text, before it is measured for its place in a table."""
+        return super().render_str(shown(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """What else is drawn; the console's own controls stay."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(shown(segment.text, keep="\n"), segment.style)
+
+    def on_broken_pipe(self) -> None:
+        """rich would end the program."""
+        self.quiet = True
+
+    def _unescaped(self) -> IO[str]:
+        file = cast(property, Console.file).fget(self)  # type: ignore[misc]
+        return cast(IO[str], getattr(file, "unescaped", file))
+
+    file = property(_unescaped, cast(property, Console.file).fset, doc="Below what escapes the lines of all others.")
+
+
+console = PlainConsole(stderr=True)
 
 
 _CELLS = 24  # of a bar, as wide as that on a terminal
@@ -36,13 +96,14 @@ class Bar:
     def __init__(
         self, title: str, total: int | None, start: int = 0, every: float = 30.0, unit: Literal["", "bytes"] = ""
     ) -> None:
+        title = shown(title)  # here, before the columns are measured
         counts: list[ProgressColumn] = [MofNCompleteColumn()]
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             *([DownloadColumn(), TransferSpeedColumn()] if unit else counts),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[numbers]}"),
+            TextColumn("{task.fields[numbers]}", markup=False),
             console=console,
             disable=not console.is_terminal,
         )
@@ -58,7 +119,7 @@ class Bar:
 
     def update(self, done: int, numbers: str = "") -> None:
         """``done`` of ``total``, and the numbers to show beside it."""
-        self._done = done
+        self._done, numbers = done, shown(numbers)
         self._progress.update(self._task, completed=done, numbers=numbers)
         if self._cell:
             self._cell.show(self._line(numbers), now=done == self._total)
@@ -143,4 +204,4 @@ def duration(seconds: float) -> str:
 
 def say(message: str) -> None:
     """One line to standard error, above a running bar."""
-    console.print(message, soft_wrap=True, markup=False)
+    console.print(message, soft_wrap=True)

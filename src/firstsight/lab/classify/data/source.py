@@ -15,7 +15,7 @@ import numpy.typing as npt
 from firstsight.errors import InputError
 from firstsight.lab.classify.data.tables import JSONL, ONE_LABEL, PARTS, TSV, read_table
 from firstsight.lab.data.arrays import opened_zip
-from firstsight.lab.system.files import sha256
+from firstsight.lab.system.files import regular_file, sha256
 
 MAX_ROWS = 200_000
 """Rows that a trial takes, at most: more of them say the same in more hours (our decision)."""
@@ -76,8 +76,9 @@ def read_source(
         InputError: no such file, another kind of file, or its content cannot be tried: each with what to do about it.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"{path}: there is no such file. Expected {_KINDS}.")
+    regular_file(path, "examples and their labels")
     kind = path.suffix.lower()
     if kind == ".npz":
         return _read_npz(path, text or "text", label or "y", split or "split", max_rows, named=(text, split))

@@ -4,7 +4,6 @@ from typing import Self
 
 from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
 from firstsight.lab.cli.output import Found, new_table
 from firstsight.lab.system.progress import console, duration, readable, say
@@ -67,5 +66,5 @@ def points_table(found: Found, most: int) -> Table:
         spread = "" if point["deviation"] is None else f" ± {point['deviation']:.2f}"
         value = "" if point["perplexity"] is None else f"{readable(point['perplexity'])}{spread}"
         note = "at work" if point["state"] == "running" else f"{len(point['seeds'])} seeds" if spread else ""
-        table.add_row(*map(Text, [str(point["point"]), *settings, value, note]))
+        table.add_row(str(point["point"]), *settings, value, note)
     return table

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from tyro.conf import Positional
 
 from firstsight.errors import InputError
-from firstsight.lab.cli.output import Found, Json, MaybeInt, MaybePath, MaybeText, console, new_table, show
+from firstsight.lab.cli.output import Found, Json, MaybeInt, MaybePath, MaybeText, console, new_table, show, tell
 from firstsight.lab.cli.sweep.live import LiveTable, points_table
 from firstsight.lab.runs.head import HeadName
-from firstsight.lab.system.progress import duration, readable
+from firstsight.lab.system.progress import duration, is_utf8, readable
 
 if TYPE_CHECKING:
     from firstsight.lab.studies.search.space import Search
@@ -96,6 +96,9 @@ def sweep_lm(command: LanguageModels) -> int:
         return show(list_search(search, data, command.workers), command.json, _print_listed)
     out = _out(command)
     url, study = storage_url(command.storage, out), command.study or out.resolve().name
+    for what, name in (("storage", str(url.database)), ("study", study)):
+        if not is_utf8(name):
+            raise InputError(f"the {what} {name} is no UTF-8, which a database needs. Name another with --{what}.")
     with hold(out, SEARCH):
         with LiveTable() as table:
             options: dict[str, Any] = {"heartbeat": command.heartbeat, "again": command.again, "look": table.look}
@@ -168,13 +171,13 @@ def print_search(found: Found) -> None:
     console.print(points_table(found, SHOWN))
     for point in found["points"]:
         if point["state"] in ("failed", "diverged"):
-            console.print(f"point {point['point']} {point['state']}: {point['message']}", markup=False, soft_wrap=True)
+            console.print(f"point {point['point']} {point['state']}: {point['message']}", soft_wrap=True)
     if "interrupted" in found:
-        print(f"ended by {found['interrupted']}; the same command goes on")
+        tell(f"ended by {found['interrupted']}; the same command goes on")
     if found["config"]:
-        print(f"Next: firstsight train {found['folder']} --config {found['config']} --out runs/winner")
+        tell(f"Next: firstsight train {found['folder']} --config {found['config']} --out runs/winner")
     if "report" in found:
-        print(f"Report: {found['report']}")
+        tell(f"Report: {found['report']}")
 
 
 def _print_listed(found: Found) -> None:
@@ -186,11 +189,11 @@ def _print_listed(found: Found) -> None:
             table.add_row(str(point["point"]), *values, duration(point["seconds"]))
         console.print(table)
     else:
-        print(f"{len(found['points'])} points, drawn by {found['sampler']}:")
+        tell(f"{len(found['points'])} points, drawn by {found['sampler']}:")
         for name, of in found["space"].items():
-            print(f"  {name}: {of}")
+            tell(f"  {name}: {of}")
     measured = found["measured"]
-    print(
+    tell(
         f"{found['tokens']:,} tokens of training with seeds {', '.join(map(str, found['seeds']))}. Point "
         f"{measured['point']} was tried: {readable(measured['tokens_per_second'])} tokens/s, "
         f"{duration(measured['seconds'])} here; the others by their operations. In all about "

@@ -6,7 +6,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from firstsight.lab.cli.output import Checkpoint, Device, Found, Json, MaybeInt, Moved, console, new_table, show
+from firstsight.lab.cli.output import Checkpoint, Device, Found, Json, MaybeInt, Moved, console, new_table, show, tell
 from firstsight.lab.system.devices import AUTO
 
 SHOWN = 5  # points of a grid
@@ -81,12 +81,12 @@ def show_sweep(found: Found, run: Path) -> None:
         if mbpa["two_steps"]:
             _steps(mbpa["two_steps"])
     chosen, weights = found["chosen"], found["chosen"]["weights"]
-    print(f"chosen: cache: {_told(chosen['cache'])}; weight {weights['cache']:g}")
+    tell(f"chosen: cache: {_told(chosen['cache'])}; weight {weights['cache']:g}")
     if mbpa:
         both = "both together: cache {:g}, MbPA {:g}".format(*weights["both"])
-        print(f"chosen: MbPA: {_told(chosen['mbpa'])}; weight {weights['mbpa']:g}; {both}")
+        tell(f"chosen: MbPA: {_told(chosen['mbpa'])}; weight {weights['mbpa']:g}; {both}")
     names = "cache,mbpa" if mbpa else "cache"
-    print(f"Next: firstsight eval {run} --split test --memory {names} --tuned {run / 'memory' / 'sweep.json'}")
+    tell(f"Next: firstsight eval {run} --split test --memory {names} --tuned {run / 'memory' / 'sweep.json'}")
 
 
 def _told(settings: dict[str, Any]) -> str:

@@ -3,10 +3,10 @@
 import textwrap
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
-from firstsight.lab.cli.output import Found, console, new_table
+from firstsight.lab.cli.output import Found, console, new_table, tell
+from firstsight.lab.system.progress import PlainConsole
 
 WIDE = 120  # columns where the output is no terminal
 
@@ -16,17 +16,17 @@ def print_trial(trial: Found, report: Path) -> None:
     from firstsight.lab.classify.judgement.advice import remarks
 
     for line in found_lines(trial):
-        print(line)
+        tell(line)
     _print_table(trial)
     width = console.width if console.is_terminal else WIDE
-    print(textwrap.fill(trial["advice"], width))
+    tell(*textwrap.wrap(trial["advice"], width))
     for remark in remarks(trial):
-        print(textwrap.fill(f"- {remark}", width, subsequent_indent="  "))
-    print(f"\nReport: {report}   numbers: {report.parent / 'trial.json'}")
+        tell(*textwrap.wrap(f"- {remark}", width, subsequent_indent="  "))
+    tell("", f"Report: {report}   numbers: {report.parent / 'trial.json'}")
     if trial.get("winner"):
         loads = ", which FirstSightClassifier.load reads" if trial["winner"].endswith("classifier.safetensors") else ""
-        print(f"The trained winner, of the old classes' training rows: {trial['winner']}{loads}")
-    print(f"\nTo paste; it trains anew, on all rows of the data:\n\n{trial['paste']}")
+        tell(f"The trained winner, of the old classes' training rows: {trial['winner']}{loads}")
+    tell("", "To paste; it trains anew, on all rows of the data:", "", *trial["paste"].split("\n"))
 
 
 def found_lines(trial: Found) -> list[str]:
@@ -62,4 +62,4 @@ def _print_table(trial: Found) -> None:
         name = f"{name}, {arrival}" if arrival != "added" else name
         plain = [name + (" *" if row.chosen else ""), *(cell.split(" ± ")[0] for cell in cells)]
         table.add_row(*(Text(cell, style="bold" if row.chosen else "") for cell in plain))
-    Console(highlight=False, width=None if console.is_terminal else WIDE).print(table)
+    PlainConsole(width=None if console.is_terminal else WIDE).print(table)
