@@ -172,7 +172,7 @@ def test_what_is_finished(jobs):
     finish(one)
     assert one.ended().whole
     assert record(one)["state"] == "done"
-    write_json(one.folder / "result.json", {"split": "test", "perplexity": 3.0})
+    write_json(one.folder / "result.json", {"split": "test", "perplexity": 3.0, "bands": []})
     assert one.ended() is None
     write_json(other.folder / "outcome.json", {"reason": "diverged", "message": "the loss is nan"})
     assert not other.ended().whole

@@ -66,7 +66,7 @@ be there; ``[shape]`` for a list of such; ``Named``; None for anything at all.""
 
 TEXT = Kind(lambda value: isinstance(value, str), "text")
 TRUTH = Kind(lambda value: isinstance(value, bool), "true or false")
-WHOLE = Kind(lambda value: is_whole(value, 0), "a whole number from 0")
+WHOLE = Kind(lambda value: is_whole(value, 0) and value < 2**63, "a whole number from 0")
 NUMBER = Kind(is_finite, "a number")
 COUNT = Kind(lambda value: is_finite(value) and value >= 0, "a number from 0")
 NUMBER_OR_NULL = Kind(is_number_or_none, "a number")
