@@ -223,7 +223,7 @@ def test_a_file_without_mbpa(run, tmp_path):
     [
         (("checkpoint", "sha256"), None, "checkpoint.sha256"),
         (("chosen", "cache", "size"), 0, "chosen.cache.size"),
-        (("chosen", "cache", "theta"), float("nan"), "chosen.cache.theta"),
+        (("chosen", "cache", "theta"), -1, "chosen.cache.theta"),
         (("chosen", "mbpa", "k"), 1.5, "chosen.mbpa.k"),
         (("chosen", "mbpa"), [], "chosen.mbpa.size, chosen.mbpa.k, chosen.mbpa.lr, chosen.mbpa.beta"),
         (("chosen", "weights", "both"), [0.9, 0.2], "chosen.weights.both"),

@@ -75,7 +75,7 @@ def test_markdown_names_each_commit():
     ("change", "named"),
     [
         ({"perplexity": "low"}, "perplexity is 'low'"),
-        ({"bands": [{"name": ">10K"}]}, "a band is"),
+        ({"bands": [{"name": ">10K"}]}, r"bands\[0\].tokens is missing"),
         ({"tokens": None}, "tokens is None"),
         ({"config": []}, "config is"),
     ],

@@ -10,6 +10,7 @@ from firstsight.lab.studies import cost
 from firstsight.lab.studies.curves import make_jobs, summarise_line
 from firstsight.lab.system.files import write_json
 
+BAND = {"name": "<100", "tokens": 1, "perplexity": 9.0}
 CURVES = {0: [90.0, 70.0, 60.5], 1: [80.0, 75.0, 61.5], 2: [85.0, 71.0, 61.0]}
 
 
@@ -105,14 +106,14 @@ def _corpus_of(job):
 
 def test_memories_stand_beside_the_model(jobs):
     mixtures = [
-        {"name": "model", "perplexity": 50.0, "bands": [1]},
-        {"name": "+ cache", "perplexity": 45.0, "bands": [2]},
+        {"name": "model", "perplexity": 50.0, "bands": [BAND]},
+        {"name": "+ cache", "perplexity": 45.0, "bands": [BAND | {"tokens": 2}]},
     ]
     for job in jobs:
         validate(job, CURVES[job.seed])
         finish(job, perplexity=45.0, memory={"variants": mixtures})
     test = summarise_line(jobs)["runs"]["0"]["test"]
-    assert (test["perplexity"], test["bands"], test["memories"]) == (50.0, [1], {"+ cache": 45.0})
+    assert (test["perplexity"], test["bands"], test["memories"]) == (50.0, [BAND], {"+ cache": 45.0})
 
 
 def test_the_cost_is_of_what_is_left(jobs, corpus, monkeypatch):

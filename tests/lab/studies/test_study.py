@@ -116,7 +116,7 @@ def test_the_committed_recipes_make_runs():
 def test_a_recipe_that_is_none(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         load_study(tmp_path / "recipe.yaml")
-    for text, said in (("[1, 2]", "expected data, base"), ("a: [", "expected YAML"), ("a: 1\na: 2", "a given twice")):
+    for text, said in (("[1, 2]", "expected data, base"), ("a: [", "YAML in UTF-8 but is damaged"), ("a: 1\na: 2", "a given twice")):
         (tmp_path / "recipe.yaml").write_text(text)
         with pytest.raises(InputError, match=said):
             load_study(tmp_path / "recipe.yaml")
@@ -172,7 +172,7 @@ def test_what_is_finished(jobs):
     finish(one)
     assert one.ended().whole
     assert record(one)["state"] == "done"
-    write_json(one.folder / "result.json", {"split": "test", "perplexity": 3.0})
+    write_json(one.folder / "result.json", {"split": "test", "perplexity": 3.0, "bands": []})
     assert one.ended() is None
     write_json(other.folder / "outcome.json", {"reason": "diverged", "message": "the loss is nan"})
     assert not other.ended().whole

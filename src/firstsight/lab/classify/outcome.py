@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 
 from firstsight.errors import InputError
-from firstsight.lab.system.files import atomic_write
-from firstsight.lab.system.shape import finite_or_none
+from firstsight.lab.data.arrays import load_array, load_arrays
+from firstsight.lab.system.files import atomic_write, parse_json
+from firstsight.lab.system.shape import COUNT, OBJECT, TEXT, WHOLE, finite_or_none
 
 BINS = 15  # of the calibration error
 BANDS = {"below_5": (0, 4), "5_to_20": (5, 20), "above_20": (21, math.inf)}  # training examples of an old class
-_ARRAYS = [f"{whose}_{what}" for whose in ("old", "new") for what in ("right", "nll", "confidence", "answer")]
+_KINDS = {"right": np.bool_, "nll": np.float32, "confidence": np.float32, "answer": np.int32}
+_ARRAYS = {f"{whose}_{what}": kind for whose in ("old", "new") for what, kind in _KINDS.items()}
+_HEAD = {"method": TEXT, "arrival": TEXT, "shots": WHOLE, "seed": WHOLE, "part": TEXT, "seconds": COUNT}
 
 
 @dataclass(frozen=True)
@@ -129,19 +132,16 @@ def load_outcomes(path: Path) -> list[Outcome]:
 
 
 def _load(path: Path, *, arrays: bool) -> tuple[dict[str, Any], list[Outcome]]:
-    try:
-        with np.load(path) as file:
-            told = json.loads(bytes(file["told"]))
-            heads = told["outcomes"] if arrays else []
-            all_ = [Outcome(**head, **{name: file[f"{i}/{name}"] for name in _ARRAYS}) for i, head in enumerate(heads)]
-            return told["about"], all_
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        raise InputError(
-            f"{path}: expected outcomes of a trial, but the file is damaged ({error}). Delete it."
-        ) from error
-    except Exception as error:  # zipfile.BadZipFile, zlib.error
-        if type(error).__module__ not in ("zipfile", "zlib"):
-            raise
-        raise InputError(
-            f"{path}: expected outcomes of a trial, but the file is damaged ({error}). Delete it."
-        ) from error
+    what, mend = "these outcomes of a trial", "Delete the file, and run the trial again."
+    text = load_array(path, "told", what, mend).tobytes()
+    told = parse_json(text, str(path), what, {"about": OBJECT, "outcomes": [_HEAD]}, mend)
+    heads = told["outcomes"] if arrays else []
+    found = load_arrays(path, [f"{i}/{name}" for i in range(len(heads)) for name in _ARRAYS], what, mend)
+    outcomes = []
+    for i, head in enumerate(heads):
+        own = {name: found[f"{i}/{name}"] for name in _ARRAYS}
+        for name, array in own.items():
+            if array.dtype != _ARRAYS[name] or array.shape != (len(own[f"{name[:3]}_right"]),):
+                raise InputError(f"{path}: {name} is {array.dtype} {list(array.shape)}. {mend}")
+        outcomes.append(Outcome(**{name: head[name] for name in _HEAD}, **own))
+    return told["about"], outcomes

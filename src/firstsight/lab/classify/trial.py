@@ -23,15 +23,16 @@ from firstsight.lab.classify.methods.catalogue import METHODS, REPLAY, WRITE
 from firstsight.lab.classify.methods.task import Task
 from firstsight.lab.classify.outcome import Outcome, numbers
 from firstsight.lab.classify.runs.jobs import Measuring, Trials, best, choosing_jobs, measuring_jobs
-from firstsight.lab.classify.runs.plan import Plan, Units, make_plan, timed
+from firstsight.lab.classify.runs.plan import PLAN, UNITS, Plan, Units, make_plan, timed
 from firstsight.lab.classify.runs.winner import save_winner
 from firstsight.lab.classify.settings import BUDGET, Trial
 from firstsight.lab.runs.jobs import Job, check_workers, run_all
-from firstsight.lab.system.files import read_json, write_json
+from firstsight.lab.system.files import naming, read_json, write_json
 from firstsight.lab.system.folder import LOCK, TRIAL, hold
 from firstsight.lab.system.machine import cores, provenance
 from firstsight.lab.system.manifest import DIGESTS
 from firstsight.lab.system.progress import say
+from firstsight.lab.system.shape import OBJECT, TEXT
 
 COMMONEST, ROWS = 30, 2  # mistakes that are told, and examples of each
 
@@ -147,15 +148,12 @@ class _Planned:
 def _read_plan(path: Path) -> _Planned | None:
     if not path.exists():
         return None
-    found = read_json(path, "the plan of a trial")
-    try:
+    mend = "Delete it, or give another --out."
+    shape = {"identity": TEXT, "settings": OBJECT, "plan": PLAN, "units": UNITS}
+    found = read_json(path, "the plan of a trial", shape, mend)
+    with naming(path, "the plan of a trial", mend):
         plan, units = Plan.from_dict(found["plan"]), Units(**found["units"])
-        return _Planned(found["identity"], found["settings"], plan, units)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path}: expected the plan of a trial, as this version of firstsight writes it ({error!r}). Delete it, or "
-            "give another --out."
-        ) from error
+    return _Planned(found["identity"], found["settings"], plan, units)
 
 
 def _planned(

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from firstsight.lab.curriculum.draws import Ints
+from firstsight.lab.runs.checkpoint import array
+from firstsight.lab.system.shape import Kind
 
 PRESENTATIONS = (1, 2, 5, 10, 20)
 
@@ -82,6 +84,11 @@ class Binding:
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint needs."""
         return {"seen": self.seen_C, "accuracy": self.accuracy_CK, "classes": self.classes_CK}
+
+    @property
+    def shape(self) -> dict[str, Kind]:
+        """What ``state`` gives, for whoever reads it from a file."""
+        return {name: array(tuple(one.shape), one.dtype, "by class") for name, one in self.state().items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """The reverse of ``state``."""

@@ -20,16 +20,28 @@ from firstsight.lab.curriculum.binding import Binding
 from firstsight.lab.curriculum.draws import Drawings
 from firstsight.lab.curriculum.model import Classifier, build_optimizer
 from firstsight.lab.curriculum.settings import Curriculum
-from firstsight.lab.runs.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from firstsight.lab.runs.checkpoint import TENSORS, load_checkpoint, load_optimizer, load_weights, save_checkpoint
 from firstsight.lab.system.files import write_json
 from firstsight.lab.system.folder import CURRICULUM, hold
 from firstsight.lab.system.interrupt import ending_signals
 from firstsight.lab.system.machine import provenance
 from firstsight.lab.system.manifest import check_there
+from firstsight.lab.system.shape import COUNT, NUMBER, OBJECT, TEXT, WHOLE, Kind, check_shape, fault
 
 MILESTONES = (100, 200, 400)
 MAY_CHANGE = ("max_steps", "save_seconds")  # in a run that goes on
-_LOOP_STATE = ("step", "n", "reason", "records", "seconds")
+_RECORD = {"event": TEXT, "step": WHOLE, "classes": NUMBER, "accuracy": NUMBER}
+_OF_EVENT = {"bound": {"first": WHOLE, "presentations": WHOLE}, "oldest": {"among_themselves": NUMBER}}
+RECORDS = [
+    Kind(
+        lambda one: fault(one, _RECORD) is None and fault(one, _OF_EVENT.get(one["event"], {})) is None,
+        "an event with its step, classes and accuracy",
+    )
+]
+_LOOP_STATE = {"step": WHOLE, "n": WHOLE, "reason": TEXT, "records": RECORDS}
+_LOOP_STATE |= {"seconds": {"train": COUNT, "check": COUNT, "measure": COUNT}}
+_CHECKPOINT = {"images": OBJECT, "model": TENSORS, "optimizer": OBJECT, "binding": OBJECT, "loop": _LOOP_STATE}
+_MEND = "Put a copy of it back, or give another folder."
 Record = dict[str, Any]
 
 
@@ -225,12 +237,16 @@ class _Loop:
         """Go back to a checkpoint. What chance decides needs no state: see ``Drawings``."""
         state = load_checkpoint(path)
         check_checkpoint(state, self.settings, self.draws.facts, path)
-        for name, value in state["loop"].items():
-            setattr(self, name, value)
+        begin = self.settings.start
+        if not begin <= state["loop"]["n"] <= self.total:
+            raise InputError(f"{path}: the classes of this checkpoint are not from {begin} to {self.total}. {_MEND}")
+        check_shape(state["binding"], self.binding.shape, f"{path}: binding", _MEND)
+        for name in _LOOP_STATE:
+            setattr(self, name, state["loop"][name])
         if self.n > self.settings.start:
             self.model.head.add_classes(self.n - self.settings.start)
-        load_weights(self.model, state, path)
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_weights(self.model, state, path, diverged=self.reason == "diverged")
+        load_optimizer(self.optimizer, state, path)
         self.binding.restore(state["binding"])
 
     def _result(self, reason: str) -> dict[str, Any]:
@@ -261,6 +277,7 @@ def check_checkpoint(state: Record, settings: Curriculum, facts: Record, path: P
     """Refuse a checkpoint that a run of these settings and images cannot go on from."""
     if "curriculum" not in state:
         raise InputError(f"{path}: this checkpoint is of another kind of run. Give another folder.")
+    check_shape(state, _CHECKPOINT, str(path), _MEND)
     saved = Curriculum.from_dict(state["curriculum"], str(path))
     if what := saved.changes(settings, MAY_CHANGE):
         raise InputError(

@@ -6,7 +6,7 @@ import lzma
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from firstsight.errors import InputError
+from firstsight.lab.system.files import regular_file
+from firstsight.lab.system.machine import memory_bytes
 
-_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, KeyError, ValueError, RuntimeError)
+# What zipfile and numpy raise of bytes that they did not write, of a hostile header too.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, LookupError, ValueError, RuntimeError, TypeError)
+_DAMAGE += (ArithmeticError, MemoryError, AttributeError)
 
 
 @contextmanager
@@ -35,9 +39,42 @@ def opened_zip(path: Path, broken: str, mend: str) -> Iterator[zipfile.ZipFile]:
 
 
 def load_array(path: Path, name: str, what: str, mend: str) -> npt.NDArray[Any]:
-    """One array of an ``.npz`` file, held against its CRC: ``np.load`` by itself stops before the checksum.
+    """One array of an ``.npz`` file: see ``load_arrays``."""
+    return load_arrays(path, [name], what, mend)[name]
 
-    ``what`` is the file, for errors: "this list of documents".
+
+def load_arrays(path: Path, names: Iterable[str], what: str, mend: str) -> dict[str, npt.NDArray[Any]]:
+    """Arrays of an ``.npz`` file, each held against its CRC: ``np.load`` by itself stops before the checksum.
+
+    ``what`` is the file, for errors: "this list of documents". Objects are never unpickled.
+
+    Raises:
+        InputError: there is no such file, an array is missing, or what is there is damaged.
     """
+    regular_file(path, what.removeprefix("this "))
     with opened_zip(path, f"{what} is damaged", mend) as archive:
-        return np.asarray(np.load(io.BytesIO(archive.read(f"{name}.npy")), allow_pickle=False))
+        return {name: _array(archive, f"{name}.npy") for name in names}
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
+    if (size := archive.getinfo(name).file_size) > memory_bytes():
+        raise ValueError(f"{name} says that it has {size:,} bytes, which this machine cannot hold")
+    content = io.BytesIO(archive.read(name))
+    array = np.asarray(np.lib.format.read_array(content, allow_pickle=False))
+    if content.read(1):
+        raise ValueError(f"{name} has more bytes than its header says")
+    return array
+
+
+def map_array(path: Path, dtype: npt.DTypeLike, what: str, mend: str) -> np.memmap[Any, Any]:
+    """A ``.npy`` file as a read-only memory map, of that type and as long as its header says."""
+    regular_file(path, what.removeprefix("this "))
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.memmap) or array.dtype != dtype:
+            raise ValueError(f"it holds {array.dtype}, not {np.dtype(dtype)}")
+        if array.offset + array.nbytes != path.stat().st_size:
+            raise ValueError("its bytes are not as many as its header says")
+    except (*_DAMAGE, SyntaxError) as error:
+        raise InputError(f"{path}: {what} is damaged ({error}). {mend}") from error
+    return array

@@ -21,8 +21,18 @@ from firstsight.lab.system.folder import DATA
 from firstsight.lab.system.machine import command_line
 from firstsight.lab.system.manifest import listed
 from firstsight.lab.system.replace import finish_replacing, replacing
+from firstsight.lab.system.shape import NUMBER_OR_NULL, OBJECT, TEXT, WHOLE, Kind, Named, check_shape, is_whole, or_null
 
 SPLITS = ("train", "valid", "test")
+_META = {
+    "tokens": dict.fromkeys(SPLITS, WHOLE),
+    "vocabulary": WHOLE,
+    "vocabulary_hash": TEXT,
+    "unknown": Named(NUMBER_OR_NULL),
+    "documents?": Named(WHOLE),
+    "sources?": [OBJECT],
+    "paper_tokens?": or_null(Named(Kind(lambda value: is_whole(value, 1), "a whole number from 1"))),
+}
 OMNIGLOT = "omniglot"  # the corpus that is no text: its folders are opened by firstsight.lab.data.omniglot
 IMAGES = "images.npy"
 STALE = ("audit.json", "plots/zipf.png", IMAGES, *(f"{split}.documents.npz" for split in SPLITS))
@@ -89,6 +99,7 @@ def open_corpus(folder: str | Path) -> Corpus:
             f"{folder}: this data folder holds the drawings of Omniglot, and text is needed here. Use the folder of a "
             "corpus of text: firstsight data stdlib, text, wikitext-2, wikitext-103, gutenberg and gigaword make them."
         )
+    check_shape(meta, _META, str(folder / "meta.json"), "Run the firstsight data command again.")
     vocabulary = Vocabulary.load(folder / "vocabulary.json")
     if vocabulary.hash != meta.get("vocabulary_hash"):
         raise InputError(

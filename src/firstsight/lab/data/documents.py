@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from firstsight.errors import InputError
-from firstsight.lab.data.arrays import load_array
-from firstsight.lab.system.files import atomic_write
+from firstsight.lab.data.arrays import load_arrays
+from firstsight.lab.system.files import atomic_write, naming
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,10 @@ def write_documents(path: str | Path, documents: Documents) -> None:
 def open_documents(path: str | Path, tokens: int) -> Documents:
     """Read what ``write_documents`` wrote, for a split of that many tokens."""
     path, broken = Path(path), ("this list of documents", "Prepare the data again.")
-    try:
-        names = [name.decode() for name in load_array(path, "names", *broken).tolist()]
-        starts = load_array(path, "starts", *broken)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: there is no such file, and it should say where documents begin.") from error
+    arrays = load_arrays(path, ("names", "starts"), *broken)
+    starts = arrays["starts"]
+    with naming(path, *broken):
+        names = [name.decode() for name in arrays["names"].tolist()]
     sound = starts.dtype == np.int64 and starts.shape == (len(names) + 1,) and not np.any(np.diff(starts) < 0)
     if not sound or starts[0] != 0 or starts[-1] != tokens:
         raise InputError(

@@ -22,10 +22,15 @@ from firstsight.lab.data.arrays import load_array
 from firstsight.lab.data.corpus import SPLITS, Corpus, save_corpus, training_vocabulary
 from firstsight.lab.data.documents import Documents
 from firstsight.lab.data.vocabulary import EOS, Vocabulary
-from firstsight.lab.system.files import atomic_write
+from firstsight.lab.system.files import atomic_write, parse_json
 from firstsight.lab.system.progress import say
+from firstsight.lab.system.shape import OBJECT, TEXT, Kind, Shape
 
 _BROKEN = ("this piece of the corpus", "Delete it, and run again.")
+_DOCUMENT = Kind(
+    lambda of: isinstance(of, list) and [type(one) for one in of] == [str, str, int] and of[2] >= 0,
+    "the split, name and tokens of a document",
+)
 
 
 class Add(Protocol):
@@ -92,10 +97,14 @@ def _bytes(text: str) -> npt.NDArray[np.uint8]:
     return np.frombuffer(text.encode(), dtype=np.uint8)
 
 
+def _json(path: Path, name: str, shape: Shape) -> Any:
+    return parse_json(load_array(path, name, *_BROKEN).tobytes(), str(path), _BROKEN[0], shape, _BROKEN[1])
+
+
 def _fingerprint(path: Path) -> str | None:
     try:
-        return str(json.loads(load_array(path, "about", *_BROKEN).tobytes())["fingerprint"])
-    except (FileNotFoundError, InputError):  # a damaged one is made anew
+        return str(_json(path, "about", {"fingerprint": TEXT})["fingerprint"])
+    except InputError:  # a damaged one is made anew
         return None
 
 
@@ -110,7 +119,7 @@ class Shards:
 
     def reports(self) -> dict[str, dict[str, Any]]:
         """What was reported of each source file, by key."""
-        return {key: json.loads(self._array(key, "about").tobytes())["report"] for key in self.keys}
+        return {key: _json(self.folder / f"{key}.npz", "about", {"report": OBJECT})["report"] for key in self.keys}
 
     def count(self, splits: Sequence[str]) -> Counter[str]:
         """Occurrences of every type in some splits, ``<eos>`` included."""
@@ -148,7 +157,8 @@ class Shards:
 
     def _documents(self, key: str) -> list[tuple[str, str, int]]:
         """Read each time: the names of ten million articles take more memory than anything else here."""
-        return [(split, name, size) for split, name, size in json.loads(self._array(key, "documents").tobytes())]
+        found = _json(self.folder / f"{key}.npz", "documents", [_DOCUMENT])
+        return [(split, name, size) for split, name, size in found]
 
     def _types(self, key: str) -> list[str]:
         return self._array(key, "types").tobytes().decode().split("\n")

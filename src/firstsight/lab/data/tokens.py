@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from firstsight.errors import InputError
 from firstsight.lab.data.vocabulary import Vocabulary
-from firstsight.lab.system.files import atomic_write, regular_file
+from firstsight.lab.system.files import atomic_write, parse_json, regular_file
+from firstsight.lab.system.shape import TEXT, WHOLE
 
 HEADER_BYTES = 4096
 _FORMAT, _VERSION, _DTYPE = "firstsight tokens", 1, np.dtype("<u4")
@@ -108,18 +109,14 @@ def open_tokens(path: str | Path, vocabulary_hash: str) -> np.memmap:
 def _read_header(path: Path) -> dict[str, Any]:
     with open(regular_file(path, "the tokens of a split"), "rb") as file:
         raw = file.read(HEADER_BYTES)
+    shape = {"format": TEXT, "version": WHOLE, "tokens": WHOLE, "vocabulary": TEXT, "sha256": TEXT}
     try:
-        header = json.loads(raw) if len(raw) == HEADER_BYTES else None
-    except ValueError:  # bad JSON and bad UTF-8 alike; reported below with every other damage
-        header = None
-    kinds = {"format": str, "version": int, "tokens": int, "vocabulary": str, "sha256": str}
-    if (
-        not isinstance(header, dict)
-        or header.get("format") != _FORMAT
-        or any(not isinstance(header.get(name), kind) for name, kind in kinds.items())
-    ):
+        header: dict[str, Any] = parse_json(raw if len(raw) == HEADER_BYTES else b"", str(path), "a header", shape)
+        if header["format"] != _FORMAT:
+            raise InputError(header["format"])
+    except InputError as error:  # bad JSON and bad UTF-8 and every other damage alike
         raise InputError(
             f"{path}: this is not a token file, or its header is damaged: expected {HEADER_BYTES} bytes of JSON that "
             f"begin with the format {_FORMAT!r}. Prepare the data again, or copy the file anew."
-        )
+        ) from error
     return header

@@ -14,9 +14,18 @@ import numpy as np
 import numpy.typing as npt
 
 from firstsight.errors import InputError
-from firstsight.lab.system.files import read_json, write_json
+from firstsight.lab.system.files import naming, read_json, write_json
+from firstsight.lab.system.shape import TEXT, Kind, check_shape, shown
 
 UNK, EOS = "<unk>", "<eos>"
+_SHAPE = {  # looked at as a whole: there may be a million
+    "tokenizer": TEXT,
+    "tokens": Kind(lambda value: isinstance(value, list) and set(map(type, value)) <= {str}, "a list of text"),
+    "counts": Kind(
+        lambda value: isinstance(value, list) and set(map(type, value)) <= {int} and all(0 <= n < 2**63 for n in value),
+        "a list of whole numbers",
+    ),
+}
 _FORMAT, _VERSION = "firstsight vocabulary", 1
 
 
@@ -113,12 +122,12 @@ class Vocabulary:
         Raises:
             InputError: the file is missing, is not a vocabulary, is of another version, or was altered.
         """
-        values = read_json(path, "the vocabulary of a corpus")
+        values = read_json(path, "the vocabulary of a corpus", mend="Prepare the data again.")
         if not isinstance(values, dict) or values.get("format") != _FORMAT:
             raise InputError(f"{path}: this is not a vocabulary. Expected the vocabulary.json of a data or run folder.")
         if values.get("version") != _VERSION:
             raise InputError(
-                f"{path}: this vocabulary has version {values.get('version')!r} and this firstsight reads version "
+                f"{path}: this vocabulary has version {shown(values.get('version'))} and this firstsight reads version "
                 f"{_VERSION}. Prepare the data again with this firstsight, or use the firstsight that wrote it."
             )
         body = {name: values.get(name) for name in ("tokenizer", "tokens", "counts")}
@@ -127,7 +136,9 @@ class Vocabulary:
                 f"{path}: this vocabulary was damaged or edited: its content does not fit the checksum it was written "
                 "with. Ids would mean other words, so prepare the data again, or restore the file from a copy."
             )
-        vocabulary = cls(values["tokens"], values["counts"], values["tokenizer"])
+        check_shape(values, _SHAPE, str(path), "Prepare the data again.")
+        with naming(path, "the vocabulary of a corpus", "Prepare the data again."):
+            vocabulary = cls(values["tokens"], values["counts"], values["tokenizer"])
         if vocabulary.hash != values.get("hash"):
             raise InputError(f"{path}: the vocabulary's hash does not fit its tokens. Prepare the data again.")
         return vocabulary

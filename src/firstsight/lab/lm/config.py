@@ -10,7 +10,7 @@ import yaml
 from firstsight.errors import InputError
 from firstsight.lab.runs.head import HeadSettings
 from firstsight.lab.runs.optimizer import OptimizerName
-from firstsight.lab.system.files import atomic_write
+from firstsight.lab.system.files import atomic_write, read_yaml
 
 
 @dataclass(frozen=True)
@@ -120,14 +120,11 @@ def save_config(path: str | Path, data: str, config: Config) -> None:
 
 def load_config(path: str | Path) -> tuple[str, Config]:
     """Read what ``save_config`` wrote: (data folder, settings)."""
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: there is no such file. Is {Path(path).parent} the folder of a run?") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        what = " ".join(str(error).split())
-        raise InputError(f"{path}: this should be YAML in UTF-8 but is damaged ({what}). Mend that place.") from error
-    if not isinstance(values, dict) or not isinstance(values.get("data"), str):
+    if not Path(path).exists():
+        raise InputError(f"{path}: there is no such file. Is {Path(path).parent} the folder of a run?")
+    values = read_yaml(path, "the settings of a run")
+    data = values.get("data") if isinstance(values, dict) else None
+    if not isinstance(data, str) or not data or "\0" in data:
         raise InputError(f"{path}: expected settings by name, among them data: FOLDER.")
     data = values.pop("data")
     return data, Config.from_dict(values, str(path))

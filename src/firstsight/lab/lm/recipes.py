@@ -2,6 +2,7 @@
 
 from firstsight.errors import InputError
 from firstsight.lab.lm.config import Config
+from firstsight.lab.system.shape import shown
 
 # What docs/when.md recommends on CPUs: biases started at the frequencies, and the write that is the default.
 # --rule paper --T 500 --gamma 0.01 is the paper's write under the same settings.
@@ -42,5 +43,5 @@ RECIPES: dict[str, Config] = {
 def recipe(name: str) -> Config:
     """The settings of that name."""
     if name not in RECIPES:
-        raise InputError(f"recipe is {name!r}; expected one of {', '.join(RECIPES)}.")
+        raise InputError(f"recipe is {shown(name)}; expected one of {', '.join(RECIPES)}.")
     return RECIPES[name]

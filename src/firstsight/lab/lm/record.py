@@ -10,7 +10,7 @@ from firstsight.errors import InputError
 from firstsight.lab.lm.config import Config, load_config
 from firstsight.lab.runs.compare import check_alike
 from firstsight.lab.runs.metrics import read_metrics
-from firstsight.lab.runs.result import check_result
+from firstsight.lab.runs.result import MEND, RESULT
 from firstsight.lab.system.files import read_json
 
 
@@ -61,8 +61,7 @@ def _load(folder: Path, name: str) -> Record:
     metrics = read_metrics(folder / "metrics.jsonl") if (folder / "metrics.jsonl").exists() else []
     result = None
     if (folder / "result.json").exists():
-        result = read_json(folder / "result.json", "the result of an evaluation")
-        check_result(result, str(folder / "result.json"))
+        result = read_json(folder / "result.json", "the result of an evaluation", RESULT, MEND)
     if not metrics and result is None:
         raise InputError(
             f"{folder}: this run has neither a validation in metrics.jsonl nor a result.json, so there is nothing to "

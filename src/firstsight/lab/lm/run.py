@@ -19,15 +19,19 @@ from firstsight.lab.data.vocabulary import Vocabulary
 from firstsight.lab.lm.config import Config, load_config
 from firstsight.lab.lm.lstm import LanguageModel, head_width
 from firstsight.lab.lm.reader import Text
-from firstsight.lab.runs.checkpoint import load_checkpoint, load_weights
+from firstsight.lab.runs.checkpoint import TENSORS, load_checkpoint, load_weights
 from firstsight.lab.runs.head import make_head
 from firstsight.lab.runs.optimizer import make_optimizer
 from firstsight.lab.system.devices import AUTO, find_device
 from firstsight.lab.system.files import sha256
 from firstsight.lab.system.manifest import DIGESTS, check_there, identity_of, is_listed
+from firstsight.lab.system.shape import TEXT, WHOLE
 
 # What a resumed run may change: when it ends and when it saves, but nothing that its weights have learnt under.
 MAY_CHANGE = ("steps", "minutes", "patience", "checkpoint_every", "checkpoint_minutes")
+
+
+WEIGHTS = {"vocabulary_hash": TEXT, "step": WHOLE, "model": TENSORS}  # what any checkpoint of a run has
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ def open_run(folder: str | Path, checkpoint: str = "best", data: str | Path | No
     trained_on, config = load_config(folder / "config.yaml")
     vocabulary = Vocabulary.load(folder / "vocabulary.json")
     path = checkpoint_path(folder, checkpoint)
-    state = load_checkpoint(path)
+    state = load_checkpoint(path, WEIGHTS)
     if state["vocabulary_hash"] != vocabulary.hash:
         raise InputError(f"{path}: the checkpoint was trained with another vocabulary than vocabulary.json beside it.")
     model = build_model(len(vocabulary), config)

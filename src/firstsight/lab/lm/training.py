@@ -19,7 +19,7 @@ from firstsight.lab.lm.batches import Batches, Share
 from firstsight.lab.lm.config import Config, save_config
 from firstsight.lab.lm.evaluation import Evaluation, evaluate
 from firstsight.lab.lm.lstm import LanguageModel
-from firstsight.lab.lm.run import build_model, build_optimizer, check_corpus, check_folder, checkpoint_path
+from firstsight.lab.lm.run import WEIGHTS, build_model, build_optimizer, check_corpus, check_folder, checkpoint_path
 from firstsight.lab.lm.sampling import DocumentSampler
 from firstsight.lab.lm.sights import Sights
 from firstsight.lab.lm.state import REASONS, DivergedError, Outcome, TrainState, check_saved, go_on, to_go_on
@@ -283,11 +283,11 @@ class _Trainer:
 
     def resume(self) -> None:
         """Go back to the last checkpoint: weights, optimizer, random state, counters and ``metrics.jsonl``."""
-        saved = load_checkpoint(self.last)
+        saved = load_checkpoint(self.last, WEIGHTS)
         check_saved(saved, self.config, self.corpus, self.last)
         check_corpus(self.metrics.parent, self.corpus)
         load_weights(self.bare, saved, self.last)
-        self.state = go_on(saved, self.optimizer, self.sights)
+        self.state = go_on(saved, self.optimizer, self.sights, self.last)
         self.state.lstm = self.fabric.to_device(self.share.of(self.state.lstm))
         over = "" if self.state.step < self.config.steps else ", which was the last: a larger --steps goes on"
         say(f"resumed at step {self.state.step:,}{over}")

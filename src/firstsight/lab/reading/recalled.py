@@ -6,13 +6,14 @@ Shape suffix: N tokens of the text.
 import hashlib
 import json
 import time
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from firstsight import __version__
+from firstsight.errors import InputError
+from firstsight.lab.data.arrays import load_array, load_arrays
 from firstsight.lab.lm.reader import read
 from firstsight.lab.lm.results import write_result
 from firstsight.lab.lm.run import Run, open_run
@@ -21,10 +22,11 @@ from firstsight.lab.reading.passage import write_passage
 from firstsight.lab.reading.tables import summary
 from firstsight.lab.reading.tuned import check_tuned, read_tuned
 from firstsight.lab.system.devices import AUTO
-from firstsight.lab.system.files import atomic_write
+from firstsight.lab.system.files import atomic_write, parse_json
 from firstsight.lab.system.folder import RUN, hold
 from firstsight.lab.system.manifest import forget
 from firstsight.lab.system.progress import Bar, say
+from firstsight.lab.system.shape import OBJECT, shown
 
 SAVE_EVERY = 60.0  # seconds between two savings of what has been read
 
@@ -104,6 +106,10 @@ def text_hash(tokens: np.ndarray) -> str:
     return hashlib.sha256(tokens.tobytes()).hexdigest()
 
 
+def _are_nll(nll: np.ndarray, total: int) -> bool:
+    return nll.dtype == np.float32 and nll.ndim == 1 and 0 < len(nll) <= total
+
+
 class Partial:
     """What an evaluation that was cut off has read, with what it belongs to."""
 
@@ -118,12 +124,16 @@ class Partial:
         """Take in what the file holds; how many tokens that is, 0 without a file that fits."""
         if not self.path.exists():
             return 0
+        what, mend = "this part of an evaluation", "It is of no use; starting anew."
         try:
-            with np.load(self.path, allow_pickle=False) as file:
-                header = json.loads(str(file["header"]))
-                parts = {name: file[name] for name in self.nll} if header == self.header else {}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            say(f"{self.path}: damaged ({error}); starting anew")
+            text = load_array(self.path, "header", what, mend)
+            header = parse_json(str(text), str(self.path), what, OBJECT, mend)
+            parts = load_arrays(self.path, self.nll, what, mend) if header == self.header else {}
+            shapes = {(part.dtype, part.shape) for part in parts.values()}
+            if parts and (len(shapes) > 1 or not _are_nll(parts["model"], self._total)):
+                raise InputError(f"{self.path}: {what} holds {shown(shapes)}. {mend}")
+        except InputError as error:
+            say(str(error))
             return 0
         if header != self.header:
             differing = [name for name in self.header if header.get(name) != self.header[name]]

@@ -25,7 +25,7 @@ from firstsight.lab.system.folder import RUN, hold
 from firstsight.lab.system.machine import provenance
 from firstsight.lab.system.manifest import forget
 from firstsight.lab.system.progress import Bar, say
-from firstsight.lab.system.shape import finite_or_none
+from firstsight.lab.system.shape import OBJECT, Named, finite_or_none
 from firstsight.memory import CacheGrid, MbPAGrid, NeuralCache
 from firstsight.memory.store import Memory
 
@@ -213,6 +213,9 @@ def mean_nll(nll_N: np.ndarray, parts: list[tuple[np.ndarray, float]]) -> dict[s
     return {"nll": finite_or_none(nll), "perplexity": finite_or_none(exp_or_inf(nll))}
 
 
+_SAVED = Named({"of": OBJECT, "found": OBJECT})
+
+
 class _Stages:
     """Parts of a sweep that are saved when they are done, each with what it depends on."""
 
@@ -221,14 +224,14 @@ class _Stages:
         self.saved: dict[str, Any] = {}
         if path.exists():
             try:
-                self.saved = dict(read_json(path, "a sweep that was cut off"))
-            except (InputError, TypeError, ValueError) as error:
-                say(f"{error} Starting anew.")
+                self.saved = read_json(path, "a sweep that was cut off", _SAVED, "It is of no use; starting anew.")
+            except InputError as error:
+                say(str(error))
 
     def run(self, name: str, asked: dict[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What ``make`` gives, and the seconds it took; from the file where that is of the same question."""
         asked, saved = {**self.common, **asked}, self.saved.get(name)
-        if isinstance(saved, dict) and saved.get("of") == asked:
+        if saved is not None and saved["of"] == asked:
             say(f"sweep: {name} was done before")
             return dict(saved["found"])
         if saved is not None:

@@ -8,12 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from firstsight.errors import InputError
-from firstsight.lab.system.files import atomic_write
-from firstsight.lab.system.shape import is_finite, is_number_or_none
+from firstsight.lab.system.files import atomic_write, parse_json, regular_file
+from firstsight.lab.system.shape import COUNT, NUMBER, NUMBER_OR_NULL, TEXT, WHOLE, Shape, check_shape, is_finite
 
 # What stands for a band of frequency where < and > may not.
 _BANDS = {">10K": "over_10K", "<100": "under_100"}
-METRICS = ("step", "tokens", "train_loss", "valid_loss")  # what every line has
+LINE: Shape = {
+    "step": WHOLE,
+    "tokens": WHOLE,
+    "train_loss": NUMBER_OR_NULL,
+    "valid_loss": NUMBER_OR_NULL,
+    "seconds?": COUNT,
+    "valid_perplexity?": NUMBER_OR_NULL,
+    "valid_bands?": [{"name": TEXT, "perplexity": NUMBER_OR_NULL}],
+    "test_sample?": {"perplexity": NUMBER_OR_NULL},
+    "classes_seen?": NUMBER,
+    "classes_past_T?": NUMBER,
+}
+"""Of a line; the ``sights`` are looked at by whoever adds them up."""
+_WHAT, _MEND = "the metrics of a run", "Put a copy of the file back, or train anew."
 
 
 def append_metrics(path: Path, line: dict[str, Any]) -> None:
@@ -27,17 +40,12 @@ def append_metrics(path: Path, line: dict[str, Any]) -> None:
 def cut_metrics(path: Path, step: int) -> None:
     """Drop what ``metrics.jsonl`` holds past ``step``, and a last line that a kill cut off: both are written again."""
     kept = []
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    lines = regular_file(path, _WHAT).read_bytes().splitlines(keepends=True) if path.exists() else []
     for number, line in enumerate(lines, start=1):
         if number == len(lines) and not line.endswith(b"\n"):
             break
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{path}, line {number}: this is no line of a run's metrics ({error}). Delete it and run again."
-            ) from error
+        if parse_json(line, f"{path}, line {number}", _WHAT, {"step": WHOLE}, _MEND)["step"] <= step:
+            kept.append(line)
     with atomic_write(path, "wb") as file:
         file.writelines(kept)
 
@@ -49,21 +57,22 @@ def last_step(path: Path) -> int:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a ``metrics.jsonl``, each with ``METRICS``. A last line cut off by a killed run is left out."""
-    mend = f"Expected a JSON object with {', '.join(METRICS)}. Delete the line, or train anew."
-    lines = path.read_bytes().split(b"\n")
-    metrics = []
+    """The lines of a ``metrics.jsonl``, each of the shape ``LINE``. A last line cut off by a killed run is left out."""
+    lines = regular_file(path, _WHAT).read_bytes().split(b"\n")
+    metrics: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
+        where = f"{path}, line {number}"
         try:
-            values = json.loads(line)
-        except ValueError as error:
+            values = parse_json(line, where, _WHAT, mend=_MEND)
+        except InputError:
             if number == len(lines):  # no line end after it: the run was killed while it wrote
                 break
-            raise InputError(f"{path}, line {number}: this is damaged ({error}). {mend}") from error
-        if not isinstance(values, dict) or not all(is_number_or_none(values.get(name, "missing")) for name in METRICS):
-            raise InputError(f"{path}, line {number}: a number is missing or of another kind. {mend}")
+            raise
+        check_shape(values, LINE, where, _MEND)
+        if metrics and values["step"] <= metrics[-1]["step"]:
+            raise InputError(f"{where}: step {values['step']} comes after {metrics[-1]['step']}. {_MEND}")
         metrics.append(values)
     return metrics
 

@@ -3,26 +3,49 @@
 import math
 from typing import Any
 
-from firstsight.errors import InputError
-from firstsight.lab.system.shape import is_number_or_none
+from firstsight.lab.system.shape import (
+    COUNT,
+    NUMBER,
+    NUMBER_OR_NULL,
+    OBJECT,
+    TEXT,
+    TEXT_OR_NULL,
+    WHOLE,
+    Kind,
+    Named,
+    Shape,
+    check_shape,
+    is_finite,
+    or_null,
+)
 
-_KINDS = {str: "text", int: "a whole number", list: "a list", dict: "settings by name"}
+MEND = "Evaluate the run anew with firstsight eval."
+PERPLEXITY = Kind(lambda value: value is None or (is_finite(value) and value > 0), "a number above 0")
+BANDS: Shape = [{"name": TEXT, "tokens": WHOLE, "perplexity": PERPLEXITY}]
+_VARIANT: Shape = {"name": TEXT, "perplexity": PERPLEXITY, "bands": BANDS}
+_VARIANT |= {"cache_weight?": NUMBER_OR_NULL, "mbpa_weight?": NUMBER_OR_NULL}
+_MEMORY: Shape = {"tuned?": TEXT_OR_NULL, "variants?": [_VARIANT]}
+_MEMORY |= {"cache?": or_null(Named(NUMBER)), "mbpa?": or_null(Named(NUMBER))}
+EVALUATED: Shape = {
+    "split": TEXT,
+    "perplexity": PERPLEXITY,
+    "bands": BANDS,
+    "streams?": WHOLE,
+    "seconds?": COUNT,
+    "vocabulary_hash?": TEXT,
+    "checkpoint?": {"name": TEXT, "step": WHOLE},
+    "git_commit?": TEXT_OR_NULL,
+    "machine?": TEXT,
+    "memory?": or_null(_MEMORY),
+}
+"""What studies need of an evaluation."""
+RESULT: Shape = {**EVALUATED, "dataset": TEXT, "tokens": WHOLE, "config": OBJECT}
+"""What tables and plots do."""
 
 
 def check_result(result: Any, source: str) -> None:
     """Check that what was read from ``source`` has the fields of an evaluation that tables and plots need."""
-    mend = "Evaluate the run anew with firstsight eval."
-    if not isinstance(result, dict):
-        raise InputError(f"{source}: expected the result of an evaluation, a JSON object. {mend}")
-    for name, kind in {"dataset": str, "split": str, "tokens": int, "bands": list, "config": dict}.items():
-        if not isinstance(result.get(name), kind):
-            raise InputError(f"{source}: {name} is {result.get(name)!r}; expected {_KINDS[kind]}. {mend}")
-    if not is_number_or_none(result.get("perplexity", "missing")):
-        raise InputError(f"{source}: perplexity is {result.get('perplexity')!r}; expected a number. {mend}")
-    for band in result["bands"]:
-        sound = isinstance(band, dict) and isinstance(band.get("name"), str) and isinstance(band.get("tokens"), int)
-        if not sound or not is_number_or_none(band.get("perplexity", "missing")):
-            raise InputError(f"{source}: a band is {band!r}; expected its name, tokens and perplexity. {mend}")
+    check_shape(result, RESULT, source, MEND)
 
 
 def perplexity(value: float | None) -> float:

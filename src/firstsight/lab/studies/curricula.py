@@ -16,7 +16,7 @@ import torch
 from firstsight.errors import InputError
 from firstsight.lab.curriculum.convnet import ConvNet
 from firstsight.lab.curriculum.draws import image_facts
-from firstsight.lab.curriculum.loop import MAY_CHANGE, check_checkpoint, run_curriculum
+from firstsight.lab.curriculum.loop import MAY_CHANGE, MILESTONES, RECORDS, check_checkpoint, run_curriculum
 from firstsight.lab.curriculum.settings import Curriculum
 from firstsight.lab.data.omniglot import open_omniglot
 from firstsight.lab.runs.checkpoint import load_checkpoint
@@ -26,12 +26,22 @@ from firstsight.lab.system.files import read_json
 from firstsight.lab.system.folder import CURRICULUM, FIGURES
 from firstsight.lab.system.machine import cores
 from firstsight.lab.system.progress import duration
+from firstsight.lab.system.shape import COUNT, NUMBER, OBJECT, TEXT, TEXT_OR_NULL, WHOLE, Named, Shape, or_null
 
 Result = dict[str, Any]
 """What ``run_curriculum`` returns."""
 
-_KEYS = {"settings": dict, "images": dict, "steps": int, "classes": int, "reason": str, "steps_to": dict}
-_KEYS |= {"binding": dict, "final": dict, "seconds": dict, "records": list}
+_STEPS = {str(milestone): or_null(WHOLE) for milestone in MILESTONES}
+_FINAL = {"accuracy": NUMBER, "among_themselves": NUMBER, "accuracy_all": NUMBER}
+_SHAPE: dict[str, Shape] = {
+    "settings": {"network": OBJECT},
+    "images": OBJECT,
+    "steps": WHOLE,
+    "classes": WHOLE,
+    "reason": TEXT,
+}
+_SHAPE |= {"steps_to": _STEPS, "binding": Named(OBJECT), "final": _FINAL, "seconds": Named(COUNT), "records": RECORDS}
+_SHAPE |= {"command": TEXT, "git_commit": TEXT_OR_NULL, "machine": TEXT}
 
 Results = dict[str, dict[int, Result]]
 """By variant and seed."""
@@ -175,10 +185,7 @@ def _results(jobs: Sequence[CurriculumJob]) -> Results:
 def read_result(job: CurriculumJob) -> Result:
     """The run's ``result.json``."""
     path = job.folder / "result.json"
-    result = read_json(path, "the result of a curriculum")
-    sound = isinstance(result, dict) and all(isinstance(result.get(key), kind) for key, kind in _KEYS.items())
-    if not sound or not isinstance(result["settings"].get("network"), dict):
-        raise InputError(f"{path}: this is not the result of a curriculum. Delete it, or give another folder.")
+    result = read_json(path, "the result of a curriculum", _SHAPE, "Delete it, or give another folder.")
     saved = Curriculum.from_dict(result["settings"], str(path))
     what = saved.changes(job.settings, MAY_CHANGE)
     if result["steps"] > job.settings.max_steps:
@@ -187,4 +194,4 @@ def read_result(job: CurriculumJob) -> Result:
         what = "it was trained on other images"
     if what:
         raise InputError(f"{path} is of another run: {what}. Give another folder, or what it was run with.")
-    return dict(result)
+    return {**result, "settings": saved.to_dict()}

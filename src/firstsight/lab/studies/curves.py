@@ -10,9 +10,10 @@ from firstsight.lab.data import Corpus
 from firstsight.lab.lm.config import Config
 from firstsight.lab.runs.jobs import Ended
 from firstsight.lab.runs.metrics import read_metrics
+from firstsight.lab.runs.result import MEND
 from firstsight.lab.studies.study import StudyJob, read_outcome, read_result
 from firstsight.lab.system.progress import readable
-from firstsight.lab.system.shape import finite_or_none
+from firstsight.lab.system.shape import OBJECT, TEXT, TEXT_OR_NULL, Shape, check_shape, finite_or_none
 
 Measure = Literal["valid", "test_sample"]
 """What a curve shows: the perplexity of the validation split, or of test documents drawn anew for each point."""
@@ -153,12 +154,16 @@ def _classes(job: CurveJob) -> dict[str, Any]:
     return {"T": job.config.T, "tokens": [line["tokens"] for line in lines], **shares}
 
 
+_ORIGIN: Shape = {"checkpoint": OBJECT, "git_commit": TEXT_OR_NULL, "machine": TEXT}
+
+
 def _test(job: CurveJob) -> dict[str, Any] | None:
     """The evaluation of a run at its end: ``perplexity`` and ``bands`` of the model alone, and, where it was evaluated
     with memories, ``memories``: perplexity by the name of the mixture."""
     result = read_result(job)
     if result is None:
         return None
+    check_shape(result, _ORIGIN, str(job.folder / "result.json"), MEND)
     mixtures = {one["name"]: one for one in (result.get("memory") or {}).get("variants", [])}
     model = mixtures.pop("model", result)
     return {

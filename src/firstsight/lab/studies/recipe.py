@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from firstsight.errors import InputError
 from firstsight.lab.data.corpus import SPLITS
 from firstsight.lab.lm.config import Config
 from firstsight.lab.lm.recipes import recipe as named_settings
 from firstsight.lab.lm.run import build_model
+from firstsight.lab.system.files import naming, read_yaml
+from firstsight.lab.system.shape import shorten, shown
 
 KEYS = ("data", "base", "regimes", "variants", "baseline", "seeds", "split")
 
@@ -30,16 +31,6 @@ class Study:
     values: dict[str, Any]
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML keeps the last of two equal names without a word; two variants of one name are a mistake."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise yaml.constructor.ConstructorError(None, None, f"{', '.join(twice)} given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def load_study(path: str | Path) -> Study:
     """Read and check a recipe.
 
@@ -51,14 +42,14 @@ def load_study(path: str | Path) -> Study:
     data = _named(path, "data", values.get("data"))
     for name, folder in data.items():
         if not isinstance(folder, str):
-            raise InputError(f"{path}: data {name} is {folder!r}; expected the path of a data folder.")
+            raise InputError(f"{path}: data {name} is {shown(folder)}; expected the path of a data folder.")
     regimes = _named(path, "regimes", values.get("regimes", {"default": {}}))
     variants = _named(path, "variants", values.get("variants"))
     baseline, split = values.get("baseline"), values.get("split", "valid")
     if baseline not in list(variants):
-        raise InputError(f"{path}: baseline is {baseline!r}; expected one of the variants, {', '.join(variants)}.")
+        raise InputError(f"{path}: baseline is {shown(baseline)}; expected one of the variants, {', '.join(variants)}.")
     if split not in SPLITS:
-        raise InputError(f"{path}: split is {split!r}; expected one of {', '.join(SPLITS)}.")
+        raise InputError(f"{path}: split is {shown(split)}; expected one of {', '.join(SPLITS)}.")
     start = base_of(path, values.get("base"))
     settings = {
         (regime, variant): config_of(
@@ -79,32 +70,28 @@ def read_recipe(path: str | Path, what: str, keys: Sequence[str]) -> dict[str, A
     Raises:
         InputError: the file is missing or no YAML, names a key twice, or one that there is not.
     """
-    try:
-        values = yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeys)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: there is no such file. Expected the recipe of {what}, in YAML.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: expected YAML in UTF-8, but: {' '.join(str(error).split())}.") from error
+    values = read_yaml(path, f"the recipe of {what}")
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected {', '.join(keys)} by name.")
     if unknown := sorted(map(str, set(values) - set(keys))):
-        raise InputError(f"{path}: unknown {', '.join(unknown)}. Known: {', '.join(keys)}.")
+        raise InputError(f"{path}: unknown {shorten(', '.join(unknown))}. Known: {', '.join(keys)}.")
     return values
 
 
 def base_of(path: str | Path, value: Any) -> dict[str, Any]:
     """The settings that all runs start from: those under ``base``, over those that its ``recipe`` names."""
     base = dict(settings_of(path, "base", value))
-    return named_settings(str(base.pop("recipe", "small"))).to_dict() | base
+    with naming(path, "a recipe"):
+        return named_settings(str(base.pop("recipe", "small"))).to_dict() | base
 
 
 def _named(path: str | Path, key: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict) or not value:
-        raise InputError(f"{path}: {key} is {value!r}; expected at least one, by name.")
+        raise InputError(f"{path}: {key} is {shown(value)}; expected at least one, by name.")
     for name in value:
         if not isinstance(name, str) or not re.fullmatch(r"\w[\w.,+=-]*", name):
             raise InputError(
-                f"{path}: {key} has the name {name!r}, which is to name a folder; expected text of letters, digits and "
+                f"{path}: {key} has the name {shown(name)}, which is to name a folder; expected text of letters, digits and "
                 "any of _ . , + = -, in quotes if YAML takes it for a number or yes or no."
             )
     return value
@@ -114,7 +101,7 @@ def settings_of(path: str | Path, where: str, value: Any) -> Mapping[str, Any]:
     """Settings by name as the recipe has them at ``where``; none where it has nothing."""
     value = {} if value is None else value
     if not isinstance(value, dict):
-        raise InputError(f"{path}: {where} is {value!r}; expected settings by name.")
+        raise InputError(f"{path}: {where} is {shown(value)}; expected settings by name.")
     if "seed" in value:
         raise InputError(f"{path}: {where} sets seed; the seeds of a study stand under seeds.")
     return value
@@ -134,7 +121,7 @@ def config_of(where: str, *layers: Mapping[str, Any]) -> Config:
 
 def seeds_of(path: str | Path, seeds: Any) -> list[int]:
     """The seeds of a recipe: different whole numbers."""
-    sound = isinstance(seeds, list) and seeds and all(type(seed) is int and seed >= 0 for seed in seeds)
+    sound = isinstance(seeds, list) and seeds and all(type(seed) is int and 0 <= seed < 2**63 for seed in seeds)
     if not sound or len(set(seeds)) < len(seeds):
-        raise InputError(f"{path}: seeds is {seeds!r}; expected different whole numbers from 0, like [0, 1, 2].")
+        raise InputError(f"{path}: seeds is {shown(seeds)}; expected different whole numbers from 0, like [0, 1, 2].")
     return list(seeds)

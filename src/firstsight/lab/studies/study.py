@@ -14,16 +14,20 @@ from firstsight.lab.lm.config import Config, load_config
 from firstsight.lab.lm.sights import sight_curve
 from firstsight.lab.runs.jobs import Ended, Job, check_workers, run_all
 from firstsight.lab.runs.metrics import last_step, read_metrics
+from firstsight.lab.runs.result import EVALUATED, MEND
 from firstsight.lab.studies.cost import say_cost
 from firstsight.lab.studies.recipe import Study, load_study
 from firstsight.lab.system.files import read_json, write_json
 from firstsight.lab.system.folder import RUN, STUDY, hold
 from firstsight.lab.system.machine import cores, provenance
 from firstsight.lab.system.progress import readable
+from firstsight.lab.system.shape import COUNT, TEXT, WHOLE, Shape
 
 # Of a run that is there already these may differ: they decide nothing about its numbers.
 MAY_CHANGE = ("checkpoint_every", "checkpoint_minutes")
 OUTCOME = "outcome.json"  # how training ended, written before the evaluation: a diverged run is not tried again
+
+_OUTCOME: Shape = {"reason": TEXT, "tokens?": WHOLE, "seconds?": COUNT}
 
 
 @dataclass(frozen=True)
@@ -108,14 +112,15 @@ def _check_same(job: StudyJob) -> None:
 def read_result(job: StudyJob) -> dict[str, Any] | None:
     """The run's ``result.json`` if it is there and of the study's split."""
     path = job.folder / "result.json"
-    result = read_json(path, "the result of an evaluation") if path.exists() else None
-    return result if isinstance(result, dict) and result.get("split") == job.split else None
+    result = read_json(path, "the result of an evaluation", EVALUATED, MEND) if path.exists() else None
+    return result if result and result["split"] == job.split else None
 
 
 def read_outcome(job: StudyJob) -> dict[str, Any]:
     """How training ended: an ``Outcome``'s values, or reason "diverged" and a message; empty while it has not."""
     path = job.folder / OUTCOME
-    return read_json(path, "how training ended") if path.exists() else {}
+    mend = "Delete it, and give the same command again: it goes on."
+    return read_json(path, "how training ended", _OUTCOME, mend) if path.exists() else {}
 
 
 def record(job: StudyJob) -> dict[str, Any]:

@@ -91,6 +91,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def memory_bytes() -> int:
+    """Bytes of memory that this machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def resident(field: Literal["VmRSS", "VmHWM"]) -> int:
     """Bytes of memory that this process has now, or had at most ("VmHWM"); 0 where the system is no Linux."""
     path = Path("/proc/self/status")

@@ -22,7 +22,7 @@ from firstsight.lab.classify.data import texts as vectors_of
 from firstsight.lab.classify.data.source import Source
 from firstsight.lab.classify.data.split import ARRAYS, Duplicates, Split, make_split
 from firstsight.lab.classify.settings import ASKED, MOST_ASKED, SHOTS, Trial
-from firstsight.lab.data.arrays import load_array
+from firstsight.lab.data.arrays import load_arrays, map_array
 from firstsight.lab.system.files import atomic_write, read_json, sha256, write_json
 from firstsight.lab.system.progress import say
 
@@ -153,9 +153,9 @@ def open_prepared(folder: str | Path) -> Prepared:
             raise InputError(f"{path}: there is no such file, and {MANIFEST} names it. {_MEND}.")
         if path.stat().st_size != about["bytes"] or sha256(path) != about["sha256"]:
             raise InputError(f"{path}: the file does not fit the checksum in {MANIFEST}: it was altered. {_MEND}.")
-    hidden = np.load(folder / "hidden.npy", mmap_mode="r", allow_pickle=False)
+    hidden = map_array(folder / "hidden.npy", np.float32, "this array of vectors", f"{_MEND}.")
     parts: dict[str, Any] = {name: content[name] for name in _CLASSES}
-    parts |= {name: load_array(folder / "split.npz", name, "the split of a trial", _MEND) for name in ARRAYS}
+    parts |= load_arrays(folder / "split.npz", ARRAYS, "the split of a trial", f"{_MEND}.")
     split = Split(**parts)
     return Prepared(folder, hidden, read_json(folder / "labels.json", "labels"), split, found, manifest["identity"])
 

@@ -217,7 +217,8 @@ def _array(path: Path, archive: Any, name: str) -> npt.NDArray[Any]:
             ) from error
         except MemoryError as error:  # a header that promises more than there can be
             raise ValueError(str(error)) from error
-        file.read(1)  # at the end the CRC is looked at
+        if file.read(1):  # at the end the CRC is looked at
+            raise ValueError(f"{name} has more bytes than its header says")
     return array
 
 

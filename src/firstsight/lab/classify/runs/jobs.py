@@ -16,8 +16,11 @@ from firstsight.lab.classify.runs.plan import Plan, Units
 from firstsight.lab.classify.settings import Trial
 from firstsight.lab.runs.jobs import Ended, Job
 from firstsight.lab.system.files import read_json
+from firstsight.lab.system.shape import COUNT, NUMBER, OBJECT, TRUTH, Named, check_shape, or_null
 
 LAYER, CHOICE, OUTCOMES = "layer.pt", "choice.json", "outcomes.npz"
+_ABOUT = {"asked": OBJECT, "seconds": COUNT, "converged": or_null(TRUTH)}
+_CHOICE = {**_ABOUT, "scores": Named(NUMBER)}
 
 
 @dataclass(frozen=True)
@@ -83,9 +86,9 @@ class Choosing(Job):
         path = self.folder / CHOICE
         if not path.exists():
             return None
-        found = read_json(path, "how well a setting did")
-        _check(path, found.get("asked"), self.asked)
-        return dict(found)
+        found = read_choice(path)
+        _check(path, found["asked"], self.asked)
+        return found
 
     def ended(self) -> Ended | None:
         """See ``Job``."""
@@ -147,6 +150,7 @@ class Measuring(Job):
         if not path.exists():
             return None
         about = load_about(path)
+        check_shape(about, _ABOUT, str(path), "Delete it, and run the trial again.")
         _check(path, about.get("asked"), self.asked)
         return about
 
@@ -168,6 +172,15 @@ def choosing_jobs(of: Trials) -> list[Choosing]:
         for method in methods
         if number < len(method.settings)
     ]
+
+
+def read_choice(path: Path) -> dict[str, Any]:
+    """What ``work.choose`` left: ``scores`` by arrival, ``seconds``, ``converged``, and what was ``asked``."""
+    mend = "Delete it, and run the trial again."
+    found = read_json(path, "how well a setting did", _CHOICE, mend)
+    if list(found["scores"]) != found["asked"].get("arrivals"):
+        raise InputError(f"{path}: its scores are not of the arrivals that were asked. {mend}")
+    return dict(found)
 
 
 def at_once(arrivals: Iterable[str]) -> tuple[str, ...]:

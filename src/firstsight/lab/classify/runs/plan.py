@@ -19,12 +19,22 @@ from firstsight.lab.classify.methods.rivals import ALL_DATA
 from firstsight.lab.classify.methods.task import Task
 from firstsight.lab.classify.methods.trained import WIDTH, body_of
 from firstsight.lab.classify.settings import SHOTS, Trial
+from firstsight.lab.system.shape import COUNT, TEXT, TRUTH, WHOLE, Kind, Shape, is_whole
 
 FEW = (1, 5)  # shots at which what takes a training loop is measured, beside settings.shots
 TIMED, ROUNDS = 20, 3  # steps that are timed, and how often: the fastest counts, what else the machine does does not
 MOST_LOGITS = 2**28  # that scikit-learn may hold in each of a few arrays: 1 GB in float32
 START_SECONDS = 5.0  # of a process, until it trains
 LOGISTIC = 60.0  # epochs of a softmax that a logistic regression takes, on the ICD texts 20 to 40
+
+
+_METHOD = Kind(lambda name: isinstance(name, str) and name in METHODS, "the name of a method")
+_NUMBER = Kind(lambda value: is_whole(value, 1) and value < 2**63, "a whole number from 1")
+PLAN: Shape = {**dict.fromkeys(("seeds", "rates", "epochs", "workers"), _NUMBER), "methods": [_METHOD]}
+PLAN |= {"replay": TRUTH, "retrain": TRUTH, "budget": COUNT, "estimate": COUNT, "left_out": [TEXT]}
+UNITS: Shape = {**dict.fromkeys(("step", "writing", "ask", "kept"), COUNT)}
+UNITS |= dict.fromkeys(("steps", "rows", "logits"), WHOLE)
+"""Of ``Plan`` and ``Units`` in a file."""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ from firstsight.lab.classify.data.prepared import Prepared
 from firstsight.lab.classify.methods.task import Task
 from firstsight.lab.classify.methods.trained import Trained
 from firstsight.lab.classify.runs.jobs import LAYER, Measuring
-from firstsight.lab.classify.runs.work import make
-from firstsight.lab.runs.checkpoint import load_checkpoint
+from firstsight.lab.classify.runs.work import make, restore
 from firstsight.lab.system.files import atomic_write, write_json
 
 
@@ -28,7 +27,7 @@ def save_winner(job: Measuring, prepared: Prepared, task: Task, folder: Path) ->
     """
     settings, epochs = job.of.settings, job.of.plan.epochs
     classifier = make(job.method, settings, setting=job.chosen.setting, seed=job.of.settings.seed, epochs=epochs)
-    classifier.restore(task, load_checkpoint(job.chosen.folder / LAYER)["state"])
+    restore(classifier, task, job.chosen.folder / LAYER)
     if job.method.ours and settings.body == "none":
         return str(_save_classifier(classifier, job, prepared, task, folder / "classifier.safetensors"))
     layer = classifier.layer()

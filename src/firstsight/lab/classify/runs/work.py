@@ -15,11 +15,11 @@ from firstsight.lab.classify.methods.catalogue import METHODS, NONE, Method
 from firstsight.lab.classify.methods.task import Part, Task
 from firstsight.lab.classify.methods.trained import Trained
 from firstsight.lab.classify.outcome import Outcome, numbers, save_outcomes
-from firstsight.lab.classify.runs.jobs import CHOICE, LAYER, OUTCOMES
+from firstsight.lab.classify.runs.jobs import CHOICE, LAYER, OUTCOMES, read_choice
 from firstsight.lab.classify.runs.plan import shots_of
 from firstsight.lab.classify.settings import Trial
-from firstsight.lab.runs.checkpoint import load_checkpoint, save_checkpoint
-from firstsight.lab.system.files import read_json, write_json
+from firstsight.lab.runs.checkpoint import TENSORS, load_checkpoint, save_checkpoint
+from firstsight.lab.system.files import naming, write_json
 
 Told = Mapping[str, Any]
 
@@ -66,8 +66,8 @@ def measure(told: Told) -> int:
     seed = told["asked"]["seed"]
     if "trained" in told:
         trained = Path(told["trained"])
-        classifier.restore(task, load_checkpoint(trained / LAYER)["state"])
-        seconds = float(read_json(trained / CHOICE, "how well a setting did")["seconds"])
+        restore(classifier, task, trained / LAYER)
+        seconds = read_choice(trained / CHOICE)["seconds"]
     else:
         began = time.monotonic()
         classifier.fit(task)
@@ -81,6 +81,13 @@ def measure(told: Told) -> int:
     about = {"asked": told["asked"], "seconds": seconds, "converged": classifier.converged}
     save_outcomes(folder / OUTCOMES, about, outcomes)
     return 0
+
+
+def restore(classifier: Classifier, task: Task, path: Path) -> None:
+    """Make a method what ``choose`` left of it at ``path``."""
+    state = load_checkpoint(path, {"state": TENSORS})["state"]
+    with naming(path, "the layer of a trial", "Delete it, and run the trial again."):
+        classifier.restore(task, state)
 
 
 def _begun(told: Told) -> tuple[Path, Task, Trial, Method, Classifier]:

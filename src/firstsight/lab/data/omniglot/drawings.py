@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from firstsight._version import __version__
 from firstsight.errors import InputError
+from firstsight.lab.data.arrays import map_array
 from firstsight.lab.data.corpus import IMAGES, OMNIGLOT, STALE, read_meta
 from firstsight.lab.data.omniglot.archives import (
     DRAWINGS,
@@ -169,8 +170,8 @@ def open_omniglot(folder: str | Path) -> Omniglot:
             f"{path}: the drawings do not fit the checksum in meta.json: bytes were altered on the disk or on the way. "
             f"{_MAKE}, or copy the file anew."
         )
-    images = np.load(path, mmap_mode="r", allow_pickle=False)
-    if images.shape != shape or images.dtype != np.uint8:
+    images = map_array(path, np.uint8, "this array of drawings", f"{_MAKE}, or copy the file anew.")
+    if images.shape != shape:
         raise _unsound(folder, f"the array is {images.dtype} {list(images.shape)}")
     return Omniglot(folder, images, tuple(name for split in SPLITS for name in names[split]), **classes, meta=meta)
 

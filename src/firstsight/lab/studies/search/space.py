@@ -12,6 +12,7 @@ from firstsight.errors import InputError
 from firstsight.lab.lm.config import Config
 from firstsight.lab.lm.recipes import recipe
 from firstsight.lab.studies.recipe import base_of, config_of, read_recipe, seeds_of, settings_of
+from firstsight.lab.system.shape import shorten, shown
 
 if typing.TYPE_CHECKING:
     from optuna.trial import Trial
@@ -19,6 +20,7 @@ if typing.TYPE_CHECKING:
 KEYS = ("data", "base", "grid", "search", "trials", "sampler", "seeds", "prune")
 SAMPLERS = ("tpe", "random")
 TRIALS = 20  # of a search that does not say how many
+MOST = 100_000  # points of a search: all of them are kept in memory
 
 # Appendix A.1: 96 points. The cpu scale has the same ones, with smaller LSTMs in runs of seconds.
 _PAPER: dict[str, list[Any]] = {
@@ -117,12 +119,12 @@ def load_search(path: str | Path) -> Search:
     sampler, data = values.get("sampler", "grid" if kind == "grid" else "tpe"), values.get("data")
     if sampler not in (("grid",) if kind == "grid" else SAMPLERS):
         expected = "grid, or none" if kind == "grid" else " or ".join(SAMPLERS)
-        raise InputError(f"{path}: sampler is {sampler!r}; expected {expected}.")
+        raise InputError(f"{path}: sampler is {shown(sampler)}; expected {expected}.")
     if data is not None and not isinstance(data, str):
-        raise InputError(f"{path}: data is {data!r}; expected the path of a data folder.")
+        raise InputError(f"{path}: data is {shown(data)}; expected the path of a data folder.")
     prune = values.get("prune", kind == "search")
     if not isinstance(prune, bool):
-        raise InputError(f"{path}: prune is {prune!r}; expected true or false.")
+        raise InputError(f"{path}: prune is {shown(prune)}; expected true or false.")
     if kind == "grid" and "trials" in values:
         raise InputError(f"{path}: trials belongs to a search. A grid has as many as it has points.")
     trials = None if kind == "grid" else values.get("trials", TRIALS)
@@ -141,18 +143,20 @@ def _checked(
     data: str | None,
 ) -> Search:
     """Every single value of a search, and every point of a grid, has to make a run."""
-    if trials is not None and (type(trials) is not int or trials < 1):
-        raise InputError(f"{where}: trials is {trials!r}; expected a whole number from 1.")
+    if trials is not None and (type(trials) is not int or not 1 <= trials <= MOST):
+        raise InputError(f"{where}: trials is {shown(trials)}; expected a whole number from 1 to {MOST:,}.")
     start = {name: value for name, value in config_of(f"{where}: base", base).to_dict().items() if name != "seed"}
     for name, of in space.items():
         config_of(f"{where}: {name}", start, {name: start.get(name)})  # that there is such a setting
         if isinstance(of, list):
             _check_values(f"{where}: {name}", of)
         elif sampler == "grid" or not isinstance(of, dict):
-            raise InputError(f"{where}: {name} is {of!r}; expected a list of values{_or_range(sampler)}.")
+            raise InputError(f"{where}: {name} is {shown(of)}; expected a list of values{_or_range(sampler)}.")
         else:
             _check_range(f"{where}: {name}", _kind(name), of)
     number = math.prod(map(len, space.values())) if trials is None else trials
+    if number > MOST:
+        raise InputError(f"{where}: this grid has {number:,} points; expected {MOST:,} at most. Leave values out.")
     search = Search(start, space, sampler, number, list(seeds), prune, data)
     if sampler == "grid":
         for point in search.points():
@@ -184,28 +188,30 @@ def _kind(name: str) -> Any:
 
 def _check_values(where: str, values: Sequence[Any]) -> None:
     if not values or any(isinstance(value, list | dict) or value is None for value in values):
-        raise InputError(f"{where} is {values!r}; expected at least one value, each a number, true, false or text.")
+        raise InputError(
+            f"{where} is {shown(values)}; expected at least one value, each a number, true, false or text."
+        )
     if len({(type(value) is bool, value) for value in values}) < len(values):
-        raise InputError(f"{where} is {values!r}; expected each value once.")
+        raise InputError(f"{where} is {shown(values)}; expected each value once.")
 
 
 def _check_range(where: str, kind: Any, of: Mapping[str, Any]) -> None:
     if kind not in (int, float):
-        raise InputError(f"{where} is {of!r}, but this setting is no number. Expected a list of its values.")
+        raise InputError(f"{where} is {shown(of)}, but this setting is no number. Expected a list of its values.")
     if unknown := sorted(map(str, set(of) - _OPTIONS)):
-        raise InputError(f"{where}: unknown {', '.join(unknown)}. Known: {', '.join(sorted(_OPTIONS))}.")
+        raise InputError(f"{where}: unknown {shorten(', '.join(unknown))}. Known: {', '.join(sorted(_OPTIONS))}.")
     for end in ("low", "high"):
         value = of.get(end)
         if isinstance(value, bool) or not isinstance(value, int if kind is int else (int, float)):
             expected = "a whole number" if kind is int else "a number, like 0.001 or 1.0e-3"
-            raise InputError(f"{where}: {end} is {value!r}; expected {expected}.")
+            raise InputError(f"{where}: {end} is {shown(value)}; expected {expected}.")
     if not of["low"] < of["high"]:
         raise InputError(f"{where}: low is {of['low']} and high {of['high']}; expected low to be below high.")
     log, step = of.get("log", False), of.get("step")
     if not isinstance(log, bool) or (log and of["low"] <= 0):
         raise InputError(
-            f"{where}: log is {log!r} and low {of['low']}; expected true or false, and low above 0 for it."
+            f"{where}: log is {shown(log)} and low {of['low']}; expected true or false, and low above 0 for it."
         )
     sound = type(step) is int or (kind is float and isinstance(step, float))
     if step is not None and (not sound or step <= 0 or log):
-        raise InputError(f"{where}: step is {step!r}; expected a number above 0, and none beside log.")
+        raise InputError(f"{where}: step is {shown(step)}; expected a number above 0, and none beside log.")
