@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from firstsight.errors import InputError
-from firstsight.lab.system.files import regular_file
+from firstsight.lab.system.files import read_bytes, regular_file
 from firstsight.lab.system.machine import memory_bytes
 
 # What zipfile and numpy raise of bytes that they did not write, of a hostile header too.
@@ -24,10 +24,10 @@ _DAMAGE += (ArithmeticError, MemoryError, AttributeError)
 
 
 @contextmanager
-def opened_zip(path: Path, broken: str, mend: str) -> Iterator[zipfile.ZipFile]:
-    """A zip file to be read in the block; where it turns out to be damaged, the error says ``broken`` and ``mend``."""
+def opened_zip(path: Path, broken: str, mend: str, content: bytes | None = None) -> Iterator[zipfile.ZipFile]:
+    """A zip file, or its ``content``, to be read; where it turns out damaged the error says ``broken`` and ``mend``."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(path if content is None else io.BytesIO(content)) as archive:
             yield archive
     except InputError:
         raise
@@ -51,8 +51,8 @@ def load_arrays(path: Path, names: Iterable[str], what: str, mend: str) -> dict[
     Raises:
         InputError: there is no such file, an array is missing, or what is there is damaged.
     """
-    regular_file(path, what.removeprefix("this "))
-    with opened_zip(path, f"{what} is damaged", mend) as archive:
+    content = read_bytes(path, what.removeprefix("this "))
+    with opened_zip(path, f"{what} is damaged", mend, content) as archive:
         return {name: _array(archive, f"{name}.npy") for name in names}
 
 

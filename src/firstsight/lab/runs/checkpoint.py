@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from firstsight.errors import InputError
-from firstsight.lab.system.files import atomic_write, naming, regular_file
+from firstsight.lab.system.files import atomic_write, naming, read_bytes
 from firstsight.lab.system.shape import DEEPEST, Kind, Shape, check_shape, shorten
 
 FORMAT = 1
@@ -55,7 +55,7 @@ def load_checkpoint(path: Path, shape: Shape = None) -> dict[str, Any]:
             f"{path}: there is no such checkpoint. A run has one after its first checkpoint_every steps, or when it "
             "has ended: is this the folder of a run that got so far?"
         )
-    content = regular_file(path, "a checkpoint").read_bytes()
+    content = read_bytes(path, "a checkpoint")
     end = len(content) - SEAL
     if end < 0 or content[end:] != _seal(memoryview(content)[:end]):
         raise InputError(f"{path}: this is no checkpoint, or a damaged one: its checksum does not fit. {mend}")

@@ -9,6 +9,7 @@ from typing import Any
 
 from firstsight.errors import InputError
 from firstsight.lab.system.files import atomic_write, parse_json, regular_file
+from firstsight.lab.system.manifest import checked, noted
 from firstsight.lab.system.shape import COUNT, NUMBER, NUMBER_OR_NULL, TEXT, WHOLE, Shape, check_shape, is_finite
 
 # What stands for a band of frequency where < and > may not.
@@ -31,8 +32,10 @@ _WHAT, _MEND = "the metrics of a run", "Put a copy of the file back, or train an
 
 def append_metrics(path: Path, line: dict[str, Any]) -> None:
     """Add one line to ``metrics.jsonl``, on the disk when this returns."""
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    added = json.dumps(line).encode() + b"\n"
+    before = path.read_bytes() if path.exists() else b""
+    with noted(path, before + added), open(path, "ab") as file:
+        file.write(added)
         file.flush()
         os.fsync(file.fileno())
 
@@ -40,7 +43,7 @@ def append_metrics(path: Path, line: dict[str, Any]) -> None:
 def cut_metrics(path: Path, step: int) -> None:
     """Drop what ``metrics.jsonl`` holds past ``step``, and a last line that a kill cut off: both are written again."""
     kept = []
-    lines = regular_file(path, _WHAT).read_bytes().splitlines(keepends=True) if path.exists() else []
+    lines = _read(path).splitlines(keepends=True) if path.exists() else []
     for number, line in enumerate(lines, start=1):
         if number == len(lines) and not line.endswith(b"\n"):
             break
@@ -48,6 +51,20 @@ def cut_metrics(path: Path, step: int) -> None:
             kept.append(line)
     with atomic_write(path, "wb") as file:
         file.writelines(kept)
+
+
+def _read(path: Path) -> bytes:
+    """The file, of which all but a last line that a kill cut off is held against its manifest."""
+    path, rest = regular_file(path, _WHAT), b""
+
+    def whole() -> bytes:
+        nonlocal rest
+        content = path.read_bytes()
+        end = content.rfind(b"\n") + 1
+        rest = content[end:]
+        return content[:end]
+
+    return checked(path, whole) + rest
 
 
 def last_step(path: Path) -> int:
@@ -58,7 +75,7 @@ def last_step(path: Path) -> int:
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a ``metrics.jsonl``, each of the shape ``LINE``. A last line cut off by a killed run is left out."""
-    lines = regular_file(path, _WHAT).read_bytes().split(b"\n")
+    lines = _read(path).split(b"\n")
     metrics: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():

@@ -82,15 +82,25 @@ def naming(path: str | Path, what: str, mend: str = "Make it anew.") -> Iterator
         ) from error
 
 
-def read_text(path: str | Path, what: str, *, most: int = _MOST) -> str:
-    """A whole file of UTF-8; ``what`` names its content in errors ("the vocabulary of a corpus")."""
+def read_bytes(path: str | Path, what: str, *, most: int = _MOST) -> bytes:
+    """A whole file, held against the manifest that lists it; ``what`` names its content in errors.
+
+    Raises:
+        InputError: it is no file, has more bytes than ``most``, or is not the one that was written there.
+    """
     path = regular_file(path, what)
     if (size := path.stat().st_size) > most:
         raise InputError(
             f"{path}: this should be {what}, and {size:,} bytes are more than the {most:,} that it can have."
         )
+    return manifest.checked(path, path.read_bytes)
+
+
+def read_text(path: str | Path, what: str, *, most: int = _MOST) -> str:
+    """A whole file of UTF-8, as ``read_bytes`` reads it; ``what`` names its content ("the vocabulary of a corpus")."""
+    content = read_bytes(path, what, most=most)
     try:
-        return path.read_text(encoding="utf-8")
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: this should be {what} in UTF-8 but is damaged ({error}). Make it anew.") from error
 

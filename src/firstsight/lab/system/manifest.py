@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -78,10 +78,23 @@ def _place(path: Path) -> tuple[Path, str] | None:
     return None if any(part.startswith(".") for part in name.parts) else (folder, name.as_posix())
 
 
+def checked(path: Path, read: Callable[[], bytes]) -> bytes:
+    """What ``read`` gives of a file, all of it or what a digest is of, once it is what was written.
+
+    Raises:
+        InputError: it is something else; or the manifest is damaged.
+    """
+    for _ in range(ROUNDS):
+        content = read()
+        if not is_listed(path) or fits(path, hashlib.sha256(content).hexdigest()):
+            return content
+    raise altered(path)
+
+
 def fits(path: Path, digest: str) -> bool:
     """Whether a file whose digest is given is the one that was written; true of a file that no manifest lists."""
-    listed = _listed(path)
-    return listed is None or digest in listed[1]
+    found = _listed(path)
+    return found is None or digest in found[1]
 
 
 def is_listed(path: Path) -> bool:
