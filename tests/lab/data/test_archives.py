@@ -6,7 +6,6 @@ import io
 import lzma
 import os
 import random
-import struct
 import tarfile
 import zipfile
 from pathlib import Path

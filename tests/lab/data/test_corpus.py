@@ -9,6 +9,7 @@ import pytest
 
 from firstsight.errors import InputError
 from firstsight.lab.data import Corpus, corpus, open_corpus, summary, write_corpus
+from firstsight.lab.system.manifest import accept
 
 TEXT = {"train": ["a b a", "", "c a"], "valid": ["a d"], "test": ["b c", "z z"]}
 
@@ -85,6 +86,9 @@ def test_files_of_two_corpora(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="another vocabulary"):
         open_corpus(one.folder).split("valid")
     (one.folder / "vocabulary.json").write_bytes((two.folder / "vocabulary.json").read_bytes())
+    with pytest.raises(InputError, match=r"vocabulary\.json: this is not the file that was written here"):
+        open_corpus(one.folder)
+    accept(one.folder)
     with pytest.raises(InputError, match="files of two corpora"):
         open_corpus(one.folder)
 

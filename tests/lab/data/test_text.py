@@ -106,7 +106,7 @@ def test_utf16_and_utf32_are_known_with_and_without_a_mark(
 
 def test_utf16_is_known_however_long_it_is(tmp_path: Path) -> None:
     """The bytes that are looked at end in the middle of a character, and a chunk in the middle of a line."""
-    (tmp_path / "a").write_bytes("x".encode() + "y".encode("utf-16-be") + "\U0001f600 \n".encode("utf-16-le") * 300_000)
+    (tmp_path / "a").write_bytes(b"x" + "y".encode("utf-16-be") + "\U0001f600 \n".encode("utf-16-le") * 300_000)
     with pytest.raises(InputError, match="holds a NUL|looks like"):
         text.prepare(tmp_path / "a", tmp_path / "out")
     (tmp_path / "a").write_bytes("\U0001f600 ab\n".encode("utf-16-le") * 300_000)
