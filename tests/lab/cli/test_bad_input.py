@@ -166,12 +166,14 @@ def test_eval_and_score_and_report_of_what_is_no_run(data, tmp_path, capfd):
 
 def test_texts_that_cannot_be_scored(trained, tmp_path, capfd):
     text = tmp_path / "text.txt"
-    assert_refused(call(capfd, "score", trained, text), "no such file", "plain text file")
-    assert_refused(call(capfd, "score", trained, tmp_path), "plain text file")
+    assert_refused(call(capfd, "score", trained, text), "no such file", "plain text")
+    assert_refused(call(capfd, "score", trained, tmp_path), "this is a folder", "plain text")
     text.write_text("\n \n")
     assert_refused(call(capfd, "score", trained, text), "no text", "at least one word")
     text.write_bytes(b"caf\xe9\n")
     assert_refused(call(capfd, "score", trained, text), "not UTF-8", "iconv")
+    text.write_bytes("word1 word2\n".encode("utf-16-le"))
+    assert_refused(call(capfd, "score", trained, text), str(text), "looks like UTF-16LE", "iconv -f UTF-16LE")
     text.write_text("word1\n")
     assert_refused(call(capfd, "score", trained, text, "--top=-3"), "top is -3; expected")
 

@@ -135,7 +135,7 @@ def _of_zip(file: IO[bytes]) -> Generator[Entry, None, None]:
             head = file.read(30)
             name = member.orig_filename.encode("utf-8" if member.flag_bits & 0x800 else "cp437")
             if head[:4] != b"PK\3\4" or file.read(int.from_bytes(head[26:28], "little")) != name:
-                raise zipfile.BadZipFile(f"its directory has {ascii(member.orig_filename)} where something else lies")
+                raise zipfile.BadZipFile(f"its directory has {member.orig_filename!a} where something else lies")
             mode = member.external_attr >> 16
             kind = "link" if stat.S_ISLNK(mode) else "other" if member.is_dir() else "file"
             yield Entry(member.filename, member.file_size, kind, partial(archive.open, member))

@@ -240,7 +240,9 @@ class _Sink:
 
     def _check(self, size: int) -> None:
         if size > self._most:
-            raise _FailureError(f"{size:,} bytes or more are there; expected {self._most:,} at the most", too_large=True)
+            raise _FailureError(
+                f"{size:,} bytes or more are there; expected {self._most:,} at the most", too_large=True
+            )
 
     def refusal(self) -> _FailureError:
         """What a status of 400 and more means."""
