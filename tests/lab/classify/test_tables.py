@@ -103,9 +103,11 @@ def test_the_user_s_split(tmp_path):
         ("a.csv", 'text,label\na,b\n"c"d,e\n', "line 3 is broken"),
         ("a.csv", 'text,label\n"a,b\n' + "c" * 140_000, "line 2 has a field of more than 131,072"),
         ("a.csv", 'text,label\n"a,b\n', "line 2 is broken"),
-        ("a.csv", "text,label\na,b\ré,c\n", "line 2 is broken"),
         ("a.csv", "text,label\nà,b\n".encode("latin1"), r"line 2 is not UTF-8 \(byte 0xe0 at position 11 .*iconv"),
-        ("a.csv", "text,label\na,b\n".encode("utf-16"), "line 1 is not UTF-8 .* at position 0"),
+        ("a.csv", "text,label\na,b\n".encode("utf-16"), "looks like UTF-16. .*iconv -f UTF-16 -t"),
+        ("a.tsv", "text\tlabel\na\tb\n".encode("utf-16-le"), "looks like UTF-16LE. .*iconv -f UTF-16LE -t"),
+        ("a.jsonl", '{"text": "a", "label": "b"}\n'.encode("utf-32-be"), "looks like UTF-32BE. .*iconv -f UTF-32BE -t"),
+        ("a.csv", "text,label\n" + "a,b\n" * 40 + "c\0,d\n", r"line 42 holds a NUL \(byte 0x00 at position 172"),
         ("a.jsonl", "\n\n", "only blank lines"),
         ("a.jsonl", '{"text": "a", "label": "b"}\n{"text": "a"\n', "line 2 is not JSON"),
         ("a.jsonl", '{"text": "a", "label": "b"}\n\n["a"]\n', "line 3 holds list, not an object"),
@@ -172,3 +174,8 @@ def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):
     peak(1000)  # what is imported once
     small, large = peak(4000), peak(40_000)
     assert large < 1.2 * small + 50_000
+
+
+def test_lines_of_an_old_mac(tmp_path):
+    assert read(written(tmp_path, 'text,label\ra,b\r"c\rd",e\r')).texts == ["a", "c\rd"]
+    assert read(written(tmp_path, 'text,label\r\na,b\r\n"c\r\nd",e\r\n')).texts == ["a", "c\r\nd"]

@@ -172,6 +172,8 @@ def test_texts_that_cannot_be_scored(trained, tmp_path, capfd):
     assert_refused(call(capfd, "score", trained, text), "no text", "at least one word")
     text.write_bytes(b"caf\xe9\n")
     assert_refused(call(capfd, "score", trained, text), "not UTF-8", "iconv")
+    text.write_bytes("word1 word2\n".encode("utf-16-le"))
+    assert_refused(call(capfd, "score", trained, text), str(text), "looks like UTF-16LE", "iconv -f UTF-16LE")
     text.write_text("word1\n")
     assert_refused(call(capfd, "score", trained, text, "--top=-3"), "top is -3; expected")
 

@@ -83,8 +83,8 @@ def test_what_was_put_in_comes_out(tmp_path: Path, kind: str) -> None:
 def test_one_bit_turned_anywhere(tmp_path: Path, kind: str) -> None:
     """Through a mirror of books: each is there as it was, or named as one that cannot be read, or all are refused."""
     path, whole = tmp_path / "archive", bytearray(MAKE[kind](FILES))
-    rng = random.Random(0)
-    for position in rng.sample(range(8 * len(whole)), TIMES):
+    said: set[bool] = set()
+    for position in random.Random(0).sample(range(8 * len(whole)), TIMES):
         whole[position // 8] ^= 1 << position % 8
         path.write_bytes(whole)
         whole[position // 8] ^= 1 << position % 8
@@ -92,15 +92,16 @@ def test_one_bit_turned_anywhere(tmp_path: Path, kind: str) -> None:
             source = open_source(str(path))
             found = {book.book: book.raw for book in source.read(list(BOOKS))}
         except InputError as error:
-            assert str(path) in str(error), (position, error)
-            assert str(error).isprintable(), (position, error)
+            said.add(str(error).startswith(f"{path}: ") and str(error).isprintable())
         else:
             assert found == {book: raw for book, raw in BOOKS.items() if book not in source.damaged}, position
+    assert said == {True}
 
 
 def test_one_bit_turned_in_the_headers_of_a_plain_tar(tmp_path: Path) -> None:
     """Its contents have no checksum: what is in them cannot be told from damage."""
     path, whole = tmp_path / "archive", bytearray(as_tar(FILES))
+    said: set[bool] = set()
     headers = [8 * at + bit for start in range(0, 4096, 1024) for at in range(start, start + 512) for bit in range(8)]
     for position in random.Random(0).sample(headers, TIMES):
         whole[position // 8] ^= 1 << position % 8
@@ -109,7 +110,8 @@ def test_one_bit_turned_in_the_headers_of_a_plain_tar(tmp_path: Path) -> None:
         try:
             assert contents(path) == FILES, position
         except InputError as error:
-            assert str(path) in str(error), (position, error)
+            said.add(str(error).startswith(f"{path}: "))
+    assert said == {True}
 
 
 @pytest.mark.parametrize("kind", PLAIN)

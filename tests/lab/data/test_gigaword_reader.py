@@ -323,12 +323,6 @@ def test_what_is_not_utf8_is_dropped_and_counted(tmp_path: Path, words: list[str
         assert tally == Tally(documents=3)
 
 
-def test_utf16_has_no_document(tmp_path: Path) -> None:
-    found, tally = read_bytes(tmp_path, (render(ONE) + render(TWO)).encode("utf-16"))
-    assert not found
-    assert tally.files[0][1] == "no document in it"
-
-
 @pytest.mark.parametrize(
     "line", ["word " * 100_000, "x\n" * 20_000, "<DOC " * 100_000, "word <DOC id=" + "\r" * 99_998]
 )

@@ -199,9 +199,7 @@ def test_a_book_in_utf_16_is_named(tmp_path: Path, pack: Pack, encoding: str) ->
 
 
 @pytest.mark.parametrize("pack", PACKS)
-def test_another_variant_than_the_first_is_said(
-    tmp_path: Path, pack: Pack, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_another_variant_than_the_first_is_said(tmp_path: Path, pack: Pack, capsys: pytest.CaptureFixture[str]) -> None:
     broken = bytearray(zipped({"11.txt": b"with an e" * 9}))
     broken[40] ^= 1
     files = {"1/11/11.zip": bytes(broken), "1/11/11-8.zip": zipped({"11-8.txt": b"with an \xe9"}), "1/12/12.txt": b"12"}

@@ -107,7 +107,7 @@ def test_utf16_and_utf32_are_known_with_and_without_a_mark(
 def test_utf16_is_known_however_long_it_is(tmp_path: Path) -> None:
     """The bytes that are looked at end in the middle of a character, and a chunk in the middle of a line."""
     (tmp_path / "a").write_bytes(b"x" + "y".encode("utf-16-be") + "\U0001f600 \n".encode("utf-16-le") * 300_000)
-    with pytest.raises(InputError, match="holds a NUL|looks like"):
+    with pytest.raises(InputError, match=r"holds a NUL|looks like"):
         text.prepare(tmp_path / "a", tmp_path / "out")
     (tmp_path / "a").write_bytes("\U0001f600 ab\n".encode("utf-16-le") * 300_000)
     with pytest.raises(InputError, match="looks like UTF-16LE"):
@@ -120,7 +120,9 @@ def test_a_nul_is_no_letter(tmp_path: Path) -> None:
         text.prepare(tmp_path / "a", tmp_path / "out")
     for stray in (b"\0", b"x\0\0", b"\0" * 7):
         raw = "un été\nà la mer\n".encode("latin-1") * 40 + stray
-        assert lines.encoding_of(raw) == lines.encoding_of(stray + raw) == lines.encoding_of(b"text\n" * 9 + stray) is None
+        assert (
+            lines.encoding_of(raw) == lines.encoding_of(stray + raw) == lines.encoding_of(b"text\n" * 9 + stray) is None
+        )
 
 
 def test_lines_of_an_old_mac_of_windows_and_of_unix(tmp_path: Path) -> None:
@@ -139,6 +141,7 @@ def test_lines_do_not_depend_on_the_chunks_they_come_in(monkeypatch: pytest.Monk
     assert list(lines.read_lines(io.BytesIO(raw), "a", lone_cr=False)) == [
         *("one\r", "two\rthree\x0b\x85\u2028", "\r\r", "four é\r")
     ]
+    assert "".join(lines.read_lines(io.BytesIO(raw), "a", ends=True)) == raw.decode()[1:]
     assert list(lines.read_lines(io.BytesIO(b""), "a")) == []
 
 
@@ -153,7 +156,9 @@ def test_what_is_not_read_is_named(tmp_path: Path, capsys: pytest.CaptureFixture
     (source / "around").symlink_to(source)
     assert words(text.prepare(source, tmp_path / "out", min_count=1), "train") == LINES[:90]
     said = " ".join(capsys.readouterr().err.split())
-    assert "not read, since only files *.txt are: around, b/notes.csv, gone.txt, pipe.txt, 'x\\x1b[31m.md' and 9" in said
+    assert (
+        "not read, since only files *.txt are: around, b/notes.csv, gone.txt, pipe.txt, 'x\\x1b[31m.md' and 9" in said
+    )
     for name in ("train", "valid", "test"):
         (source / f"{name}.txt").write_text("x y\nx y\n")
     text.prepare(source, tmp_path / "out")

@@ -1,4 +1,4 @@
-"""From bytes to text: lines of UTF-8 out of a binary file, one at a time, and what bytes that are no UTF-8 look like."""
+"""From bytes to text: lines of UTF-8 out of a binary file, one at a time, and what bytes look like that are none."""
 
 import codecs
 import io
@@ -15,7 +15,7 @@ from firstsight.lab.system.progress import say
 MAX_LINE_BYTES = 1 << 24
 """A longer line is refused: memory stays bounded, and a file without line ends is not a text in lines."""
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 18
 _LISTED = 5
 _SAMPLE = 1 << 16  # bytes of a file's beginning that tell how it is encoded
 _CONTROLS = frozenset(map(chr, range(32))) - frozenset("\t\n\v\f\r")
@@ -33,7 +33,7 @@ def text_lines(path: str | Path) -> Iterator[str]:
         yield from read_lines(file, str(path))
 
 
-def read_lines(file: IO[bytes], name: str, *, lone_cr: bool = True) -> Iterator[str]:
+def read_lines(file: IO[bytes], name: str, *, lone_cr: bool = True, ends: bool = False) -> Iterator[str]:
     r"""Yield the lines of a file without their ``"\n"``; ``name`` is how errors call the file.
 
     A line ends with ``"\n"``, or with a ``"\r"`` by itself, as on old Macs; the ``"\r"`` of ``"\r\n"`` stays, being
@@ -42,14 +42,15 @@ def read_lines(file: IO[bytes], name: str, *, lone_cr: bool = True) -> Iterator[
 
     Args:
         lone_cr: with False ``"\n"`` alone ends a line, for corpora whose tokens are counted so.
+        ends: give each line with its end, for formats in which a line break can be part of a value.
 
     Raises:
         InputError: bytes that are not UTF-8 (says where, and what they look like), a byte 0 (UTF-8 could hold it, but
             no text does), or a line past 16 MiB.
     """
-    start, number, offset = file.read(_CHUNK), 0, 0
-    for raw in _raw_lines(chain([start], iter(partial(file.read, _CHUNK), b"")), lone_cr):
-        number += 1
+    start, offset = file.read(_CHUNK), 0
+    chunks = chain([start], iter(partial(file.read, _CHUNK), b""))
+    for number, raw in enumerate(_raw_lines(chunks, lone_cr), 1):
         if len(raw) > MAX_LINE_BYTES:
             raise InputError(
                 f"{name}: line {number:,} is longer than {MAX_LINE_BYTES >> 20} MiB. Expected text in lines, one "
@@ -63,7 +64,8 @@ def read_lines(file: IO[bytes], name: str, *, lone_cr: bool = True) -> Iterator[
             raise _no_utf8(name, number, raw, raw.index(0), offset, start)
         if number == 1:
             line = line.removeprefix("\ufeff")
-        yield line[:-1] if line.endswith("\n") or (lone_cr and line.endswith("\r")) else line
+        ended = line.endswith("\n") or (lone_cr and line.endswith("\r"))
+        yield line[:-1] if ended and not ends else line
         offset += len(raw)
 
 

@@ -73,7 +73,7 @@ def read_table(path: Path, *, text: str | None, label: str | None, split: str | 
     if size == 0:
         raise InputError(f"{path}: this file is empty. Expected a row of column names, and rows of texts and labels.")
     with open(path, "rb") as file, Bar(f"reading {path.name}", size, unit="bytes") as bar:
-        opened = (_Json if path.suffix.lower() in JSONL else _Csv)(path, read_lines(file, str(path)), notes)
+        opened = (_Json if path.suffix.lower() in JSONL else _Csv)(path, read_lines(file, str(path), ends=True), notes)
         chosen = _choose(path, opened.columns, text, label, split, notes)
         for line, cells in opened.cells(chosen):
             counts["of_file"] += 1
@@ -197,8 +197,7 @@ class _Csv:
         if self.delimiter == "," and "," not in first and other is not None:
             self.delimiter = other
             notes.append(f"The first line has no comma: columns are taken to be parted by {other!r}.")
-        whole = (f"{line}\n" for line in chain([first], lines))
-        self.reader = csv.reader(whole, delimiter=self.delimiter, strict=True)
+        self.reader = csv.reader(chain([first], lines), delimiter=self.delimiter, strict=True)
         self.columns = self._next() or []
 
     def _next(self) -> list[str] | None:
