@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from firstsight.errors import InputError
 from firstsight.lab.data.vocabulary import Vocabulary
-from firstsight.lab.system.files import atomic_write, regular_file
+from firstsight.lab.system.files import atomic_write
 
 HEADER_BYTES = 4096
 _FORMAT, _VERSION, _DTYPE = "firstsight tokens", 1, np.dtype("<u4")
@@ -106,8 +106,11 @@ def open_tokens(path: str | Path, vocabulary_hash: str) -> np.memmap:
 
 
 def _read_header(path: Path) -> dict[str, Any]:
-    with open(regular_file(path, "the tokens of a split"), "rb") as file:
-        raw = file.read(HEADER_BYTES)
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(HEADER_BYTES)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there is no such file, and it should hold the tokens of a split.") from error
     try:
         header = json.loads(raw) if len(raw) == HEADER_BYTES else None
     except ValueError:  # bad JSON and bad UTF-8 alike; reported below with every other damage
