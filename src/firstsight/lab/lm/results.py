@@ -12,7 +12,7 @@ from firstsight.lab.data.vocabulary import EOS, Vocabulary
 from firstsight.lab.lm.evaluation import evaluate, exp_or_inf, token_nll
 from firstsight.lab.lm.run import Run, open_run
 from firstsight.lab.system.devices import AUTO
-from firstsight.lab.system.files import regular_file, write_json
+from firstsight.lab.system.files import write_json
 from firstsight.lab.system.machine import provenance
 from firstsight.lab.system.progress import Bar
 from firstsight.lab.system.shape import finite_or_none
@@ -102,7 +102,9 @@ def score_text(
 
 def read_words(text: str | Path, vocabulary: Vocabulary) -> list[str]:
     """The words of a UTF-8 file as the vocabulary's corpus was cut, each line that is not blank ended by ``<eos>``."""
-    with open(regular_file(text, "plain text in UTF-8"), "rb") as file:
+    if not Path(text).is_file():
+        raise InputError(f"{text}: there is no such file. Give a plain text file in UTF-8.")
+    with open(text, "rb") as file:
         lines = list(tokenize_lines(read_lines(file, str(text)), vocabulary.tokenizer))
     words = [word for line in lines if line for word in [*line, EOS]]
     if not words:
