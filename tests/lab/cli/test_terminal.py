@@ -236,7 +236,6 @@ PIPES = {  # the command, and the file in whose place a pipe is: of the run R, t
     "resumed": (["train", "D", "--out", "R", "--resume"], "R/checkpoints/last.pt"),
     "metrics": (["report", "R"], "R/metrics.jsonl"),
     "result": (["report", "R"], "R/result.json"),
-    "passage": (["report", "R"], "R/passage.json"),
     "text": (["score", "R", "P"], "P"),
     "adapted text": (["adapt", "R", "--text", "P"], "P"),
     "tuned": (["eval", "R", "--memory", "cache", "--tuned", "P"], "P"),
