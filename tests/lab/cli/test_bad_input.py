@@ -166,8 +166,8 @@ def test_eval_and_score_and_report_of_what_is_no_run(data, tmp_path, capfd):
 
 def test_texts_that_cannot_be_scored(trained, tmp_path, capfd):
     text = tmp_path / "text.txt"
-    assert_refused(call(capfd, "score", trained, text), "no such file", "plain text")
-    assert_refused(call(capfd, "score", trained, tmp_path), "this is a folder", "plain text")
+    assert_refused(call(capfd, "score", trained, text), "no such file", "plain text file")
+    assert_refused(call(capfd, "score", trained, tmp_path), "plain text file")
     text.write_text("\n \n")
     assert_refused(call(capfd, "score", trained, text), "no text", "at least one word")
     text.write_bytes(b"caf\xe9\n")

@@ -236,7 +236,6 @@ PIPES = {  # the command, and the file in whose place a pipe is: of the run R, t
     "resumed": (["train", "D", "--out", "R", "--resume"], "R/checkpoints/last.pt"),
     "metrics": (["report", "R"], "R/metrics.jsonl"),
     "result": (["report", "R"], "R/result.json"),
-    "passage": (["report", "R"], "R/passage.json"),
     "text": (["score", "R", "P"], "P"),
     "adapted text": (["adapt", "R", "--text", "P"], "P"),
     "tuned": (["eval", "R", "--memory", "cache", "--tuned", "P"], "P"),
@@ -254,7 +253,7 @@ PIPES = {  # the command, and the file in whose place a pipe is: of the run R, t
 
 @pytest.mark.parametrize("kind", ["a pipe", "a folder", "a device"])
 @pytest.mark.parametrize("case", PIPES)
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(20, func_only=True)
 def test_a_pipe_where_a_file_is_expected_is_refused_and_not_waited_for(case, kind, data, trained, tmp_path, capfd):
     arguments, place = PIPES[case]
     places = {"D": tmp_path / "data", "R": tmp_path / "run", "OUT": tmp_path / "out", "P": tmp_path / "p"}

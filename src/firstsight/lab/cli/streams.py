@@ -37,6 +37,14 @@ class _Stream(io.TextIOBase):
             self.failure = self.failure or error
             with suppress(OSError, ValueError):  # what is in its buffer would be tried again when Python ends
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+        except ValueError:  # somebody has kept this stream for longer than there is one
+            if not self._stream.closed:
+                raise
+
+    def replace_what_it_lacks(self, errors: str | None) -> None:
+        """How it is to take characters that its encoding lacks, as ``open`` names it."""
+        if isinstance(self._stream, io.TextIOWrapper):
+            self._try(lambda: self._stream.reconfigure(errors=errors))
 
     def fileno(self) -> int:
         return int(self._stream.fileno())
@@ -105,16 +113,14 @@ def _taken(name: str) -> Iterator[_Stream]:
     errors = getattr(before, "errors", None)
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         stream = _Stream(before or nowhere)
-        if isinstance(before, io.TextIOWrapper):
-            before.reconfigure(errors="backslashreplace")
+        stream.replace_what_it_lacks("backslashreplace")
         setattr(sys, name, _Escaped(stream))
         try:
             yield stream
         finally:
             stream.flush()
+            stream.replace_what_it_lacks(errors)
             setattr(sys, name, before)
-            if isinstance(before, io.TextIOWrapper):
-                before.reconfigure(errors=errors)
 
 
 def _fill() -> None:

@@ -12,6 +12,7 @@ import torch
 from firstsight.errors import InputError
 from firstsight.lab.system.folder import ORPHANS, hold
 from firstsight.lab.system.machine import flushed_denormals
+from firstsight.lab.system.progress import shown
 
 
 def exit_code(reason: str) -> int:
@@ -30,7 +31,7 @@ def main() -> None:
         with flushed_denormals(), hold(told["holds"], told["kind"], wait=ORPHANS):
             code = getattr(import_module(module), function)(told)
     except (InputError, OSError) as error:
-        print(f"firstsight: {error}", file=sys.stderr)
+        print(f"firstsight: {shown(str(error))}", file=sys.stderr)
         code = 2
     sys.exit(code)
 
