@@ -32,7 +32,13 @@ Result = dict[str, Any]
 
 _STEPS = {str(milestone): or_null(WHOLE) for milestone in MILESTONES}
 _FINAL = {"accuracy": NUMBER, "among_themselves": NUMBER, "accuracy_all": NUMBER}
-_SHAPE: dict[str, Shape] = {"settings": {"network": OBJECT}, "images": OBJECT, "steps": WHOLE, "classes": WHOLE, "reason": TEXT}
+_SHAPE: dict[str, Shape] = {
+    "settings": {"network": OBJECT},
+    "images": OBJECT,
+    "steps": WHOLE,
+    "classes": WHOLE,
+    "reason": TEXT,
+}
 _SHAPE |= {"steps_to": _STEPS, "binding": Named(OBJECT), "final": _FINAL, "seconds": Named(COUNT), "records": RECORDS}
 _SHAPE |= {"command": TEXT, "git_commit": TEXT_OR_NULL, "machine": TEXT}
 

@@ -82,7 +82,9 @@ def read_text(path: str | Path, what: str, *, most: int = _MOST) -> str:
     """A whole file of UTF-8; ``what`` names its content in errors ("the vocabulary of a corpus")."""
     path = regular_file(path, what)
     if (size := path.stat().st_size) > most:
-        raise InputError(f"{path}: this should be {what}, and {size:,} bytes are more than the {most:,} that it can have.")
+        raise InputError(
+            f"{path}: this should be {what}, and {size:,} bytes are more than the {most:,} that it can have."
+        )
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -135,7 +137,9 @@ def read_yaml(path: str | Path, what: str) -> Any:
         check_plain(value)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         why = shorten(" ".join(str(error).split()).replace(' in "<unicode string>"', ""), 300)
-        raise InputError(f"{path}: this should be {what} as YAML in UTF-8 but is damaged ({why}). Mend that place.") from error
+        raise InputError(
+            f"{path}: this should be {what} as YAML in UTF-8 but is damaged ({why}). Mend that place."
+        ) from error
     return value
 
 

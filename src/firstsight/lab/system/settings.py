@@ -10,8 +10,16 @@ from typing import Any, Self
 from firstsight.errors import InputError
 from firstsight.lab.system.shape import shorten, shown
 
-
 _LARGEST = sys.float_info.max
+
+
+MOST_SEEDS = 10_000  # of anything: a run of each is prepared before the first begins
+
+
+def check_seeds(seeds: int) -> None:
+    """Raise InputError unless there may be so many seeds."""
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise InputError(f"seeds is {shown(seeds)}; expected 1 or more, and {MOST_SEEDS:,} at most.")
 
 
 @dataclass(frozen=True)
