@@ -65,7 +65,6 @@ def test_sealed_noise_is_refused(tmp_path):
     [
         10**4000,
         itself(),
-        doubling(30),
         {1, 2},
         b"bytes",
         1j,
