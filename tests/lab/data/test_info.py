@@ -55,7 +55,7 @@ def test_no_training_text(tmp_path: Path) -> None:
     tokens = {"train": [], "valid": [2, 1], "test": [2, 0, 1]}
     for split, ids in tokens.items():
         write_tokens(tmp_path / f"{split}.tokens", [np.array(ids, dtype=np.uint32)], vocabulary)
-    meta = {"corpus": "evaluation only", "tokens": {split: len(ids) for split, ids in tokens.items()}}
+    meta = {"corpus": "evaluation only", "unknown": {}, "tokens": {split: len(ids) for split, ids in tokens.items()}}
     write_json(tmp_path / "meta.json", meta | {"vocabulary_hash": vocabulary.hash, "complete": True})
     assert open_corpus(tmp_path).name == "evaluation only"
     found = describe_corpus(tmp_path)

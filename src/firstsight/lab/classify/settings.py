@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from firstsight.lab.system.settings import Settings
+from firstsight.lab.system.settings import Settings, check_seeds
 
 SHOTS = (1, 2, 5, 10)  # examples of a new class that are shown
 RATES = (0.05, 0.15, 0.015)  # of Adam; where a budget leaves some out, the last first
@@ -43,6 +43,7 @@ class Trial(Settings):
         super().__post_init__()
         for name in ("seeds", "epochs", "batch", "new_classes"):
             self._require(name, getattr(self, name) >= 1, "1 or more")
+        check_seeds(self.seeds)
         self._require("seed", self.seed >= 0, "0 or more")
         self._require("new_share", 0 < self.new_share < 1, "a share between 0 and 1")
         self._require("shots", self.shots in SHOTS, "one of 1, 2, 5, 10")

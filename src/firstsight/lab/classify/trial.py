@@ -23,7 +23,7 @@ from firstsight.lab.classify.methods.catalogue import METHODS, REPLAY, WRITE
 from firstsight.lab.classify.methods.task import Task
 from firstsight.lab.classify.outcome import Outcome, numbers
 from firstsight.lab.classify.runs.jobs import Measuring, Trials, best, choosing_jobs, measuring_jobs
-from firstsight.lab.classify.runs.plan import PLAN, UNITS, Plan, Units, make_plan, timed
+from firstsight.lab.classify.runs.plan import PLAN_SHAPE, UNITS_SHAPE, Plan, Units, make_plan, timed
 from firstsight.lab.classify.runs.winner import save_winner
 from firstsight.lab.classify.settings import BUDGET, Trial
 from firstsight.lab.runs.jobs import Job, check_workers, run_all
@@ -149,7 +149,7 @@ def _read_plan(path: Path) -> _Planned | None:
     if not path.exists():
         return None
     mend = "Delete it, or give another --out."
-    shape = {"identity": TEXT, "settings": OBJECT, "plan": PLAN, "units": UNITS}
+    shape = {"identity": TEXT, "settings": OBJECT, "plan": PLAN_SHAPE, "units": UNITS_SHAPE}
     found = read_json(path, "the plan of a trial", shape, mend)
     with naming(path, "the plan of a trial", mend):
         plan, units = Plan.from_dict(found["plan"]), Units(**found["units"])

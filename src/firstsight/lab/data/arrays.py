@@ -4,6 +4,7 @@ import errno
 import io
 import lzma
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -20,7 +21,7 @@ from firstsight.lab.system.machine import memory_bytes
 
 # What zipfile and numpy raise of bytes that they did not write, of a hostile header too.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, LookupError, ValueError, RuntimeError, TypeError)
-_DAMAGE += (ArithmeticError, MemoryError, AttributeError)
+_DAMAGE += (ArithmeticError, MemoryError, AttributeError, SyntaxError, tokenize.TokenError)
 
 
 @contextmanager
@@ -75,6 +76,6 @@ def map_array(path: Path, dtype: npt.DTypeLike, what: str, mend: str) -> np.memm
             raise ValueError(f"it holds {array.dtype}, not {np.dtype(dtype)}")
         if array.offset + array.nbytes != path.stat().st_size:
             raise ValueError("its bytes are not as many as its header says")
-    except (*_DAMAGE, SyntaxError) as error:
+    except _DAMAGE as error:
         raise InputError(f"{path}: {what} is damaged ({error}). {mend}") from error
     return array

@@ -26,7 +26,7 @@ from firstsight.lab.system.shape import NUMBER_OR_NULL, OBJECT, TEXT, WHOLE, Kin
 SPLITS = ("train", "valid", "test")
 _META = {
     "tokens": dict.fromkeys(SPLITS, WHOLE),
-    "vocabulary": WHOLE,
+    "vocabulary?": WHOLE,
     "vocabulary_hash": TEXT,
     "unknown": Named(NUMBER_OR_NULL),
     "documents?": Named(WHOLE),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from firstsight.errors import InputError
 from firstsight.lab.data.shards import Item, make_shard
-from firstsight.lab.system.machine import cores
+from firstsight.lab.system.machine import check_processes, cores
 from firstsight.lab.system.progress import Bar
 
 _AHEAD = 2  # items handed out a process: enough that none waits, few enough that their bytes fit into memory
@@ -31,8 +31,7 @@ def make_shards(folder: Path, items: Iterable[Item], total: int | None, workers:
         workers: processes; by default as many as there are cores. The result does not depend on it.
     """
     workers = cores() if workers is None else workers
-    if workers < 1:
-        raise InputError(f"workers is {workers}; expected 1 or more processes.")
+    check_processes(workers, "processes")
     folder.mkdir(parents=True, exist_ok=True)
     keys: list[str] = []
     bar = Bar(f"tokenise {folder.parent.name}", total, unit="bytes")

@@ -24,6 +24,7 @@ from firstsight.lab.runs.head import make_head
 from firstsight.lab.runs.optimizer import make_optimizer
 from firstsight.lab.system.devices import AUTO, find_device
 from firstsight.lab.system.files import sha256
+from firstsight.lab.system.machine import check_model_fits
 from firstsight.lab.system.manifest import DIGESTS, check_there, identity_of, is_listed
 from firstsight.lab.system.shape import TEXT, WHOLE
 
@@ -93,9 +94,20 @@ def checkpoint_path(folder: Path, name: str) -> Path:
 
 
 def build_model(vocab_size: int, config: Config) -> LanguageModel:
-    """The language model of these settings, freshly started; torch's random state decides its weights."""
-    head = make_head(config, head_width(config), vocab_size, record=config.tied and not config.write_embedding)
-    return LanguageModel(vocab_size, config, head)
+    """The language model of these settings, freshly started; torch's random state decides its weights.
+
+    Raises:
+        InputError: settings that make no model, or one that no memory of this machine holds.
+    """
+
+    def made() -> LanguageModel:
+        head = make_head(config, head_width(config), vocab_size, record=config.tied and not config.write_embedding)
+        return LanguageModel(vocab_size, config, head)
+
+    if torch.get_default_device().type != "meta":
+        sizes = {name: getattr(config, name) for name in ("embedding", "hidden", "layers", "samples")}
+        check_model_fits(made, f"{vocab_size:,} classes, {', '.join(f'{n} {size:,}' for n, size in sizes.items())}")
+    return made()
 
 
 def build_optimizer(model: LanguageModel, config: Config) -> torch.optim.Optimizer:

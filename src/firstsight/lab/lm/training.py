@@ -80,8 +80,9 @@ def train(
         DivergedError: the loss or a weight is NaN or infinite; the last good checkpoint is kept.
         PeerLostError: another process is gone; the last checkpoint is kept.
     """
-    out = Path(out)
-    logs = Loggers(out, loggers)
+    from firstsight.lab.lm.dry_run.account import check_memory  # its folder needs this file
+
+    out, logs = Path(out), Loggers(Path(out), loggers)
     with peers(), closing(logs), ExitStack() as stack:
         fabric, ranks = start(_PRECISION[config.precision], device)
         with ranks.together():
@@ -89,6 +90,8 @@ def train(
                 stack.enter_context(hold(out, RUN))
             check_folder(out, config, resume)
             trainer = _Trainer(corpus, out, config, fabric, ranks)
+            if ranks.size == 1 and fabric.device.type == "cpu":
+                check_memory(len(corpus.vocabulary), config)
         trainer.set_up()
         with ranks.together():
             if resume and trainer.last.exists():

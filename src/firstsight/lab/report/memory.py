@@ -27,7 +27,7 @@ from firstsight.lab.report.plots import compact
 from firstsight.lab.report.style import INK, SMALL, STYLE, Plot, add_legend, lines_of, new_axes
 from firstsight.lab.report.tables import DASH, format_perplexity, format_relative, relative, rows
 from firstsight.lab.runs.result import perplexity
-from firstsight.lab.system.files import regular_file, sha256
+from firstsight.lab.system.files import naming, regular_file, sha256
 from firstsight.lab.system.progress import readable
 
 LEVELS = 24  # colours of a heat map: few enough for matplotlib to draw their scale without a bitmap
@@ -48,7 +48,9 @@ def memory_section(runs: Sequence[Record]) -> tuple[str, list[Plot]]:
     if len(runs) > 1:
         return section("Memory at test time", *body), []
     sweep = fitting_sweep(runs[0])
-    plots = [] if sweep is None else sweep_plots(sweep)
+    path = runs[0].folder / "memory" / "sweep.json"
+    with naming(path, "the result of firstsight sweep memory", "Make it anew, or delete it."):
+        plots = [] if sweep is None else sweep_plots(sweep)
     passage = passage_section(runs[0].folder, runs[0].result or {}) if results else ""
     body += ["<h3>How they do on validation</h3>", figures(plots)] if plots else []
     return section("Memory at test time", *body) + passage, plots

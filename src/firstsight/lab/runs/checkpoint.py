@@ -19,7 +19,6 @@ TENSORS = Kind(
     lambda value: isinstance(value, Mapping) and all(map(_is_plain_tensor, value.values())), "tensors by name"
 )
 _PLAIN = (str, int, float, bool, type(None))
-_MOST = 10_000_000  # values of a checkpoint, a tensor being one
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -79,27 +78,26 @@ def _unpacked(content: bytes) -> Any:
 
 
 def _check_values(state: Any) -> None:
-    """Raise ValueError unless these are plain values and tensors, not too deep to be walked through and not too many.
+    """Raise ValueError unless these are plain values and tensors, not too deep to be walked through.
 
-    A pickle may hold a list twice, and in itself.
+    A pickle may hold a list in itself, or twice: thirty lists of two make a billion values, and are looked at once.
     """
-    level = [state]
+    level: list[Any] = [[state]]
     for _ in range(DEEPEST):
-        below: list[Any] = []
-        for one in level:
-            if isinstance(one, Mapping):
-                below += [*one.keys(), *one.values()]
-            elif isinstance(one, (list, tuple)):
-                below += one
-            elif isinstance(one, int) and not -(2**63) <= one < 2**64:
-                raise ValueError("a whole number has more than 64 bits")
-            elif not isinstance(one, (*_PLAIN, torch.Tensor)):
-                raise ValueError(f"it holds a {type(one).__name__}")
-            if len(below) > _MOST:
-                raise ValueError("it holds too many values")
+        below: dict[int, Any] = {}
+        for values in level:
+            for one in values:
+                if isinstance(one, Mapping):
+                    below[id(one)] = [*one.keys(), *one.values()]
+                elif isinstance(one, (list, tuple)):
+                    below[id(one)] = one
+                elif not isinstance(one, (*_PLAIN, torch.Tensor)):
+                    raise ValueError(f"it holds a {type(one).__name__}")
+                elif isinstance(one, int) and not -(2**63) <= one < 2**64:
+                    raise ValueError("a whole number has more than 64 bits")
         if not below:
             return
-        level = below
+        level = list(below.values())
     raise ValueError("its values are nested too deep")
 
 

@@ -15,7 +15,7 @@ from typing import IO, Any
 from firstsight.errors import InputError
 from firstsight.lab.system.folder import hold
 from firstsight.lab.system.interrupt import ending_signals
-from firstsight.lab.system.machine import cores
+from firstsight.lab.system.machine import check_processes, cores
 from firstsight.lab.system.progress import duration, say
 
 WORKER = "firstsight.lab.runs.worker"
@@ -86,8 +86,7 @@ class _Running:
 
 def check_workers(workers: int | None) -> None:
     """Raise InputError unless so many jobs can run at a time."""
-    if workers is not None and workers < 1:
-        raise InputError(f"workers is {workers}; expected 1 or more runs at a time.")
+    check_processes(workers, "runs at a time")
 
 
 def run_all(

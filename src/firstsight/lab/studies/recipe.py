@@ -91,7 +91,7 @@ def _named(path: str | Path, key: str, value: Any) -> dict[str, Any]:
     for name in value:
         if not isinstance(name, str) or not re.fullmatch(r"\w[\w.,+=-]*", name):
             raise InputError(
-                f"{path}: {key} has the name {shown(name)}, which is to name a folder; expected text of letters, digits and "
+                f"{path}: {key} has the name {shown(name)}, which is to name a folder; expected letters, digits and "
                 "any of _ . , + = -, in quotes if YAML takes it for a number or yes or no."
             )
     return value

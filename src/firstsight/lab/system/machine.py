@@ -9,12 +9,15 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from firstsight._version import __version__
+from firstsight.errors import InputError
+
+_PROCESS = 150_000_000  # bytes of one that has torch loaded and little else
 
 if TYPE_CHECKING:
     import torch
@@ -94,6 +97,42 @@ def cores() -> int:
 def memory_bytes() -> int:
     """Bytes of memory that this machine has."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def check_fits(needed: int | None, what: str) -> None:
+    """Raise InputError, which begins with ``what``, if this machine has less; None is more than can be counted."""
+    has = memory_bytes()
+    if needed is None or needed > has:
+        said = "more than 2^63" if needed is None else f"about {needed:,}"
+        raise InputError(f"{what}: that takes {said} bytes, and this machine has {has:,}. Give smaller ones.")
+
+
+def check_model_fits(build: Callable[[], torch.nn.Module], what: str) -> None:
+    """Raise InputError, which begins with ``what``, if this machine cannot hold the weights of what ``build`` makes.
+
+    It is made without memory first, and without taking numbers from torch's generator.
+    """
+    before = torch.get_rng_state()
+    try:
+        with torch.device("meta"):
+            made = build()
+        needed = sum(tensor.nbytes for tensor in [*made.parameters(), *made.buffers()])
+    except InputError:
+        raise
+    except (RuntimeError, TypeError, OverflowError, MemoryError):  # sizes past what torch counts
+        check_fits(None, what)
+    else:
+        check_fits(needed, what)
+    finally:
+        torch.set_rng_state(before)
+
+
+def check_processes(workers: int | None, what: str) -> None:
+    """Raise InputError unless this machine can hold so many processes; ``what`` they are, for errors."""
+    if workers is not None and workers < 1:
+        raise InputError(f"workers is {workers}; expected 1 or more {what}.")
+    if workers is not None and workers * _PROCESS > memory_bytes():
+        check_fits(workers * _PROCESS, f"workers is {workers}, of about {_PROCESS:,} bytes each")
 
 
 def resident(field: Literal["VmRSS", "VmHWM"]) -> int:

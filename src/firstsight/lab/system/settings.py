@@ -13,6 +13,15 @@ from firstsight.lab.system.shape import shorten, shown
 _LARGEST = sys.float_info.max
 
 
+MOST_SEEDS = 10_000  # of anything: a run of each is prepared before the first begins
+
+
+def check_seeds(seeds: int) -> None:
+    """Raise InputError unless there may be so many seeds."""
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise InputError(f"seeds is {shown(seeds)}; expected 1 or more, and {MOST_SEEDS:,} at most.")
+
+
 @dataclass(frozen=True)
 class Settings:
     """The base of all settings; a subclass adds fields, and to ``__post_init__`` what their values have to be."""

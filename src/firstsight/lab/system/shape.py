@@ -62,8 +62,8 @@ class Named:
 
 
 Shape: TypeAlias = Kind | Named | Mapping[str, Any] | list[Any] | None
-"""What a value is to be: a ``Kind``; a dict of shapes by name, a name that ends in ``?`` may be missing, further ones may
-be there; ``[shape]`` for a list of such; ``Named``; None for anything at all."""
+"""What a value is to be: a ``Kind``; a dict of shapes by name, of which one that ends in ``?`` may be missing and
+others may be there; ``[shape]`` for a list of such; ``Named``; None for anything at all."""
 
 TEXT = Kind(lambda value: isinstance(value, str), "text")
 TRUTH = Kind(lambda value: isinstance(value, bool), "true or false")
@@ -93,6 +93,8 @@ def fault(value: Any, shape: Shape, name: str = "") -> str | None:
     sound = shape.holds(value) if isinstance(shape, Kind) else isinstance(value, list if _is_list(shape) else dict)
     if not sound:
         return f"{name or 'the whole'} is {shown(value)}; expected {_expected(shape)}"
+    if isinstance(shape, list) and isinstance(shape[0], Kind) and all(map(shape[0].holds, value)):
+        return None  # there may be a million
     for at, (inner, below) in _inside(value, shape).items():
         own = at if not name or at.startswith("[") else f".{at}"
         if inner is _MISSING:

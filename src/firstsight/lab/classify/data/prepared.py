@@ -25,6 +25,7 @@ from firstsight.lab.classify.settings import ASKED, MOST_ASKED, SHOTS, Trial
 from firstsight.lab.data.arrays import load_arrays, map_array
 from firstsight.lab.system.files import atomic_write, read_json, sha256, write_json
 from firstsight.lab.system.progress import say
+from firstsight.lab.system.shape import OBJECT, TEXT, WHOLE, Named, check_shape
 
 MANIFEST = "data.json"
 PLAN = "plan.json"  # of the trial, beside the folder of its data
@@ -33,6 +34,8 @@ _VERSION = 1
 _WHAT = "the description of a trial's data"
 _MEND = "Delete the folder, and run firstsight try again"
 _CLASSES = ("classes", "new_valid", "new_test")
+
+_CONTENT = {"files": Named({"bytes": WHOLE, "sha256": TEXT}), "found": OBJECT, **{name: [TEXT] for name in _CLASSES}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +63,7 @@ class Prepared:
         """N texts, read when they are asked for (a process that trains does without); None where there are none."""
         if not self.found["texts"]:
             return None
-        texts: list[str] = read_json(self.folder / "texts.json", "the texts of a trial")
+        texts: list[str] = read_json(self.folder / "texts.json", "the texts of a trial", [TEXT])
         return texts
 
 
@@ -147,6 +150,7 @@ def open_prepared(folder: str | Path) -> Prepared:
         raise InputError(f"{folder / MANIFEST}: this should be {_WHAT} and is damaged ({error!r}). {_MEND}.") from error
     if not sound:
         raise InputError(f"{folder / MANIFEST}: its checksum does not fit: it was altered. {_MEND}.")
+    check_shape(content, _CONTENT, str(folder / MANIFEST), f"{_MEND}.")
     for name, about in files.items():
         path = folder / name
         if not path.is_file():
@@ -157,7 +161,14 @@ def open_prepared(folder: str | Path) -> Prepared:
     parts: dict[str, Any] = {name: content[name] for name in _CLASSES}
     parts |= load_arrays(folder / "split.npz", ARRAYS, "the split of a trial", f"{_MEND}.")
     split = Split(**parts)
-    return Prepared(folder, hidden, read_json(folder / "labels.json", "labels"), split, found, manifest["identity"])
+    return Prepared(
+        folder,
+        hidden,
+        read_json(folder / "labels.json", "the labels of a trial", [TEXT]),
+        split,
+        found,
+        manifest["identity"],
+    )
 
 
 def describe(

@@ -112,11 +112,13 @@ def _search(command: LanguageModels) -> "Search":
     import dataclasses
 
     from firstsight.lab.studies.search.space import load_search, paper_grid
+    from firstsight.lab.system.settings import check_seeds
+    from firstsight.lab.system.shape import shown
 
     for name in ("seeds", "trials", "steps"):
         value = getattr(command, name)
-        if value is not None and value < 1:
-            raise InputError(f"{name} is {value}; expected 1 or more.")
+        if value is not None and not 1 <= value < 2**63:
+            raise InputError(f"{name} is {shown(value)}; expected 1 or more.")
     if command.grid == "paper":
         if command.trials is not None:
             raise InputError("--trials is of a search in a YAML file; the paper's grid has 96 points.")
@@ -132,6 +134,7 @@ def _search(command: LanguageModels) -> "Search":
             raise InputError(f"--trials is of a search, and {command.grid} is a grid, of {found.trials} points.")
         changes["trials"] = command.trials
     if command.seeds is not None:
+        check_seeds(command.seeds)
         changes["seeds"] = list(range(command.seeds))
     if command.steps is not None:
         changes["base"] = {**found.base, "steps": command.steps}
@@ -147,20 +150,20 @@ def show_search(command: Shown) -> int:
     """Read a search from its storage, and draw it."""
     from firstsight.lab.report.sweep import write_sweep_report
     from firstsight.lab.studies.search.search import RESULT, keep
-    from firstsight.lab.studies.search.storage import FILE, open_storage, open_study, storage_url
-    from firstsight.lab.system.files import read_json
+    from firstsight.lab.studies.search.storage import FILE, open_storage, open_study, shown, storage_url
+    from firstsight.lab.system.files import naming, read_json
     from firstsight.lab.system.folder import SEARCH, hold
     from firstsight.lab.system.machine import provenance
+    from firstsight.lab.system.shape import TEXT
 
-    known = read_json(command.out / RESULT, "what a search has found, by firstsight sweep lm")
-    if not isinstance(known, dict) or not all(isinstance(known.get(n), str) for n in ("storage", "study", "folder")):
-        raise InputError(f"{command.out / RESULT}: expected what firstsight sweep lm writes. Run that again.")
+    shape = {"storage": TEXT, "study": TEXT, "folder": TEXT}
+    known = read_json(command.out / RESULT, "what firstsight sweep lm writes", shape, "Run that again.")
     url = storage_url(command.storage or known["storage"], command.out)
     if url.get_backend_name() == "sqlite" and not command.storage and (command.out / FILE).exists():
         url = storage_url(None, command.out)  # the folder may have been moved
     study = open_study(open_storage(url), known["study"])
     made = {name: known[name] for name in provenance() if name in known}  # of the search, not of this look at it
-    with hold(command.out, SEARCH):
+    with hold(command.out, SEARCH), naming(url.database or shown(url), "a search"):
         found = keep(study, url, known["folder"], command.out, made)
         report = write_sweep_report(command.out, study, found)
     return show({**found, "report": str(report)}, command.json, print_search)

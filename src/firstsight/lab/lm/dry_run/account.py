@@ -17,6 +17,7 @@ from firstsight.lab.lm.config import Config
 from firstsight.lab.lm.lstm import LanguageModel
 from firstsight.lab.lm.recurrent.plain import multiplies_low
 from firstsight.lab.lm.run import build_model, build_optimizer
+from firstsight.lab.system.machine import check_fits
 
 # Numbers of float32 that an LSTM layer keeps for its backward pass, a unit and token: x and y, copied to be laid out
 # otherwise, and torch's workspace on CPUs, measured at 192 to 1,024 units (15.2 to 15.7; 10.7 to 10.9 under bfloat16,
@@ -93,6 +94,16 @@ def memory(model: LanguageModel, config: Config, device: str) -> dict[str, Any]:
     peak = weights + state + buffers + phases[at]
     process = {"process": int(_PROCESS_SHARE * peak + _PROCESS_BYTES)} if device == "cpu" else {}
     return {**parts, "peak": peak, **process, "at": at}
+
+
+def check_memory(vocab_size: int, config: Config) -> None:
+    """Raise InputError if a training step on the CPU needs more memory than this machine has."""
+    try:
+        needed = int(memory(build(vocab_size, config), config, "cpu")["peak"])
+    except (RuntimeError, TypeError, OverflowError):  # sizes past what torch counts
+        needed = None
+    sizes = {name: getattr(config, name) for name in ("embedding", "hidden", "layers", "batch", "length", "accumulate")}
+    check_fits(needed, f"{vocab_size:,} classes, {', '.join(f'{name} {size:,}' for name, size in sizes.items())}")
 
 
 def _of_head(head: Any, counts: np.ndarray | None) -> int:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from firstsight.errors import InputError
 from firstsight.lab.curriculum.settings import Curriculum, OptimizerName
 from firstsight.lab.curriculum.summary import Panel, summarise
 from firstsight.lab.report.curriculum import curriculum_plots
@@ -13,6 +12,7 @@ from firstsight.lab.runs.jobs import JobsFailedError
 from firstsight.lab.studies.curricula import finished, run_curricula
 from firstsight.lab.system.files import write_json
 from firstsight.lab.system.folder import FIGURES, hold
+from firstsight.lab.system.settings import check_seeds
 
 STEPS = {"cpu": 500, "paper": 5000}
 """Most steps of a run, by scale; both are our decisions: cpu is about a minute a run, paper is to learn all classes."""
@@ -37,8 +37,7 @@ class CurriculaFigure:
 
         Gives, and raises, what :func:`firstsight.lab.report.figures.make_figure` does.
         """
-        if not seeds:
-            raise InputError(f"seeds is {seeds.stop - seeds.start}; expected 1 or more.")
+        check_seeds(seeds.stop - seeds.start)
         about = {**about, "title": self.title, "seeds": len(seeds)}
         try:
             results, signal = run_curricula(data, self.variants, seeds, runs, workers)

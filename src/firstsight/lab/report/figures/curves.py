@@ -20,11 +20,16 @@ from firstsight.lab.studies.study import check_jobs
 from firstsight.lab.system.files import read_json, write_json
 from firstsight.lab.system.machine import cores, provenance
 from firstsight.lab.system.progress import duration, say
+from firstsight.lab.system.settings import check_seeds
+from firstsight.lab.system.shape import COUNT, LIST, Named, Shape
 
 __all__ = ["GIGAWORD", "GUTENBERG", "HEADS", "PAPER", "SCALES", "SIGHT", "SOFTMAX", "WIKITEXT", "CurvesFigure", "Panel"]
 
 SEEDS = 3
 WALL_TIME, COSTS = "wall-time.json", "costs.json"
+
+
+_PAIR: Shape = {"settings": LIST, "median": COUNT, "quartile_1": COUNT, "quartile_3": COUNT}
 
 
 @dataclass(frozen=True)
@@ -131,8 +136,7 @@ class CurvesFigure:
 
         Gives, and raises, what :func:`firstsight.lab.report.figures.make_figure` does.
         """
-        if seeds < 1:
-            raise InputError(f"seeds is {seeds}; expected 1 or more.")
+        check_seeds(seeds)
         check_workers(workers)
         corpus = self.source.open(data)
         base = SCALES[scale].settings(corpus)
@@ -164,7 +168,7 @@ class CurvesFigure:
         try:
             if waiting:
                 path = runs / COSTS
-                known = read_json(path, "what runs cost") if path.exists() else {}
+                known = read_json(path, "what runs cost", Named(COUNT), "Delete it.") if path.exists() else {}
                 new = {job.variant for job in waiting} - set(known)
                 tried = "; trying a few steps of each line first" if new else ""
                 say(f"{self.title}: {len(waiting)} of {len(jobs)} runs are left{tried}")
@@ -197,7 +201,7 @@ class CurvesFigure:
         path = runs / WALL_TIME
         if not self.timed or not path.exists():
             return None
-        found = read_json(path, "the time of steps beside each other")["pairs"]
+        found = read_json(path, "the time of steps beside each other", {"pairs": Named(_PAIR)}, "Delete it.")["pairs"]
         wanted = {line: [config.to_dict() for config in pair] for line, pair in self._pairs(jobs).items()}
         same = {line: found[line]["settings"] for line in found} == wanted
         return {line: {k: v for k, v in found[line].items() if k != "settings"} for line in found} if same else None

@@ -12,7 +12,8 @@ from firstsight.lab.report.figures.draw import Found, curve_plot, unfinished, wa
 from firstsight.lab.report.figures.models import band_rows, model_rows, runs_by_data, split_of
 from firstsight.lab.report.figures.tables import core_hours, end_rows
 from firstsight.lab.report.style import Plot
-from firstsight.lab.system.files import read_json
+from firstsight.lab.system.files import naming, read_json
+from firstsight.lab.system.shape import COUNT, OBJECT, TEXT, TEXT_OR_NULL, WHOLE, Kind, Shape, or_null
 
 SAYS = {
     "10": "From 30 classes on, 5 more come whenever total test error, which we read as accuracy, exceeds 60%. T = 10, "
@@ -20,8 +21,10 @@ SAYS = {
     "11": "Learning rates of RMSProp of 0.006 to 0.008 are similarly fast, and stable; larger ones break down.",
 }
 """What the appendix says of the figures of Omniglot; the others' JSON files say it of themselves."""
-_KEYS: dict[str, Any] = {"title": str, "panels": list, "seeds": int, "core_seconds": (int, float)}
-_KEYS |= {"run_by": dict, "made_by": dict}
+_WHAT, _MEND = "the numbers of a figure", "Make it anew: firstsight figure N."
+_PANELS = Kind(lambda value: isinstance(value, list) and value != [], "a list of panels")
+_SHAPE: Shape = {"title": TEXT, "panels": _PANELS, "seeds": WHOLE, "core_seconds": COUNT, "run_by": OBJECT}
+_SHAPE |= {"made_by": OBJECT, "says?": TEXT_OR_NULL, "data?": OBJECT, "wall_time?": or_null(OBJECT)}
 
 
 def write_gallery(names: Mapping[str, str], out: Path, page: str) -> dict[str, Any]:
@@ -45,25 +48,26 @@ def write_gallery(names: Mapping[str, str], out: Path, page: str) -> dict[str, A
             f"{out}: there is no figure here, such as {next(iter(names.values()))}.json. Make one with firstsight "
             f"figure {next(iter(names))} --out {out}, or name the folder that holds them with --out."
         )
+    parts = []
+    for number, one in found.items():
+        with naming(out / f"{names[number]}.json", _WHAT, _MEND):
+            parts.append(_figure(number, one, names[number]))
     curves = [one for one in found.values() if "data" in one]
-    parts = [_figure(number, one, names[number]) for number, one in found.items()]
+    with naming(out, "a folder of figures", _MEND):
+        notes, tables = _notes(found, missing, names), _tables(curves)
     write_page(
         out / page,
         "The paper's figures and tables",
         f"{len(found)} of {len(names)} figures are here, and whatever runs are behind them.",
-        [_notes(found, missing, names)],
-        [*_tables(curves), *parts],
+        [notes],
+        [*tables, *parts],
         ", of the JSON files beside this page.",
     )
     return {"page": str(out / page), "figures": list(found), "missing": missing}
 
 
 def _read(path: Path) -> dict[str, Any]:
-    found = read_json(path, "the numbers of a figure")
-    sound = isinstance(found, dict) and all(isinstance(found.get(key), kind) for key, kind in _KEYS.items())
-    if not sound or not found["panels"]:
-        raise InputError(f"{path}: these are not the numbers of a figure. Make it anew: firstsight figure N.")
-    return dict(found)
+    return dict(read_json(path, _WHAT, _SHAPE, _MEND))
 
 
 def _notes(found: Mapping[str, Found], missing: Sequence[str], names: Mapping[str, str]) -> str:

@@ -12,6 +12,7 @@ from firstsight.errors import InputError
 from firstsight.lab.lm.config import Config
 from firstsight.lab.lm.recipes import recipe
 from firstsight.lab.studies.recipe import base_of, config_of, read_recipe, seeds_of, settings_of
+from firstsight.lab.system.settings import check_seeds
 from firstsight.lab.system.shape import shorten, shown
 
 if typing.TYPE_CHECKING:
@@ -93,6 +94,7 @@ def paper_grid(scale: Literal["paper", "cpu"], head: str, steps: int | None, see
     The appendix does not say with which softmax it swept; by default ours is the plain one, whose choice both models
     then share (our decision).
     """
+    check_seeds(seeds)
     base, grid = SCALES[scale]
     base = base.replace(head=head, steps=base.steps if steps is None else steps)
     return _checked(f"the grid of {scale} size", base.to_dict(), grid, "grid", None, list(range(seeds)), False, None)
