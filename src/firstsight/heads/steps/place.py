@@ -1,0 +1,51 @@
+"""Where a process is: among all, and in its work."""
+
+import os
+import socket
+import sys
+from contextlib import suppress
+from functools import cache
+from zlib import crc32
+
+from firstsight.errors import outside
+
+# Between two ranks alone, and numbered with the collectives: they say nothing of the order of the others.
+_OF_TWO = {"send", "recv", "isend", "irecv", "batch_isend_irecv", "send_object_list", "recv_object_list"}
+
+
+def process() -> tuple[int, int]:
+    """This process, and the place where its number means something."""
+    return os.getpid(), _place()
+
+
+@cache
+def _place() -> int:
+    names = socket.gethostname()
+    with suppress(OSError):  # containers may share the name of their machine
+        names += os.readlink("/proc/self/ns/pid")
+    return crc32(names.encode())
+
+
+def exists(pid: int) -> bool:
+    """Whether there is such a process on this machine, if only one that has ended and whose parent has not looked."""
+    try:
+        os.kill(pid, 0)  # sends nothing
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def where(thread: int) -> tuple[bool, str, tuple[str, int]]:
+    """Whether a thread sits in a collective, or in a backward pass; where it is, in words and as a line."""
+    if (frame := sys._current_frames().get(thread)) is None:
+        return False, "its thread has ended", ("", 0)
+    code = frame.f_code
+    collective = "/torch/distributed/" in code.co_filename
+    backward = code.co_name == "_engine_run_backward"
+    theirs = outside(frame)
+    what = f"in {code.co_name} " if collective else "in a backward pass " if backward else ""
+    file, line = theirs.f_code.co_filename, theirs.f_lineno
+    sits = backward or (collective and code.co_name not in _OF_TWO)
+    return sits, f"{what}at line {line} of {os.path.basename(file)}", (file, line)
