@@ -35,8 +35,10 @@ if TYPE_CHECKING:
 
 PATIENT = 3.0  # seconds of waiting after which is asked who is missing
 LOOK = 3.0  # seconds in which the others answer
+HEAR = 1.0  # seconds that are left to a rank that is past to say why it will end
 LONG = 30.0  # seconds of waiting after which it is said for whom
 _TICK, _MOMENT, _POLL = 1.0, 0.3, 0.05
+_NO_TAG = 0x66697273  # of messages that nobody sends
 
 
 class RankLostError(InputError, RuntimeError):
@@ -63,8 +65,8 @@ class Meeting:
         self._ranks, self._own = dist.get_process_group_ranks(group), dist.get_rank()
         self._begun = self._mark = self._since = self._step = 0
         self._trainer = threading.get_ident()
-        self._next = self._alert = 0  # the next question; for how many ticks a verdict may come
-        self._warned = False
+        self._next = 0  # question
+        self._warned = self._heard = False
         self.processes: list[tuple[int, int]] = []
         """pid and place of each rank's, as ``process()``"""
         self._end = threading.Event()
@@ -101,18 +103,31 @@ class Meeting:
                 with suppress(RuntimeError):  # it may have been done just now
                     work.wait()
                     return
-                raise self._lost(failed) from None
+                raise self._parted(self._lost(failed)) from None
             waited = time.monotonic() - start
-            if (error := self._look(waited)) is not None:
-                raise error
+            if (found := self._look(waited)) is not None:
+                raise self._parted(found)
             patient = timedelta(seconds=PATIENT / 3 if waited < LONG else 2 * PATIENT)
+
+    def _parted(self, error: InputError) -> InputError:
+        """``error``, with the group's connections closed, which it cannot do without: who waits in it goes on to fail.
+
+        Or the end of this process would wait for its collective, and a rank that is past for this process. gloo closes
+        all of a group's connections where somebody will not wait any longer.
+        """
+        other = next(rank for rank in self._ranks if rank != self._own)
+        with suppress(RuntimeError):
+            work = dist.irecv(torch.empty(1), other, self._group(), _NO_TAG)
+            assert work is not None
+            work.wait(timedelta(milliseconds=1))
+        return error
 
     def _look(self, waited: float) -> InputError | None:
         """What to raise if somebody that is waited for will not come."""
         with suppress(RuntimeError):  # no store, no answers: the group's timeout is left
+            answers = {} if self._has("verdict") else self._ask()
             if (known := self._told()) is not None:
                 return known
-            answers = self._ask()
             late = {rank: answer for rank, answer in answers.items() if answer.begun < self._begun}
             if past := {rank: answer for rank, answer in late.items() if answer.sits and answer.moved > self._since}:
                 return self._verdict(
@@ -134,8 +149,6 @@ class Meeting:
         """What to raise where a collective has failed."""
         gone, answers = [], dict[int, _Answer]()
         with suppress(RuntimeError):  # of the store, which rank 0 holds where no launcher does
-            if (known := self._told()) is not None:
-                return known
             if not (gone := self._gone()):
                 answers = self._ask(ends=self._gone)
             if (known := self._told()) is not None:
@@ -145,7 +158,7 @@ class Meeting:
         absent = gone or [rank for rank in others if answers and rank not in answers]
         late = {rank: answer for rank, answer in answers.items() if answer.begun < self._begun}
         if absent:
-            what = f"{named(absent)} {'ended or was killed' if gone else 'does not answer any more'}"
+            what = f"{named(absent)} {'ended or was killed' if gone else 'left without a word'}"
         elif late and "timed out" in str(error).lower():
             what = f"{named(late)} did not come within the timeout of the group ({_places(late)})"
         else:
@@ -167,6 +180,11 @@ class Meeting:
         """The error, which all ranks that wait are told in the same words, and those that are waited for too."""
         with suppress(RuntimeError):
             self._store.set("firstsight/verdict", json.dumps([ranks, text, kind is RankLostError]))
+            end = time.monotonic() + HEAR
+            while kind is InputError and time.monotonic() < end:  # with this process its connections will end
+                if all(self._has(f"heard/{rank}") for rank in ranks):
+                    break
+                time.sleep(_POLL)
         return kind(text)
 
     def _told(self) -> InputError | None:
@@ -193,7 +211,7 @@ class Meeting:
             number += 1
         self._store.set(f"firstsight/question/{number}", "")
         others, end = [rank for rank in self._ranks if rank != self._own], time.monotonic() + LOOK
-        while time.monotonic() < end and not ends():
+        while time.monotonic() < end and not ends() and not self._has("verdict"):
             if all(self._has(f"answer/{number}/{rank}") for rank in others):
                 break
             time.sleep(_POLL)
@@ -206,14 +224,17 @@ class Meeting:
     def serve(self) -> None:
         """Answer what is asked, and hear what is said of this process. (In a thread of its own.)"""
         while self._has(f"question/{self._next}"):
-            self._store.set(f"firstsight/answer/{self._next}/{self._own}", json.dumps(self._answer()))
-            self._next, self._alert = self._next + 1, 10
-        if self._alert:
-            self._alert -= 1
-            if (found := self._found_verdict()) is not None and self._own in found[0]:
-                self._alert = 0
-                _, _, (file, line) = where(self._trainer)
-                warnings.warn_explicit(found[1], UserWarning, file, line)
+            answer = self._answer()
+            self._store.set(f"firstsight/answer/{self._next}/{self._own}", json.dumps(answer))
+            self._next += 1
+            end = time.monotonic() + HEAR
+            while answer.sits and not self._heard and time.monotonic() < end:
+                if (found := self._found_verdict()) is not None and self._own in found[0]:
+                    self._heard = True
+                    _, _, (file, line) = where(self._trainer)
+                    warnings.warn_explicit(found[1], UserWarning, file, line)
+                    self._store.set(f"firstsight/heard/{self._own}", "")
+                time.sleep(_POLL)
 
     def _answer(self) -> _Answer:
         number = self._number()

@@ -5,10 +5,12 @@ import socket
 import sys
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from zlib import crc32
 
 from firstsight.errors import outside
 
+_COLLECTIVE = ("/torch/distributed/", "/torch/nn/parallel/distributed.py")
 # Between two ranks alone, and numbered with the collectives: they say nothing of the order of the others.
 _OF_TWO = {"send", "recv", "isend", "irecv", "batch_isend_irecv", "send_object_list", "recv_object_list"}
 
@@ -27,7 +29,10 @@ def _place() -> int:
 
 
 def exists(pid: int) -> bool:
-    """Whether there is such a process on this machine, if only one that has ended and whose parent has not looked."""
+    """Whether such a process is at work on this machine."""
+    with suppress(OSError):  # one that has ended is there until its parent has looked
+        if Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z"):
+            return False
     try:
         os.kill(pid, 0)  # sends nothing
     except ProcessLookupError:
@@ -42,7 +47,7 @@ def where(thread: int) -> tuple[bool, str, tuple[str, int]]:
     if (frame := sys._current_frames().get(thread)) is None:
         return False, "its thread has ended", ("", 0)
     code = frame.f_code
-    collective = "/torch/distributed/" in code.co_filename
+    collective = any(part in code.co_filename for part in _COLLECTIVE)
     backward = code.co_name == "_engine_run_backward"
     theirs = outside(frame)
     what = f"in {code.co_name} " if collective else "in a backward pass " if backward else ""
