@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 from firstsight import HebbianAdaptiveSoftmax, HebbianSampledSoftmax, HebbianSoftmax, Softmax
+from firstsight.heads.steps import peers
 
 V, D, STEPS = 11, 5, 4
 PAPER = {"rule": "paper", "T": 500}
@@ -52,8 +53,8 @@ HEADS = {
 }
 
 
-def train(head, steps, group=None, leaves_out=None):
-    optimizer = torch.optim.SGD(head.parameters(), lr=0.01)
+def train(head, steps, group=None, leaves_out=None, lr=0.01):
+    optimizer = torch.optim.SGD(head.parameters(), lr=lr)
     handle = head.attach(optimizer, group=group)
     for step in range(steps):
         optimizer.zero_grad()
@@ -66,42 +67,42 @@ def train(head, steps, group=None, leaves_out=None):
 
 
 def error_of(work, *args, **options):
-    start = time.monotonic()
+    """How ``work`` ended, after how many seconds."""
+    start, error = time.monotonic(), None
     try:
         work(*args, **options)
-    except Exception as error:
-        return {"error": str(error), "kinds": [kind.__name__ for kind in type(error).__mro__], "s": seconds(start)}
-    return {"error": "", "kinds": [], "s": seconds(start)}
-
-
-def seconds(start):
-    return time.monotonic() - start
+    except Exception as found:
+        error = found
+    kinds = [] if error is None else [kind.__name__ for kind in type(error).__mro__]
+    return {"error": str(error or ""), "kinds": kinds, "seconds": time.monotonic() - start}
 
 
 def disagree(rank, ranks, name):
-    """Then a step of heads that are alike: the ranks are still together."""
+    """Heads that differ, and then a step of heads that are alike: the ranks are still together."""
     first, last = HEADS[name]
     head = last() if rank == ranks - 1 else first()
-    found = error_of(train, head, 1)
+    before = {name: value.clone() for name, value in head.state_dict().items()}
+    found = error_of(train, head, 1, lr=0.0)
+    before.pop("step", None)  # of the draws of a sampled softmax, which go with the optimizer's steps
+    found["as it was"] = all(torch.equal(value, head.state_dict()[name]) for name, value in before.items())
     train(full(), 1)
     return found
 
 
-def skips(rank, ranks):
-    """The last rank leaves a step out, and goes on to what comes after the training."""
+def leaves_out_a_step(rank, ranks):
+    """The last rank does, and goes on to what comes after the training."""
     train(full(), STEPS, leaves_out=1 if rank == ranks - 1 else None)
     dist.barrier()
 
 
-def skips_and_ends(rank, ranks):
+def leaves_out_a_step_and_ends(rank, ranks):
     train(full(), STEPS, leaves_out=1 if rank == ranks - 1 else None)
 
 
-def is_plain(rank, ranks):
-    """One head has no write, and goes on to the next step of DDP, to which the others do not come."""
-    head = full()
+def has_no_write(rank, ranks):
+    """The last rank's head has none, and goes on to the next step of DDP, to which the others do not come."""
     model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(D, D))
-    head = Softmax(D, V) if rank == ranks - 1 else head
+    head = Softmax(D, V) if rank == ranks - 1 else full()
     optimizer = torch.optim.SGD([*model.parameters(), *head.parameters()], lr=0.01)
     head.attach(optimizer)
     for _ in range(3):
@@ -116,33 +117,35 @@ def is_killed(rank, ranks):
     train(full(), 2)
 
 
-def is_slow(rank, ranks):
-    """Like one that compiles, evaluates or saves."""
+def ends_before_its_first_write(rank, ranks):
     head = full()
     if rank == ranks - 1:
-        time.sleep(9)
-    train(head, 1)
-
-
-def raises(rank, ranks):
-    """One that ends by itself, before its first write."""
-    head = full()
-    if rank == 0:
         raise SystemExit("out of luck")
     train(head, 1)
 
 
-def work(rank, ranks, folder, names, last):
+def is_at_work(rank, ranks):
+    """As one that compiles, evaluates or saves; another waits for it elsewhere, and messages go from one to another."""
+    head, two = full(), dist.new_group([ranks - 2, ranks - 1])
+    train(head, 1)
+    if rank == ranks - 2:
+        dist.send(torch.ones(1), ranks - 1)
+        time.sleep(4)
+    if rank == ranks - 1:
+        dist.recv(torch.ones(1), ranks - 2)
+    if rank >= ranks - 2:
+        dist.all_reduce(torch.ones(1), group=two)
+    train(head, 2)
+
+
+def work(rank, ranks, folder, names, last, patient):
     torch.set_num_threads(1)
-    log = os.open(f"{folder}/{rank}.txt", os.O_WRONLY | os.O_CREAT)
-    os.dup2(log, 2)
+    os.dup2(os.open(f"{folder}/{rank}.txt", os.O_WRONLY | os.O_CREAT), 2)
     warnings.showwarning = lambda message, *_: os.write(2, f"{message}\n".encode())
+    peers.PATIENT = patient
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=ranks)
     found = {name: disagree(rank, ranks, name) for name in names}
-    torch.save(found, f"{folder}/{rank}.pt")
     dist.barrier()
     found["last"] = error_of(last, rank, ranks)
     torch.save(found, f"{folder}/{rank}.pt")
-    t = time.monotonic()
     dist.destroy_process_group()
-    os.write(2, f"destroyed {time.monotonic() - t}".encode())

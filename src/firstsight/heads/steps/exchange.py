@@ -65,13 +65,13 @@ def exchange(own: Sums, skip: bool, group: Group, terms: Terms, step: Tensor) ->
     """
     assert group is not False
     classes_U, sums_UD, occurrences_U = own
-    if (meeting := meet(group, classes_U.device)) is not None:
-        meeting.begin(step)
-    header = torch.tensor([len(classes_U), skip, digest(terms), *process()], device=classes_U.device)
+    meeting = meet(group, classes_U.device)
+    moved = 0 if meeting is None else meeting.begin(int(step))
+    header = torch.tensor([len(classes_U), skip, digest(terms), *process(), moved], device=classes_U.device)
     headers = torch.stack(_gather(torch.cat([header, step[None]]), group, meeting)).tolist()
-    sizes, skips, digests, pids, places, steps = zip(*headers, strict=True)
+    sizes, skips, digests, pids, places, moves, steps = zip(*headers, strict=True)
     if meeting is not None:
-        meeting.processes = list(zip(pids, places, strict=True))
+        meeting.met(list(zip(pids, places, strict=True)), moves)
     check_agreed(terms, digests, steps, group)
     most = 0 if any(skips) else max(sizes)
     if not most:

@@ -18,13 +18,13 @@ import threading
 import time
 import warnings
 import weakref
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from firstsight.errors import InputError, warn
 from firstsight.heads.steps.agreement import named
@@ -67,18 +67,26 @@ class Meeting:
         self._trainer = threading.get_ident()
         self._next = 0  # question
         self._warned = self._heard = False
-        self.processes: list[tuple[int, int]] = []
-        """pid and place of each rank's, as ``process()``"""
+        self._processes: list[tuple[int, int]] = []  # of each rank, as ``process()``
+        self._uneven = False
         self._end = threading.Event()
         self._thread = threading.Thread(target=_serve, args=(weakref.ref(self), self._end), daemon=True)
         self._thread.start()
 
-    def begin(self, step: Tensor) -> None:
-        """Another exchange begins."""
-        self._trainer, self._step = threading.get_ident(), int(step)
+    def begin(self, step: int) -> int:
+        """Another exchange begins, so many collectives after the last."""
+        self._trainer, self._step = threading.get_ident(), step
         number = self._number()
         # in this order, for the thread reads them the other way round
         self._begun, self._since, self._mark = self._begun + 1, number - self._mark, number
+        return self._since
+
+    def met(self, processes: list[tuple[int, int]], moves: Sequence[int]) -> None:
+        """What the others are, and how many collectives each has begun between this exchange and the last.
+
+        If not as many, they send messages from one to another, which are counted too: then the numbers say nothing.
+        """
+        self._processes, self._uneven = processes, min(moves) < max(moves)
 
     def _number(self) -> int:
         """How many collectives this process has begun with the group."""
@@ -115,6 +123,11 @@ class Meeting:
         Or the end of this process would wait for its collective, and a rank that is past for this process. gloo closes
         all of a group's connections where somebody will not wait any longer.
         """
+        with suppress(RuntimeError):  # a rank that is past has yet to say why it will end
+            ranks, _, lost = self._found_verdict() or ([], "", True)
+            end = time.monotonic() + HEAR
+            while not (lost or all(self._has(f"heard/{rank}") for rank in ranks)) and time.monotonic() < end:
+                time.sleep(_POLL)
         other = next(rank for rank in self._ranks if rank != self._own)
         with suppress(RuntimeError):
             work = dist.irecv(torch.empty(1), other, self._group(), _NO_TAG)
@@ -129,7 +142,8 @@ class Meeting:
             if (known := self._told()) is not None:
                 return known
             late = {rank: answer for rank, answer in answers.items() if answer.begun < self._begun}
-            if past := {rank: answer for rank, answer in late.items() if answer.sits and answer.moved > self._since}:
+            past = {rank: answer for rank, answer in late.items() if answer.sits and answer.moved > self._since}
+            if past and not self._uneven:
                 return self._verdict(
                     list(past),
                     f"{_are(past)} past the write of step {self._step} of this head, where {self._others(past)}: "
@@ -180,11 +194,6 @@ class Meeting:
         """The error, which all ranks that wait are told in the same words, and those that are waited for too."""
         with suppress(RuntimeError):
             self._store.set("firstsight/verdict", json.dumps([ranks, text, kind is RankLostError]))
-            end = time.monotonic() + HEAR
-            while kind is InputError and time.monotonic() < end:  # with this process its connections will end
-                if all(self._has(f"heard/{rank}") for rank in ranks):
-                    break
-                time.sleep(_POLL)
         return kind(text)
 
     def _told(self) -> InputError | None:
@@ -201,7 +210,7 @@ class Meeting:
     def _gone(self) -> list[int]:
         """Ranks on this machine whose process does not exist any more."""
         here = process()[1]
-        pairs = zip(self._ranks, self.processes, strict=False)
+        pairs = zip(self._ranks, self._processes, strict=False)
         return [rank for rank, (pid, place) in pairs if place == here and not exists(pid)]
 
     def _ask(self, ends: Any = bool) -> dict[int, _Answer]:
@@ -231,7 +240,7 @@ class Meeting:
             while answer.sits and not self._heard and time.monotonic() < end:
                 if (found := self._found_verdict()) is not None and self._own in found[0]:
                     self._heard = True
-                    _, _, (file, line) = where(self._trainer)
+                    _, _, (file, line) = where(self._trainer, self._group())
                     warnings.warn_explicit(found[1], UserWarning, file, line)
                     self._store.set(f"firstsight/heard/{self._own}", "")
                 time.sleep(_POLL)
@@ -239,9 +248,9 @@ class Meeting:
     def _answer(self) -> _Answer:
         number = self._number()
         begun, mark = self._begun, self._mark
-        sits, place, at = where(self._trainer)
+        sits, place, at = where(self._trainer, self._group())
         time.sleep(_MOMENT)
-        stays = (self._number(), *where(self._trainer)) == (number, sits, place, at)
+        stays = (self._number(), *where(self._trainer, self._group())) == (number, sits, place, at)
         return _Answer(begun, number - mark, sits and stays, place)
 
     def leave(self) -> None:
@@ -290,4 +299,6 @@ def _are(ranks: Any) -> str:
 
 
 def _places(answers: dict[int, _Answer]) -> str:
+    if len(answers) == 1:
+        return f"it is {next(iter(answers.values())).place}"
     return ", ".join(f"rank {rank} is {answer.place}" for rank, answer in answers.items())

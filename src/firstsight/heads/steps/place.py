@@ -6,6 +6,7 @@ import sys
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 from firstsight.errors import outside
@@ -42,8 +43,11 @@ def exists(pid: int) -> bool:
     return True
 
 
-def where(thread: int) -> tuple[bool, str, tuple[str, int]]:
-    """Whether a thread sits in a collective, or in a backward pass; where it is, in words and as a line."""
+def where(thread: int, group: Any) -> tuple[bool, str, tuple[str, int]]:
+    """Whether a thread sits in a collective of the group, or in what may be one; where it is, in words and as a line.
+
+    What may be one is a backward pass, which has those of DDP in it.
+    """
     if (frame := sys._current_frames().get(thread)) is None:
         return False, "its thread has ended", ("", 0)
     code = frame.f_code
@@ -52,5 +56,6 @@ def where(thread: int) -> tuple[bool, str, tuple[str, int]]:
     theirs = outside(frame)
     what = f"in {code.co_name} " if collective else "in a backward pass " if backward else ""
     file, line = theirs.f_code.co_filename, theirs.f_lineno
-    sits = backward or (collective and code.co_name not in _OF_TWO)
+    of_group = frame.f_locals.get("group", group) in (None, group) if collective else False
+    sits = backward or (of_group and code.co_name not in _OF_TWO)
     return sits, f"{what}at line {line} of {os.path.basename(file)}", (file, line)

@@ -37,7 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     (signal n)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     with flushed_denormals():
-        return as_one(lambda: _run(arguments)) if launched() else _run(arguments)
+        try:
+            several = launched()
+        except InputError as error:
+            return fail(str(error), error.exit_code)
+        return as_one(lambda: _run(arguments)) if several else _run(arguments)
 
 
 def _run(arguments: list[str]) -> int:
