@@ -63,7 +63,8 @@ class HebbianWrite(Keeping):
         Raises:
             InputError: (a ``ValueError``) the optimizer is none of torch's, does not hold ``weight``, or is attached
                 already; the weight is frozen, or computed from others; ``after`` is below 0. Later, from a loss or a
-                step: the weight is another parameter than the one attached.
+                step: the weight is another parameter than the one attached. From a step, on every rank that is in it:
+                the heads of the ranks differ, or a rank steps less often (with gloo; ``steps/peers.py``) or is gone.
 
         Warns:
             UserWarning: once, at the first step that shows it, if the optimizer takes back what is written; at the

@@ -47,8 +47,8 @@ def check_agreed(terms: Terms, digests: Sequence[int], steps: Sequence[int], gro
                 differing.append(f"{name} is " + ", ".join(f"{value} on {named(of)}" for value, of in values.items()))
     raise InputError(
         f"the heads of the processes differ: {'; '.join(differing)}. This layer was not written. Make the head with "
-        "the same settings on every rank, load the same state there, and step as often; or attach with group=False where "
-        "each process trains a head of its own."
+        "the same settings on every rank, load the same state there, and step as often; or attach with group=False "
+        "where each process trains a head of its own."
     )
 
 
