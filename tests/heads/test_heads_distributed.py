@@ -67,5 +67,5 @@ def test_growth_under_ddp_keeps_the_ranks_equal(ranks):
 def test_bytes_exchanged_do_not_grow_with_the_classes(ranks):
     most = max(len(jobs.share(2, rank)[1].unique()) for rank in range(len(ranks)))
     for rank in ranks:
-        # a header of two numbers; of each class its label, its occurrences and its sum
-        assert rank["traffic"]["bytes"].tolist() == [8 * (2 + most * (2 + jobs.D))] * 2
+        # a header of seven numbers; of each class its label, its occurrences and its sum
+        assert rank["traffic"]["bytes"].tolist() == [8 * (7 + most * (2 + jobs.D))] * 2

@@ -16,7 +16,7 @@ from firstsight.errors import InputError
 from firstsight.functional import IGNORE_INDEX
 from firstsight.functional.checks import Classes, class_labels
 from firstsight.heads.steps.attachment import Handle
-from firstsight.heads.steps.exchange import Group
+from firstsight.heads.steps.exchange import Group, introduce
 from firstsight.heads.steps.growth import check_growable, check_landed, check_state, grow_, shrink_
 from firstsight.heads.steps.optimizers import followed, holds
 
@@ -166,6 +166,7 @@ class Head(nn.Module):
         given = weakref.ref(optimizer)
         hooks = self._hooks(inner, given, group, after)
         self._attached[key] = _Attached(weakref.ref(inner, gone), given, self.weight, hooks)
+        introduce(group, self.weight)
         return Handle(lambda: self._detach(key))
 
     def _growable(self, parameters: list[nn.Parameter]) -> list[torch.optim.Optimizer]:

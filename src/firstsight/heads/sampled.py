@@ -157,3 +157,6 @@ class HebbianSampledSoftmax(HebbianWrite, SampledSoftmax):
                 "samples them so as not to compute that. Take HebbianSoftmax, or the objective l2 or inner_product."
             )
         super().__init__(*args, objective=objective, **options)
+
+    def _terms(self) -> dict[str, Any]:
+        return {**super()._terms(), "samples": self.samples, "seed": self.seed}

@@ -22,7 +22,7 @@ from firstsight.heads.kept.keeping import Keeping
 from firstsight.heads.objectives import without_surprise
 from firstsight.heads.rule import sparing
 from firstsight.heads.steps.attachment import Handle, Seen
-from firstsight.heads.steps.exchange import Group, Sums, exchange, is_shared, merge
+from firstsight.heads.steps.exchange import Group, Sums, is_shared, merge
 from firstsight.heads.steps.optimizers import holds
 from firstsight.heads.steps.watch import LIMIT, Watch
 
@@ -63,7 +63,8 @@ class HebbianWrite(Keeping):
         Raises:
             InputError: (a ``ValueError``) the optimizer is none of torch's, does not hold ``weight``, or is attached
                 already; the weight is frozen, or computed from others; ``after`` is below 0. Later, from a loss or a
-                step: the weight is another parameter than the one attached.
+                step: the weight is another parameter than the one attached. From a step, on every rank that is in it:
+                the heads of the ranks differ, or a rank steps less often (with gloo; ``steps/peers.py``) or is gone.
 
         Warns:
             UserWarning: once, at the first step that shows it, if the optimizer takes back what is written; at the
@@ -243,7 +244,8 @@ class HebbianWrite(Keeping):
         if self._moves and not pending:
             self._watch.count("unseen")
         if is_shared(group):
-            sums = exchange(self._of_step([] if skipped else pending, T, training=True), skipped, group)
+            own = self._of_step([] if skipped else pending, T, training=True)
+            sums = self._exchanged(own, skipped, group, counting[0])
         elif pending and not skipped:
             sums = self._of_step(pending, T, training=True)
         else:

@@ -6,6 +6,7 @@ Shapes: V classes, D features, U classes that occur.
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,10 +19,11 @@ from firstsight.functional.inner_step import check_surprise, surprise
 from firstsight.heads.kept.fresh import NEW, READY, SHOWN, TAUGHT, TRAINED, check_claims, coming
 from firstsight.heads.kept.looking import looking
 from firstsight.heads.kept.moments import Moments, no_moments, with_second_moment
+from firstsight.heads.kept.state import steps_of
 from firstsight.heads.kept.stored import Stored
 from firstsight.heads.objectives import with_surprise
 from firstsight.heads.steps.attachment import Seen, together
-from firstsight.heads.steps.exchange import Group, Sums
+from firstsight.heads.steps.exchange import Group, Sums, exchange, is_shared
 
 
 class Keeping(Stored):
@@ -131,6 +133,22 @@ class Keeping(Stored):
             if not bool(sums[1].isfinite().all()):  # too large to be added up
                 sums = with_surprise(self._nothing(), h_ND[:0], y_N[:0], g_N[:0])
         return sums
+
+    def _exchanged(self, sums: Sums, skip: bool, group: Group, after: int = 0) -> Sums:
+        """The class sums of all ranks of the group; these where there are no others. ``after``: as in ``attach``."""
+        if not is_shared(group):
+            return sums
+        return exchange(sums, skip, group, {**self._terms(), "after": after}, steps_of(self._kept("settings")))
+
+    def _terms(self) -> dict[str, Any]:
+        """What has to be alike on all ranks that write together, or their rows come apart."""
+        sizes = {"num_classes": self.num_classes, "in_features": self.in_features, "bias": self.bias is not None}
+        terms = {**sizes, "dtype": str(self.weight.dtype), **self._told()}
+        if self._rule.shrinking:
+            terms["prior_count"] = float(self.prior_count)
+        if self._rule.sighted:
+            terms |= {"price": float(self.price), "cap": None if self.cap is None else float(self.cap)}
+        return terms
 
     @property
     def is_looking(self) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 from firstsight.errors import InputError, warn
 from firstsight.heads.kept.fresh import TRAINED
-from firstsight.heads.steps.exchange import Group, exchange, is_shared
+from firstsight.heads.steps.exchange import Group
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def looking(layers: Sequence[Any], group: Group) -> Iterator[None]:
     try:
         yield
         own = [layer._seen[0] if layer._seen else layer._nothing() for layer in layers]
-        of_all = [exchange(sums, False, group) if is_shared(group) else sums for sums in own]
+        of_all = [layer._exchanged(sums, False, group) for layer, sums in zip(layers, own, strict=True)]
     finally:
         for layer in layers:
             layer._seen = None

@@ -40,8 +40,14 @@ def coded(settings: Mapping[str, Any], device: torch.device | str | None = None)
 def tick(settings: Tensor) -> None:
     """Another step of training was written."""
     bits = torch.tensor(CLOCK, dtype=torch.float32, device=settings.device)
-    now = (settings[: len(CLOCK)].float() @ bits + 1) % _ROUND
+    now = (steps_of(settings) + 1) % _ROUND
     settings[: len(CLOCK)] = (now / bits).floor() % 2
+
+
+def steps_of(settings: Tensor) -> Tensor:
+    """How many steps of training were written, [] int64, and left where the settings are; after a round from 0 on."""
+    bits = torch.tensor(CLOCK, dtype=torch.float32, device=settings.device)
+    return (settings[: len(CLOCK)].float() @ bits).long()
 
 
 def is_averaged(settings: Tensor) -> bool:

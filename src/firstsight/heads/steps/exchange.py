@@ -11,6 +11,10 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from firstsight.heads.steps.agreement import Terms, check_agreed, digest
+from firstsight.heads.steps.peers import Meeting, meet
+from firstsight.heads.steps.place import process
+
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
@@ -42,26 +46,53 @@ def is_shared(group: Group) -> bool:
     return dist.get_world_size(group) > 1
 
 
-def exchange(own: Sums, skip: bool, group: Group) -> Sums:
+def exchange(own: Sums, skip: bool, group: Group, terms: Terms, step: Tensor) -> Sums:
     """The class sums of all ranks, the same bits on each; empty on all of them if any rank skips its step.
 
-    Collective: every rank of the group must call it at every step, with empty sums if it has nothing.
+    Collective: every rank of the group must call it at every step, with empty sums if it has nothing. The headers come
+    first: they are of one size whatever the heads are, and say whether what follows will be.
+
+    Args:
+        own: what this rank has seen.
+        skip: whether it skips the step.
+        group: of these processes.
+        terms: what all ranks have to have alike.
+        step: [] int64, which step of the head this is; where the sums are.
+
+    Raises:
+        InputError: (a ``ValueError``) on every rank, terms or steps differ; on those that wait, a rank is past this
+            exchange, or gone (:class:`peers.RankLostError`).
     """
     assert group is not False
     classes_U, sums_UD, occurrences_U = own
-    header = torch.tensor([len(classes_U), skip], device=classes_U.device)
-    sizes, skips = torch.stack(_gather(header, group)).t().tolist()
+    meeting = meet(group, classes_U.device)
+    moved = 0 if meeting is None else meeting.begin(int(step))
+    header = torch.tensor([len(classes_U), skip, digest(terms), *process(), moved], device=classes_U.device)
+    headers = torch.stack(_gather(torch.cat([header, step[None]]), group, meeting)).tolist()
+    sizes, skips, digests, pids, places, moves, steps = zip(*headers, strict=True)
+    if meeting is not None:
+        meeting.met(list(zip(pids, places, strict=True)), moves)
+    check_agreed(terms, digests, steps, group)
     most = 0 if any(skips) else max(sizes)
     if not most:
         return classes_U[:0], sums_UD[:0], occurrences_U[:0]
     padding = (0, 0, 0, most - len(classes_U))
-    labels = _gather(F.pad(torch.stack([classes_U, occurrences_U], 1), padding), group)
-    sums = _gather(F.pad(sums_UD, padding), group)
+    labels = _gather(F.pad(torch.stack([classes_U, occurrences_U], 1), padding), group, meeting)
+    sums = _gather(F.pad(sums_UD, padding), group, meeting)
     ranks = zip(labels, sums, sizes, strict=True)
     return merge([(label_U2[:n, 0].contiguous(), sum_UD[:n], label_U2[:n, 1]) for label_U2, sum_UD, n in ranks])
 
 
-def _gather(tensor: Tensor, group: "ProcessGroup | None") -> list[Tensor]:
+def introduce(group: Group, weight: Tensor) -> None:
+    """Let others that will wait for this process hear where it is, though it never writes with them."""
+    group = None if group is False else group
+    if is_shared(group):
+        meet(group, weight.device)
+
+
+def _gather(tensor: Tensor, group: "ProcessGroup | None", meeting: Meeting | None) -> list[Tensor]:
     gathered = [torch.empty_like(tensor) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(gathered, tensor.contiguous(), group=group)
+    work = dist.all_gather(gathered, tensor.contiguous(), group=group, async_op=meeting is not None)
+    if meeting is not None:
+        meeting.wait(work)
     return gathered

@@ -38,7 +38,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     (signal n)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     with flushed_denormals():
-        return spoken(lambda: as_one(lambda: _run(arguments)) if launched() else _run(arguments))
+        return spoken(lambda: _begin(arguments))
+
+
+def _begin(arguments: list[str]) -> int:
+    try:
+        several = launched()
+    except InputError as error:
+        return fail(str(error), error.exit_code)
+    return as_one(lambda: _run(arguments)) if several else _run(arguments)
 
 
 def _run(arguments: list[str]) -> int:

@@ -60,10 +60,9 @@ def train(
 
     In N processes each has its share of every batch, and the step is that of one process,
 
-    .. math:: g = \frac{1}{B S} \sum_{r=1}^{N} \sum_{t \in r} \nabla \mathrm{nll}_t, \qquad
-              g \leftarrow g \min\left(1, \frac{\mathrm{clip}}{|g|}\right),
+    .. math:: g = \frac{1}{B S} \sum_r \sum_{t \in r} \nabla \mathrm{nll}_t, \quad g \leftarrow g \min(1, c / |g|),
 
-    so that clip does not depend on N (our decision). Dropout differs from rank to rank; all else is that of one process
+    so that clip, c, does not depend on N (our decision). Dropout differs from rank to rank; all else is that of one process
     to rounding. Rank 0 writes the files, and a run may go on with another N.
 
     Args:
@@ -268,10 +267,8 @@ class _Trainer:
         return {**sample.about, "streams": found["streams"], "loss": found["nll"], "perplexity": found["perplexity"]}
 
     def _evaluate(self, tokens: np.ndarray) -> Evaluation:
-        vocabulary, streams = self.corpus.vocabulary, min(VALID_STREAMS, len(tokens))
-        return evaluate(
-            self.bare, tokens, vocabulary.counts, eos_id=vocabulary.eos_id, streams=streams, ranks=self.ranks
-        )
+        known, streams = self.corpus.vocabulary, min(VALID_STREAMS, len(tokens))
+        return evaluate(self.bare, tokens, known.counts, eos_id=known.eos_id, streams=streams, ranks=self.ranks)
 
     def _save(self, path: Path, full: bool) -> None:
         if not all(bool(parameter.isfinite().all()) for parameter in self.bare.parameters()):

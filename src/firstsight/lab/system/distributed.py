@@ -3,7 +3,6 @@
 import atexit
 import gc
 import inspect
-import os
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -97,7 +96,7 @@ def start(precision: Any, device: str = AUTO) -> tuple[Fabric, Ranks]:
             rank=job.rank(),
             world_size=job.world_size(),
             timeout=job.PATIENCE,
-            device_id=torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else None,
+            device_id=torch.device("cuda", job.number("LOCAL_RANK")) if cuda else None,
         )
         atexit.register(_leave)
     fabric.launch()

@@ -19,6 +19,7 @@ from typing import Any
 import torch.distributed as dist
 
 from firstsight.errors import InputError
+from firstsight.heads.steps.peers import RankLostError
 
 LOOK = 10.0  # seconds in which a survivor finds out who is gone; torchrun ends it 30 s after it saw a failure
 HEAR = 20.0  # seconds that a process which ends with an error leaves to rank 0 to say why
@@ -34,24 +35,53 @@ class PeerLostError(InputError):
     exit_code = 1
 
 
+def number(name: str, least: int = 0, default: str | None = None) -> int:
+    """A whole number that the launcher gave to this process as a variable of the environment.
+
+    Raises:
+        InputError: it is none, or below ``least``.
+    """
+    text = os.environ.get(name, default)
+    if text is None or not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) >= least):
+        what = "not set" if text is None else repr(text[:40])
+        raise InputError(
+            f"the environment variable {name} is {what}; expected a whole number, {least} or more. torchrun sets it, "
+            "for each of its processes: start them with torchrun, or unset WORLD_SIZE to run in one process."
+        )
+    return int(text)
+
+
 def world_size() -> int:
     """The processes of the job; 1 without torchrun."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return number("WORLD_SIZE", 1, "1")
 
 
 def launched() -> bool:
-    """Whether this is one of several processes that torchrun started."""
-    return world_size() > 1 and "TORCHELASTIC_RUN_ID" in os.environ
+    """Whether this is one of several processes that torchrun started.
+
+    Raises:
+        InputError: it is, and what torchrun sets is not as it sets it.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ or world_size() == 1:
+        return False
+    for name, of in (("RANK", "WORLD_SIZE"), ("LOCAL_RANK", "LOCAL_WORLD_SIZE"), ("GROUP_RANK", "GROUP_WORLD_SIZE")):
+        if number(name) >= number(of, 1):
+            raise InputError(
+                f"the environment variables {name} and {of} are {number(name)} and {number(of)}; expected {name} to be "
+                f"below {of}. torchrun sets them for each of its processes; leave them as they are."
+            )
+    number("MASTER_PORT", 1)
+    return True
 
 
 def rank() -> int:
     """Which of them this is, from 0; 0 without torchrun."""
-    return int(os.environ["RANK"]) if launched() else 0
+    return number("RANK") if launched() else 0
 
 
 def local_world_size() -> int:
     """Those of them on this machine."""
-    return int(os.environ["LOCAL_WORLD_SIZE"])
+    return number("LOCAL_WORLD_SIZE", 1)
 
 
 def check_launcher() -> None:
@@ -64,9 +94,9 @@ def check_launcher() -> None:
             "of its own. Start them with torchrun (--standalone on one machine, --master-addr on several), and leave "
             "TORCH_DISABLE_SHARE_RDZV_TCP_STORE alone; or unset WORLD_SIZE to train in one process."
         )
-    node, local = int(os.environ["GROUP_RANK"]), local_world_size()
-    even = world_size() == local * int(os.environ["GROUP_WORLD_SIZE"])
-    if not even or rank() != node * local + int(os.environ["LOCAL_RANK"]):
+    node, local = number("GROUP_RANK"), local_world_size()
+    even = world_size() == local * number("GROUP_WORLD_SIZE", 1)
+    if not even or rank() != node * local + number("LOCAL_RANK"):
         raise InputError(
             f"{world_size()} processes, and {local} of them on machine {node}: expected as many on each machine. Give "
             "each torchrun the same --nproc-per-node."
@@ -144,7 +174,7 @@ def peers() -> Iterator[None]:
 
 def _of_collective(error: RuntimeError) -> bool:
     # gloo's are plain RuntimeErrors that begin with the line of its source
-    return isinstance(error, dist.DistError) or "gloo" in str(error)
+    return isinstance(error, dist.DistError | RankLostError) or "gloo" in str(error)
 
 
 def _lost(error: RuntimeError) -> str:
@@ -207,7 +237,7 @@ def _has(key: str) -> bool:
 @cache
 def store() -> Any:
     """The agent's, with keys of this attempt alone: after a restart of the job the old ones are still there."""
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    address, port = os.environ["MASTER_ADDR"], number("MASTER_PORT", 1)
     options: dict[str, Any] = {"is_master": False, "wait_for_workers": False, "timeout": PATIENCE}
     shared = dist.TCPStore(address, port, **options)  # type: ignore[attr-defined]
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
