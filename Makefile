@@ -7,7 +7,7 @@ BIN := .venv/bin
 # On a machine that others use too, threads that spin while they wait make a step several times as slow.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint docs gpu venv clean
+.PHONY: demo test campaign lint docs gpu venv clean
 venv: .venv/.installed
 
 .venv/.installed: pyproject.toml constraints.txt
@@ -22,6 +22,10 @@ demo: venv
 # Two processes, a file of tests in one of them: most tests use one thread, and many wait for a process of their own.
 test: venv
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+# Damage, kills and two commands at a time, by the thousand: within 40 minutes on 2 cores. Ended, the same command goes on.
+campaign: venv
+	$(BIN)/python -m tests.campaign --cases 10000 --kills 300 --holders 100 --pairs 200 --workers 2 --out benchmarks/results/campaign
 
 lint: venv
 	$(BIN)/ruff format --check .

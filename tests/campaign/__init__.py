@@ -1,0 +1,1 @@
+"""The lab under attack: damage, kills and concurrency, by the thousand (docs/reliability.md)."""
