@@ -62,8 +62,8 @@ def train(
 
     .. math:: g = \frac{1}{B S} \sum_r \sum_{t \in r} \nabla \mathrm{nll}_t, \quad g \leftarrow g \min(1, c / |g|),
 
-    so that clip, c, does not depend on N (our decision). Dropout differs from rank to rank; all else is that of one process
-    to rounding. Rank 0 writes the files, and a run may go on with another N.
+    so that clip, c, does not depend on N (our decision). Dropout differs from rank to rank; all else is that of one
+    process to rounding. Rank 0 writes the files, and a run may go on with another N.
 
     Args:
         corpus: the data; trained on "train", validated on "valid".
