@@ -149,8 +149,8 @@ def load(
         if "feature_names_in_" in own:
             own["feature_names_in_"] = np.array(own["feature_names_in_"], dtype=object)
         agree = known.num_met == V and len(known.classes) == len(known.rows) and len(scaling.mean_D) == D
-    except (KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise InputError(f"{path} is not what save wrote: {error}") from error
+    except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError, MemoryError) as error:
+        raise InputError(f"{path} is not what save wrote: {str(error)[:500]}") from error
     if not agree:
         raise InputError(f"{path}: its labels, rows and features do not fit each other. Save the classifier anew.")
     return settings, own, known, Rows(head.to(place).eval()), scaling

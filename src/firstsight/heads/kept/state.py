@@ -60,7 +60,7 @@ def decoded(settings: Tensor) -> dict[str, Any] | None:
     try:
         told = _FIRST | json.loads(bytes(round(value) for value in settings[len(CLOCK) :].tolist()))
         return {name: told[name] for name in ("rule", "T", "gamma", "objective")}
-    except (ValueError, TypeError, KeyError, OverflowError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
 
 
@@ -80,16 +80,31 @@ def saved(state: Mapping[str, Any], prefix: str, num_classes: int) -> dict[str, 
         raise InputError(f"the state given as counts holds {prefix}counts of {len(ends)} layers; expected one.")
     start = ends[0] + prefix
     found = {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
-    if len(found["counts"]) != num_classes:
-        raise InputError(f"the state given as counts is of {len(found['counts'])} classes, the layer of {num_classes}.")
     if errors := value_errors(found):
         raise InputError("the state given as counts cannot be one: " + " ".join(errors))
+    if len(found["counts"]) != num_classes:
+        raise InputError(f"the state given as counts is of {len(found['counts'])} classes, the layer of {num_classes}.")
     return found
+
+
+def _unusable(kept: Mapping[str, Any]) -> list[str]:
+    """What is no tensor such as a head keeps: of real numbers, one axis at least, and all of them there."""
+    return [
+        f"its {name} is no dense tensor of real numbers, one for each class at least."
+        for name, value in kept.items()
+        if not isinstance(value, Tensor)
+        or value.layout != torch.strided
+        or value.is_meta
+        or value.is_complex()
+        or value.is_quantized
+        or value.ndim < 1
+    ]
 
 
 def value_errors(kept: Mapping[str, Tensor]) -> list[str]:
     """What cannot be in what a head has kept of its classes."""
-    found = []
+    if found := _unusable(kept):
+        return found
     counts, moments, fresh = (kept.get(name) for name in ("counts", "moments", "fresh"))
     for name, dtype in (("counts", torch.int64), ("fresh", torch.uint8)):
         if name in kept and kept[name].dtype != dtype:
@@ -133,7 +148,10 @@ def state_errors(
     rows = state_dict.get(f"{prefix}weight")
     prefix += of_kept
     theirs = {name: state_dict.get(f"{prefix}{name}") for name in names}
-    impossible = value_errors({name: value for name, value in theirs.items() if isinstance(value, Tensor)})
+    given = {name: value for name, value in {**theirs, "weight": rows}.items() if value is not None}
+    if unusable := _unusable(given):
+        return unusable
+    impossible = value_errors({name: value for name, value in given.items() if name != "weight"})
     if rows is None:
         return impossible
     found, name = [], f"{prefix}counts"

@@ -105,5 +105,7 @@ class Curriculum(HeadSettings):
     @classmethod
     def from_dict(cls, values: dict[str, Any], source: str = "the settings") -> Self:
         """The reverse of ``to_dict``; a name it does not know is an error, never ignored."""
-        network = Network.from_dict(values.get("network", {}), f"{source}, network")
+        if not isinstance(values, dict):
+            return super().from_dict(values, source)  # which refuses it
+        network = Network.from_dict(values.get("network", {}), f"{source}, network" if source else "network")
         return super().from_dict({**values, "network": network}, source)
