@@ -139,7 +139,7 @@ def _load(path: Path, *, arrays: bool) -> tuple[dict[str, Any], list[Outcome]]:
     found = load_arrays(path, [f"{i}/{name}" for i in range(len(heads)) for name in _ARRAYS], what, mend)
     outcomes = []
     for i, head in enumerate(heads):
-        own = {name: found[f"{i}/{name}"] for name in _ARRAYS}
+        own: dict[str, Any] = {name: found[f"{i}/{name}"] for name in _ARRAYS}
         for name, array in own.items():
             if array.dtype != _ARRAYS[name] or array.shape != (len(own[f"{name[:3]}_right"]),):
                 raise InputError(f"{path}: {name} is {array.dtype} {list(array.shape)}. {mend}")

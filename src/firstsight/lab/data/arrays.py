@@ -20,8 +20,18 @@ from firstsight.lab.system.files import read_bytes, regular_file
 from firstsight.lab.system.machine import memory_bytes
 
 # What zipfile and numpy raise of bytes that they did not write, of a hostile header too.
-_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, LookupError, ValueError, RuntimeError, TypeError)
+_DAMAGE: tuple[type[Exception], ...] = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    LookupError,
+    ValueError,
+    RuntimeError,
+    TypeError,
+)
 _DAMAGE += (ArithmeticError, MemoryError, AttributeError, SyntaxError, tokenize.TokenError)
+_DAMAGE_OF_ZIP = (*_DAMAGE, lzma.LZMAError, OSError)
 
 
 @contextmanager
@@ -32,7 +42,7 @@ def opened_zip(path: Path, broken: str, mend: str, content: bytes | None = None)
             yield archive
     except InputError:
         raise
-    except (*_DAMAGE, lzma.LZMAError, OSError) as error:
+    except _DAMAGE_OF_ZIP as error:
         # EINVAL is an offset before the file's beginning; without a number it is bzip2, for which one bit can ask
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise

@@ -161,7 +161,7 @@ def _kept_of_one(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     one = torch.zeros(1, requires_grad=True)
     one.grad = torch.zeros(1)
     kind = next(kind for kind in type(optimizer).__mro__ if kind.__module__.startswith("torch.optim"))
-    like = kind([one], **optimizer.defaults)  # type: ignore[call-arg]
+    like = kind([one], **optimizer.defaults)
     like.step()
     return dict(like.state[one])
 

@@ -22,11 +22,11 @@ from firstsight.lab.system.shape import (
 MEND = "Evaluate the run anew with firstsight eval."
 PERPLEXITY = Kind(lambda value: value is None or (is_finite(value) and value > 0), "a number above 0")
 BANDS: Shape = [{"name": TEXT, "tokens": WHOLE, "perplexity": PERPLEXITY}]
-_VARIANT: Shape = {"name": TEXT, "perplexity": PERPLEXITY, "bands": BANDS}
+_VARIANT: dict[str, Shape] = {"name": TEXT, "perplexity": PERPLEXITY, "bands": BANDS}
 _VARIANT |= {"cache_weight?": NUMBER_OR_NULL, "mbpa_weight?": NUMBER_OR_NULL}
-_MEMORY: Shape = {"tuned?": TEXT_OR_NULL, "variants?": [_VARIANT]}
+_MEMORY: dict[str, Shape] = {"tuned?": TEXT_OR_NULL, "variants?": [_VARIANT]}
 _MEMORY |= {"cache?": or_null(Named(NUMBER)), "mbpa?": or_null(Named(NUMBER))}
-EVALUATED: Shape = {
+EVALUATED: dict[str, Shape] = {
     "split": TEXT,
     "perplexity": PERPLEXITY,
     "bands": BANDS,

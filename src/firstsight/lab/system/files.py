@@ -164,7 +164,7 @@ class _Plain(yaml.SafeLoader):
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if getattr(event, "anchor", None) is not None:
             raise _refused("an anchor or alias (& or *), which is not read: write the value out", event)
-        return super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        return super().compose_node(parent, index)
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
         if node.tag.rpartition(":")[2] not in ("null", "bool", "int", "float", "str", "seq", "map"):
@@ -172,7 +172,7 @@ class _Plain(yaml.SafeLoader):
         if node.tag.endswith((":int", ":float")) and len(node.value) > _LONGEST:
             raise _refused(f"a number of {len(node.value):,} characters", node)
         try:
-            return super().construct_object(node, deep)  # type: ignore[no-untyped-call]
+            return super().construct_object(node, deep)
         except (ValueError, LookupError) as error:  # of odd scalars: 0x_, !!bool x, !!int ''
             raise _refused(f"{shown(node.value)}, which is no {node.tag.rpartition(':')[2]}", node) from error
 

@@ -107,11 +107,13 @@ def check_fits(needed: int | None, what: str) -> None:
         raise InputError(f"{what}: that takes {said} bytes, and this machine has {has:,}. Give smaller ones.")
 
 
-def check_model_fits(build: Callable[[], torch.nn.Module], what: str) -> None:
+def check_model_fits(build: "Callable[[], torch.nn.Module]", what: str) -> None:
     """Raise InputError, which begins with ``what``, if this machine cannot hold the weights of what ``build`` makes.
 
     It is made without memory first, and without taking numbers from torch's generator.
     """
+    import torch
+
     before = torch.get_rng_state()
     try:
         with torch.device("meta"):

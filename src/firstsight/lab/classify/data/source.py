@@ -1,7 +1,4 @@
-"""What somebody has: vectors and labels in an ``.npz`` file, or texts and labels in a table.
-
-Shapes: N examples, D features.
-"""
+"""What somebody has: N examples as vectors [N, D] and labels in an ``.npz`` file, or as texts and labels in a table."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping

@@ -30,9 +30,9 @@ LOGISTIC = 60.0  # epochs of a softmax that a logistic regression takes, on the 
 
 _METHOD = Kind(lambda name: isinstance(name, str) and name in METHODS, "the name of a method")
 _NUMBER = Kind(lambda value: is_whole(value, 1) and value < 2**63, "a whole number from 1")
-PLAN_SHAPE: Shape = {**dict.fromkeys(("seeds", "rates", "epochs", "workers"), _NUMBER), "methods": [_METHOD]}
+PLAN_SHAPE: dict[str, Shape] = {**dict.fromkeys(("seeds", "rates", "epochs", "workers"), _NUMBER), "methods": [_METHOD]}
 PLAN_SHAPE |= {"replay": TRUTH, "retrain": TRUTH, "budget": COUNT, "estimate": COUNT, "left_out": [TEXT]}
-UNITS_SHAPE: Shape = {**dict.fromkeys(("step", "writing", "ask", "kept"), COUNT)}
+UNITS_SHAPE: dict[str, Shape] = {**dict.fromkeys(("step", "writing", "ask", "kept"), COUNT)}
 UNITS_SHAPE |= dict.fromkeys(("steps", "rows", "logits"), WHOLE)
 """Of ``Plan`` and ``Units`` in a file."""
 

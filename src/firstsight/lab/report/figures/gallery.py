@@ -23,7 +23,7 @@ SAYS = {
 """What the appendix says of the figures of Omniglot; the others' JSON files say it of themselves."""
 _WHAT, _MEND = "the numbers of a figure", "Make it anew: firstsight figure N."
 _PANELS = Kind(lambda value: isinstance(value, list) and value != [], "a list of panels")
-_SHAPE: Shape = {"title": TEXT, "panels": _PANELS, "seeds": WHOLE, "core_seconds": COUNT, "run_by": OBJECT}
+_SHAPE: dict[str, Shape] = {"title": TEXT, "panels": _PANELS, "seeds": WHOLE, "core_seconds": COUNT, "run_by": OBJECT}
 _SHAPE |= {"made_by": OBJECT, "says?": TEXT_OR_NULL, "data?": OBJECT, "wall_time?": or_null(OBJECT)}
 
 
