@@ -81,7 +81,7 @@ def test_a_job_in_the_background_goes_on() -> None:
 
 
 def test_the_package_alone_does_not_load_torch() -> None:
-    names = "firstsight.HebbianSoftmax, firstsight.functional.linear_cross_entropy, firstsight.heads, firstsight.memory"
+    names = "firstsight.HebbianSoftmax, firstsight.functional.linear_cross_entropy, firstsight.heads, firstsight.errors"
     code = f"import sys, firstsight; assert 'torch' not in sys.modules; {names}; assert 'torch' in sys.modules"
     code += (
         "; from firstsight import *; attach, InputError, MbPA; assert set(firstsight.__all__) <= set(dir(firstsight))"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from firstsight.heads.adopted import attach
     from firstsight.memory import MbPA, NeuralCache, score_stream
 else:
-    _ROOMS = ("functional", "heads", "memory")
+    _ROOMS = ("errors", "functional", "heads", "memory")
     _PLACES = {"InputError": "errors", "attach": "heads.adopted"}
     _PLACES |= dict.fromkeys(("MbPA", "NeuralCache", "score_stream"), "memory")
 

@@ -158,7 +158,7 @@ def _of_tar(file: IO[bytes], magic: bytes, path: str) -> Generator[Entry, None, 
             if archive.offset <= at:  # a size below 0 in a header of a header leads around in a circle
                 raise tarfile.ReadError("its headers lead back")
             at = archive.offset
-            archive.members.clear()
+            archive.members.clear()  # or it keeps a note of every file of a whole mirror
             kind = "file" if entry.isfile() else "link" if entry.issym() or entry.islnk() else "other"
             yield Entry(entry.name, entry.size, kind, partial(_content, archive, entry))
         padding = 0

@@ -31,7 +31,7 @@ _DAMAGE: tuple[type[Exception], ...] = (
     TypeError,
 )
 _DAMAGE += (ArithmeticError, MemoryError, AttributeError, SyntaxError, tokenize.TokenError)
-_DAMAGE_OF_ZIP = (*_DAMAGE, lzma.LZMAError, OSError)
+_DAMAGE_OF_ZIP: tuple[type[Exception], ...] = (*_DAMAGE, lzma.LZMAError, OSError)
 
 
 @contextmanager

@@ -92,7 +92,10 @@ def prepare(
         "books": books,
         "missing": {name: [b for b in wanted if wanted[b] == name and str(b) not in done] for name in SPLITS},
         "unreadable": {
-            str(book): why for source in opened for book, why in source.damaged.items() if str(book) not in done
+            str(book): f"{source.name}: {why}"
+            for source in opened
+            for book, why in source.damaged.items()
+            if str(book) not in done
         },
         "mode": made[-1],
         "damaged": {key: found for key, found in shards.reports().items() if found},
