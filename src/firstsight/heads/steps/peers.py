@@ -13,7 +13,6 @@ and is in no collective looks like one that is at work; whoever waits for longer
 """
 
 import atexit
-import json
 import threading
 import time
 import warnings
@@ -21,23 +20,23 @@ import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 
 from firstsight.errors import InputError, warn
 from firstsight.heads.steps.agreement import named
+from firstsight.heads.steps.board import POLL, Answer, Board, Verdict
 from firstsight.heads.steps.place import exists, process, where
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 PATIENT = 3.0  # seconds of waiting after which is asked who is missing
-LOOK = 3.0  # seconds in which the others answer
 HEAR = 1.0  # seconds that are left to a rank that is past to say why it will end
 LONG = 30.0  # seconds of waiting after which it is said for whom
-_TICK, _MOMENT, _POLL = 1.0, 0.3, 0.05
+_TICK, _MOMENT = 1.0, 0.3
 _NO_TAG = 0x66697273  # of messages that nobody sends
 
 
@@ -47,25 +46,15 @@ class RankLostError(InputError, RuntimeError):
     exit_code = 1
 
 
-class _Answer(NamedTuple):
-    """Where a rank is."""
-
-    begun: int  # exchanges with this group
-    moved: int  # collectives that it has begun since the last of them began
-    sits: bool  # in a collective, or in a backward pass
-    place: str  # in words
-
-
 class Meeting:
     """A process group as one of its processes sees it."""
 
     def __init__(self, group: "ProcessGroup") -> None:
         self._group = weakref.ref(group)
-        self._store: Any = group.get_group_store()
         self._ranks, self._own = dist.get_process_group_ranks(group), dist.get_rank()
+        self._board = Board(group.get_group_store(), [rank for rank in self._ranks if rank != self._own], self._own)
         self._begun = self._mark = self._since = self._step = 0
         self._trainer = threading.get_ident()
-        self._next = 0  # question
         self._warned = self._heard = False
         self._processes: list[tuple[int, int]] = []  # of each rank, as ``process()``
         self._uneven = False
@@ -124,10 +113,10 @@ class Meeting:
         all of a group's connections where somebody will not wait any longer.
         """
         with suppress(RuntimeError):  # a rank that is past has yet to say why it will end
-            ranks, _, lost = self._found_verdict() or ([], "", True)
+            found = self._board.verdict()
             end = time.monotonic() + HEAR
-            while not (lost or all(self._has(f"heard/{rank}") for rank in ranks)) and time.monotonic() < end:
-                time.sleep(_POLL)
+            while found and not found.lost and not self._board.heard(found.ranks) and time.monotonic() < end:
+                time.sleep(POLL)
         other = next(rank for rank in self._ranks if rank != self._own)
         with suppress(RuntimeError):
             work = dist.irecv(torch.empty(1), other, self._group(), _NO_TAG)
@@ -138,7 +127,7 @@ class Meeting:
     def _look(self, waited: float) -> InputError | None:
         """What to raise if somebody that is waited for will not come."""
         with suppress(RuntimeError):  # no store, no answers: the group's timeout is left
-            answers = {} if self._has("verdict") else self._ask()
+            answers = {} if self._board.verdict() else self._board.ask()
             if (known := self._told()) is not None:
                 return known
             late = {rank: answer for rank, answer in answers.items() if answer.begun < self._begun}
@@ -161,10 +150,10 @@ class Meeting:
 
     def _lost(self, error: RuntimeError) -> InputError:
         """What to raise where a collective has failed."""
-        gone, answers = [], dict[int, _Answer]()
+        gone, answers = [], dict[int, Answer]()
         with suppress(RuntimeError):  # of the store, which rank 0 holds where no launcher does
             if not (gone := self._gone()):
-                answers = self._ask(ends=self._gone)
+                answers = self._board.ask(ends=self._gone)
             if (known := self._told()) is not None:
                 return known
         gone = gone or self._gone()
@@ -193,19 +182,13 @@ class Meeting:
     def _verdict(self, ranks: list[int], text: str, kind: type[InputError]) -> InputError:
         """The error, which all ranks that wait are told in the same words, and those that are waited for too."""
         with suppress(RuntimeError):
-            self._store.set("firstsight/verdict", json.dumps([ranks, text, kind is RankLostError]))
+            self._board.judge(Verdict(ranks, text, kind is RankLostError))
         return kind(text)
 
     def _told(self) -> InputError | None:
         """What another rank has raised for this group."""
-        found = self._found_verdict()
-        return None if found is None else (RankLostError if found[2] else InputError)(found[1])
-
-    def _found_verdict(self) -> tuple[list[int], str, bool] | None:
-        if not self._has("verdict"):
-            return None
-        ranks, text, lost = json.loads(self._store.get("firstsight/verdict"))
-        return ranks, text, lost
+        found = self._board.verdict()
+        return None if found is None else (RankLostError if found.lost else InputError)(found.text)
 
     def _gone(self) -> list[int]:
         """Ranks on this machine whose process does not exist any more."""
@@ -213,45 +196,27 @@ class Meeting:
         pairs = zip(self._ranks, self._processes, strict=False)
         return [rank for rank, (pid, place) in pairs if place == here and not exists(pid)]
 
-    def _ask(self, ends: Any = bool) -> dict[int, _Answer]:
-        """Where each of the other ranks is, of those that answer."""
-        number = self._next
-        while self._has(f"question/{number}"):  # of another rank, and perhaps of a while ago
-            number += 1
-        self._store.set(f"firstsight/question/{number}", "")
-        others, end = [rank for rank in self._ranks if rank != self._own], time.monotonic() + LOOK
-        while time.monotonic() < end and not ends() and not self._has("verdict"):
-            if all(self._has(f"answer/{number}/{rank}") for rank in others):
-                break
-            time.sleep(_POLL)
-        there = [rank for rank in others if self._has(f"answer/{number}/{rank}")]
-        return {r: _Answer(*json.loads(self._store.get(f"firstsight/answer/{number}/{r}"))) for r in there}
-
-    def _has(self, name: str) -> bool:
-        return bool(self._store.check([f"firstsight/{name}"]))
-
     def serve(self) -> None:
         """Answer what is asked, and hear what is said of this process. (In a thread of its own.)"""
-        while self._has(f"question/{self._next}"):
+        while self._board.is_asked():
             answer = self._answer()
-            self._store.set(f"firstsight/answer/{self._next}/{self._own}", json.dumps(answer))
-            self._next += 1
+            self._board.answer(answer)
             end = time.monotonic() + HEAR
             while answer.sits and not self._heard and time.monotonic() < end:
-                if (found := self._found_verdict()) is not None and self._own in found[0]:
+                if (found := self._board.verdict()) is not None and self._own in found.ranks:
                     self._heard = True
                     _, _, (file, line) = where(self._trainer, self._group())
-                    warnings.warn_explicit(found[1], UserWarning, file, line)
-                    self._store.set(f"firstsight/heard/{self._own}", "")
-                time.sleep(_POLL)
+                    warnings.warn_explicit(found.text, UserWarning, file, line)
+                    self._board.hear()
+                time.sleep(POLL)
 
-    def _answer(self) -> _Answer:
+    def _answer(self) -> Answer:
         number = self._number()
         begun, mark = self._begun, self._mark
         sits, place, at = where(self._trainer, self._group())
         time.sleep(_MOMENT)
         stays = (self._number(), *where(self._trainer, self._group())) == (number, sits, place, at)
-        return _Answer(begun, number - mark, sits and stays, place)
+        return Answer(begun, number - mark, sits and stays, place)
 
     def leave(self) -> None:
         """End the thread: one that is left when Python ends aborts the process now and then."""
@@ -298,7 +263,7 @@ def _are(ranks: Any) -> str:
     return f"{named(ranks)} {'are' if len(ranks) > 1 else 'is'}"
 
 
-def _places(answers: dict[int, _Answer]) -> str:
+def _places(answers: dict[int, Answer]) -> str:
     if len(answers) == 1:
         return f"it is {next(iter(answers.values())).place}"
     return ", ".join(f"rank {rank} is {answer.place}" for rank, answer in answers.items())
