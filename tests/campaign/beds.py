@@ -32,7 +32,7 @@ Run = Callable[..., str]
 def lines(number: int, seed: int, types: int = 60) -> list[str]:
     """Lines of words whose frequencies fall off as in language; every word occurs in the first of them."""
     rng = random.Random(seed)
-    words = [f"word{i}" for i in range(types)]
+    words = [f"w{i}" for i in range(types)]  # as short as those of a language
     weights = [1 / (i + 1) for i in range(types)]
     return [" ".join(words) + "\n"] + [" ".join(rng.choices(words, weights, k=12)) + "\n" for _ in range(number - 1)]
 
