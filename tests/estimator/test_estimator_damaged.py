@@ -1,4 +1,4 @@
-"""Files of a classifier that fit their checksum and were made by somebody else: refused by an error that names the file."""
+"""Files of a classifier whose checksum fits, made by somebody else: refused by an error that names the file."""
 
 import json
 
