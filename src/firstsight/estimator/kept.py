@@ -107,7 +107,10 @@ class Kept(Answers):
                 or there is no such device.
         """
         settings, own, known, rows, scaling = stored.load(path, device)
-        loaded = cls(**settings)
+        try:
+            loaded = cls(**settings)
+        except TypeError as error:  # an argument that there is none of
+            raise InputError(f"{path} is not what save wrote: {error}") from error
         loaded._rows, loaded._scaling = rows, scaling
         for name, value in own.items():
             setattr(loaded, name, value)

@@ -148,12 +148,24 @@ def load(
         own = told["attributes"]
         if "feature_names_in_" in own:
             own["feature_names_in_"] = np.array(own["feature_names_in_"], dtype=object)
-        agree = known.num_met == V and len(known.classes) == len(known.rows) and len(scaling.mean_D) == D
+        met = np.sort(known.rows[known.rows >= 0])
+        agree = (
+            known.rows.shape == known.classes.shape
+            and known.rows.dtype == np.int64
+            and np.array_equal(met, np.arange(V))
+        )
+        agree = agree and set(own) <= set(NUMBERS) and own["n_features_in_"] == D and _is_scaling(scaling, D)
     except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError, MemoryError) as error:
         raise InputError(f"{path} is not what save wrote: {str(error)[:500]}") from error
     if not agree:
         raise InputError(f"{path}: its labels, rows and features do not fit each other. Save the classifier anew.")
     return settings, own, known, Rows(head.to(place).eval()), scaling
+
+
+def _is_scaling(scaling: Scaling, features: int) -> bool:
+    mean_D, numbers = scaling.mean_D, (scaling.unit, scaling.length)
+    sound = mean_D.shape == (features,) and mean_D.dtype == np.float64 and bool(np.isfinite(mean_D).all())
+    return sound and all(isinstance(one, float) and 0 < one < np.inf for one in numbers)
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -164,6 +164,9 @@ class Clusters(nn.Module):
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
     ) -> None:
         theirs = self._sizes_in(state_dict, prefix)
+        if theirs is None:
+            rest[-1].append("the state has no such clusters: their rows or their sizes are missing or damaged.")
+            return
         if theirs and theirs != self._sizes():
             cutoffs = list(accumulate(theirs[:-2]))
             grow = f", then add_classes({theirs[-1]})" if theirs[-1] else ""
@@ -174,14 +177,17 @@ class Clusters(nn.Module):
             return  # this head stays as it was
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
-    def _sizes_in(self, state_dict: dict[str, Any], prefix: str) -> list[int]:
-        """``_sizes`` of a state; empty if it has none."""
+    def _sizes_in(self, state_dict: dict[str, Any], prefix: str) -> list[int] | None:
+        """``_sizes`` of a state; empty if it has none, None if they are no sizes."""
         if (frequent := state_dict.get(f"{prefix}frequent")) is None:
             return []
         tails: list[int] = []
-        while (rows := state_dict.get(f"{prefix}tails.{len(tails)}.softmax.weight")) is not None:
-            tails.append(len(rows))
-        return [int(frequent), *tails, len(state_dict[f"{prefix}first.weight"]) - int(frequent) - len(tails)]
+        try:
+            while (rows := state_dict.get(f"{prefix}tails.{len(tails)}.softmax.weight")) is not None:
+                tails.append(len(rows))
+            return [int(frequent), *tails, len(state_dict[f"{prefix}first.weight"]) - int(frequent) - len(tails)]
+        except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError):
+            return None
 
     def extra_repr(self) -> str:
         """The sizes, for ``print``."""
