@@ -21,6 +21,7 @@ KINDS = ("cases", "kills", "holders", "pairs")
 def main() -> int:
     """Run what is left of a campaign; 1 if it found a fault and ``--strict`` was given."""
     asked = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     tiny.prepare()
     from firstsight.lab.system.machine import provenance
     from tests.campaign import table
@@ -142,6 +143,7 @@ def _worker(
     code = 1
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         adopt_orphans()
         beds = Beds(base / f"w{number}")
         at_work = {

@@ -24,7 +24,7 @@ class Result:
     did: str
     verdict: str
     why: str
-    seconds: float
+    cpu: float
     left: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -57,7 +57,7 @@ class Cases:
         verdict, why = judge(ended, name, reading.is_own(name, mutation), damaged, after, expected)
         left = len(left_over(after)) + ended.orphans
         return Result(
-            number, reading.command, f"{reading.bed}: {name}", mutation, did, verdict, why, ended.seconds, left
+            number, reading.command, f"{reading.bed}: {name}", mutation, did, verdict, why, round(ended.cpu, 3), left
         )
 
     def expected(self, reading: Reading) -> Expected:

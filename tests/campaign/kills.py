@@ -8,7 +8,7 @@ from typing import Any
 from tests.campaign.beds import Beds
 from tests.campaign.lines import LINES, Line
 from tests.campaign.server import Command, call, wait_for_orphans
-from tests.campaign.verdict import Expected, State, difference, last_line, left_over
+from tests.campaign.verdict import Expected, State, difference, last_line, left_over, raised
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 PATIENCE = 15.0  # seconds for what a killed command had started, to save and end
@@ -35,7 +35,7 @@ class Kills:
             ended = command.wait()
             orphans = ended.orphans
             if ended.hang or "Traceback" in ended.err:
-                return told | {"verdict": "hangs" if ended.hang else "tracebacks", "why": last_line(ended.err)}
+                return told | {"verdict": "hangs" if ended.hang else "tracebacks", "why": raised(ended.err)}
             if orphans := wait_for_orphans(patience=PATIENCE) + orphans:
                 return told | {"verdict": "orphans", "why": f"{orphans} processes"}
         return told | self.once_more(line, place, expected)
@@ -45,7 +45,7 @@ class Kills:
         ended = call(line.again(place), place, self.beds.log)
         after = State.of(place)
         if ended.hang or "Traceback" in ended.err:
-            return {"verdict": "hangs" if ended.hang else "tracebacks", "why": last_line(ended.err)}
+            return {"verdict": "hangs" if ended.hang else "tracebacks", "why": raised(ended.err)}
         if ended.code:
             return {"verdict": "refused", "why": last_line(ended.err)}
         if left := left_over(after):

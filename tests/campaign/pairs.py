@@ -9,7 +9,7 @@ from typing import Any
 from tests.campaign.beds import Beds
 from tests.campaign.lines import LINES, Line
 from tests.campaign.server import Command, Ended, call
-from tests.campaign.verdict import State, last_line, left_over, meaning, unlasting
+from tests.campaign.verdict import State, last_line, left_over, meaning, raised, unlasting
 
 REFUSED_WITHIN = 2.0  # seconds
 PAIRS = [
@@ -110,7 +110,7 @@ def _judged(
     if any(one.hang for one in ended):
         return found | {"verdict": "hangs", "why": ended[0].hang or ended[1].hang}
     if any("Traceback" in one.err for one in ended):
-        return found | {"verdict": "tracebacks", "why": next(last_line(e.err) for e in ended if "Traceback" in e.err)}
+        return found | {"verdict": "tracebacks", "why": next(raised(e.err) for e in ended if "Traceback" in e.err)}
     if left := left_over(after):
         return found | {"verdict": "left", "why": ", ".join(left)}
     state = _lasting(after)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 MEMORY = 4 << 30  # bytes that a command may take beyond what was there
 IDLE, LONGEST = 5.0, 40.0  # seconds: without any work, and in all, after which a command hangs
-PR_SET_CHILD_SUBREAPER = 36
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -28,11 +28,14 @@ class Ended:
     seconds: float
     hang: str = ""
     orphans: int = 0
+    cpu: float = 0.0
 
 
 def adopt_orphans() -> None:
-    """Whatever a command leaves becomes a child of this process, where it is seen."""
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    """Whatever a command leaves becomes a child of this process, where it is seen; this ends with the one above it."""
+    prctl = ctypes.CDLL(None).prctl
+    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 def run_line(argv: Sequence[str]) -> int:
@@ -53,6 +56,7 @@ class Command:
     def __init__(self, argv: Sequence[str], cwd: Path, log: Path, first: Callable[[], None] | None = None) -> None:
         self.log, self.began = log, time.monotonic()
         self.code: int | None = None
+        self.cpu = 0.0
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the command itself begins
         self.pid = os.fork()
         if not self.pid:
@@ -97,9 +101,9 @@ class Command:
     def poll(self) -> int | None:
         """The exit code, or minus the signal, once it has ended."""
         if self.code is None:
-            done, status = os.waitpid(self.pid, os.WNOHANG)
+            done, status, used = os.wait4(self.pid, os.WNOHANG)
             if done:
-                self.code = os.waitstatus_to_exitcode(status)
+                self.code, self.cpu = os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
         return self.code
 
     def signal(self, number: int) -> None:
@@ -126,7 +130,7 @@ class Command:
         seconds = time.monotonic() - self.began
         orphans = wait_for_orphans(others)
         out, err = (Path(f"{self.log}.{name}").read_text(errors="replace") for name in ("out", "err"))
-        return Ended(self.code if self.code is not None else 99, out, err, seconds, hang, orphans)
+        return Ended(self.code if self.code is not None else 99, out, err, seconds, hang, orphans, self.cpu)
 
 
 def _work(pid: int) -> tuple[int, bool]:

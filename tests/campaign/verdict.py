@@ -68,10 +68,19 @@ def meaning(name: str, content: bytes) -> Any:
             import numpy as np
 
             with np.load(io.BytesIO(content), allow_pickle=False) as file:
-                return {key: hashlib.sha256(file[key].tobytes()).hexdigest() for key in file}
+                return {key: _array(file[key]) for key in file}
     except Exception:  # damaged: it is what its bytes are
         return hashlib.sha256(content).hexdigest()
     return hashlib.sha256(content).hexdigest()
+
+
+def _array(array: Any) -> Any:
+    """An array as its checksum, or a JSON that is kept in one."""
+    text = array.tobytes().decode(errors="replace") if array.dtype.name == "uint8" else str(array)
+    try:
+        return timeless(json.loads(text)) if text.startswith("{") else hashlib.sha256(array.tobytes()).hexdigest()
+    except ValueError:
+        return hashlib.sha256(array.tobytes()).hexdigest()
 
 
 def timeless(value: Any) -> Any:
@@ -118,8 +127,8 @@ class Expected:
 
 
 def unlasting(name: str) -> bool:
-    """Whether a file holds no result: a lock, a log, a temporary that the check for those tells."""
-    return name.endswith((".lock", "log.txt", "sweep.db-journal")) or bool(HIDDEN.search(name))
+    """Whether a file holds no result: a lock, a log, what was timed, a temporary that the check for those tells."""
+    return name.endswith((".lock", "log.txt", "sweep.db-journal", "costs.json")) or bool(HIDDEN.search(name))
 
 
 def judge(ended: Ended, name: str, own: bool, damaged: bytes, after: State, expected: Expected) -> tuple[str, str]:
@@ -138,7 +147,7 @@ def judge(ended: Ended, name: str, own: bool, damaged: bytes, after: State, expe
     if ended.hang:
         return "hangs", ended.hang
     if "Traceback (most recent call last)" in ended.err or ended.code < 0 or ended.code == 99:
-        return "tracebacks", last_line(ended.err) or f"signal {-ended.code}"
+        return "tracebacks", raised(ended.err) or f"signal {-ended.code}"
     if gone := lost(name, after, expected, ended.code == 0, damaged):
         return "lost", gone
     if ended.code:
@@ -162,6 +171,12 @@ def last_line(text: str) -> str:
     """The last line that says something."""
     rows = [row for row in text.splitlines() if row.strip()]
     return rows[-1].strip() if rows else ""
+
+
+def raised(text: str) -> str:
+    """The line of the exception under the first traceback, or the last line where there is none."""
+    under = text.partition("Traceback (most recent call last)")[2].splitlines()[1:]
+    return next((row for row in under if row and not row.startswith(" ")), last_line(text))
 
 
 def names(name: str, line: str, damaged: bytes) -> bool:
