@@ -15,10 +15,9 @@ from firstsight.lab.cli.demo import demo
 from firstsight.lab.cli.eval import evaluate
 from firstsight.lab.cli.figure import figure
 from firstsight.lab.cli.omniglot import omniglot
-from firstsight.lab.cli.output import BadFlagError, fail, tell
+from firstsight.lab.cli.output import BadFlagError, fail, spoken, tell
 from firstsight.lab.cli.report import report
 from firstsight.lab.cli.score import score
-from firstsight.lab.cli.streams import spoken
 from firstsight.lab.cli.study import study
 from firstsight.lab.cli.sweep import sweep
 from firstsight.lab.cli.train import default_settings, train_command

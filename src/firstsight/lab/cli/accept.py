@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from firstsight.lab.cli.output import Found, Json, show
+from firstsight.lab.cli.output import Found, Json, show, tell
 
 
 def accept(folder: Positional[Path], json: Json = False) -> int:
@@ -28,8 +28,8 @@ def accept(folder: Positional[Path], json: Json = False) -> int:
 
 def _print(found: Found) -> None:
     for name in found["changed"]:
-        print(f"taken as it is: {name}")
+        tell(f"taken as it is: {name}")
     for name in found["missing"]:
-        print(f"not there any more: {name}")
+        tell(f"not there any more: {name}")
     if not (found["changed"] or found["missing"]):
-        print("every file is as it was written")
+        tell("every file is as it was written")

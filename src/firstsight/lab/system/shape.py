@@ -131,7 +131,7 @@ def _inside(value: Any, shape: Shape) -> dict[str, tuple[Any, Shape]]:
 
 def check_plain(value: Any) -> None:
     """Raise ValueError unless a value is one that our files hold: every number finite and of no more than 64 bits, all
-    text such as UTF-8 can hold, and not nested deeper than ``DEEPEST``."""
+    text such as UTF-8 or the name of a file can hold, and not nested deeper than ``DEEPEST``."""
     level: list[Any] = [[value]]
     for _ in range(DEEPEST):
         below: list[Any] = []
@@ -143,7 +143,7 @@ def check_plain(value: Any) -> None:
                 elif kind is list:
                     below.append(one)
                 elif kind is str:
-                    one.isascii() or one.encode()  # half a surrogate pair is an error
+                    one.isascii() or one.encode(errors="surrogateescape")  # other halves of a pair are an error
                 elif kind is int and not -(2**63) <= one < 2**64:
                     raise ValueError("a whole number has more than 64 bits")
                 elif kind is float and not math.isfinite(one):
