@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ class State:
         return cls(found)
 
 
+@lru_cache(maxsize=5000)  # most files of most cases are those of the bed
 def meaning(name: str, content: bytes) -> Any:
     """What a file says, its times apart."""
     try:
