@@ -12,6 +12,7 @@ from firstsight.lab.runs.compare import check_alike
 from firstsight.lab.runs.metrics import read_metrics
 from firstsight.lab.runs.result import MEND, RESULT
 from firstsight.lab.system.files import read_json
+from firstsight.lab.system.manifest import check_there
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,9 @@ def _load(folder: Path, name: str) -> Record:
             f"{folder}: there is no such folder. Give the folder of a run, as firstsight train --out makes it."
         )
     data, config = load_config(folder / "config.yaml")
-    metrics = read_metrics(folder / "metrics.jsonl") if (folder / "metrics.jsonl").exists() else []
+    metrics = read_metrics(folder / "metrics.jsonl")
     result = None
+    check_there(folder / "result.json")
     if (folder / "result.json").exists():
         result = read_json(folder / "result.json", "the result of an evaluation", RESULT, MEND)
     if not metrics and result is None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from firstsight.errors import InputError
 from firstsight.lab.system.files import atomic_write, parse_json, regular_file
-from firstsight.lab.system.manifest import checked, noted
+from firstsight.lab.system.manifest import check_there, checked, noted
 from firstsight.lab.system.shape import COUNT, NUMBER, NUMBER_OR_NULL, TEXT, WHOLE, Shape, check_shape, is_finite
 
 # What stands for a band of frequency where < and > may not.
@@ -69,12 +69,18 @@ def _read(path: Path) -> bytes:
 
 def last_step(path: Path) -> int:
     """The step of the last validation that is written down; 0 before the first."""
-    lines = read_metrics(path) if path.exists() else []
+    lines = read_metrics(path)
     return int(lines[-1]["step"]) if lines else 0
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a ``metrics.jsonl``, each of the shape ``LINE``. A last line cut off by a killed run is left out."""
+    """The lines of a ``metrics.jsonl``, each of the shape ``LINE``; none where the file has not been begun.
+
+    A last line cut off by a killed run is left out.
+    """
+    check_there(path)
+    if not path.exists():
+        return []
     lines = _read(path).split(b"\n")
     metrics: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):

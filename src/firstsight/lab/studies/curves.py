@@ -38,8 +38,7 @@ class CurveJob(StudyJob):
 
     def metrics(self) -> list[dict[str, Any]]:
         """Its validations so far."""
-        path = self.folder / "metrics.jsonl"
-        return read_metrics(path) if path.exists() else []
+        return read_metrics(self.folder / "metrics.jsonl")
 
     def ended(self) -> Ended | None:
         """Trained and evaluated, or known to diverge."""

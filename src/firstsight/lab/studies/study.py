@@ -126,7 +126,7 @@ def read_outcome(job: StudyJob) -> dict[str, Any]:
 def record(job: StudyJob) -> dict[str, Any]:
     """What ``study.json`` holds of a job; ``sights`` are means over the whole training."""
     result, outcome = read_result(job), read_outcome(job)
-    metrics = read_metrics(job.folder / "metrics.jsonl") if (job.folder / "metrics.jsonl").exists() else []
+    metrics = read_metrics(job.folder / "metrics.jsonl")
     diverged = outcome.get("reason") == "diverged" or (result is not None and result["perplexity"] is None)
     last = metrics[-1] if metrics else {}
     found = result if result and not diverged else {}

@@ -237,7 +237,7 @@ def _read(folder: Path) -> dict[str, Any]:
         seal = values.pop("seal")
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
         seal = values = None
-    if values is None or seal != _seal(values) or values["format"] != FORMAT:
+    if values is None or values.get("format") != FORMAT or seal != _seal(values) or content != _text(values):
         raise InputError(
             f"{path}: this is damaged, so the files beside it cannot be checked. Put it back from a copy, or take them "
             f"as they are with: firstsight accept {folder}"
@@ -249,10 +249,13 @@ def _seal(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
+def _text(values: Mapping[str, Any]) -> bytes:
+    return json.dumps({**values, "seal": _seal(values)}, indent=1).encode() + b"\n"
+
+
 def _write(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Whole or not at all. It is not brought to the disk at once: of a power loss nothing is promised."""
-    values = {"format": FORMAT, **{name: manifest[name] for name in ("kind", "identity", "files")}}
-    content = json.dumps({**values, "seal": _seal(values)}, indent=1).encode() + b"\n"
+    content = _text({"format": FORMAT, **{name: manifest[name] for name in ("kind", "identity", "files")}})
     descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".{DIGESTS}.", suffix=".part")
     try:
         os.fchmod(descriptor, _mode())

@@ -46,11 +46,12 @@ def sweep_memories(command: Memories) -> int:
     from firstsight.lab.report import write_report
     from firstsight.lab.report.memory import sweep_plots
     from firstsight.lab.system.folder import RUN, hold
-    from firstsight.lab.system.manifest import forget
+    from firstsight.lab.system.manifest import check_there, forget
 
     run, data = command.run, None if command.data is None else str(command.data)
     options = {name: value for name, value in vars(command).items() if name not in ("run", "data", "json")}
     with hold(run, RUN, make=False):
+        check_there(run / "result.json")  # the report would be without it
         found = sweep_memory(run, data=data, **options)
         for old in (run / "memory").glob("memory_*.png"):
             forget(old)
