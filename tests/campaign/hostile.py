@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import random
+import re
 import struct
 import zipfile
 from collections.abc import Callable
@@ -101,11 +102,15 @@ def other_json(rng: random.Random, path: Path) -> None:
     path.write_text(rng.choice(["null", "[]", "{}", "3", '"x"', '{"corpus": 1}', "[{}]", "1" * 6000, "NaN"]))
 
 
-def alias_bomb(_: random.Random, path: Path) -> None:
-    """A few hundred bytes that are gigabytes once they are told."""
-    rows = ["data: data", "x0: &x0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]"]
-    rows += [f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 9)}]" for i in range(1, 9)]
-    path.write_text("\n".join([*rows, "hidden: *x8", "variants: *x8", "grid: *x8"]) + "\n")
+def alias_bomb(rng: random.Random, path: Path) -> None:
+    """A few hundred bytes in place of a value, which are gigabytes once they are told."""
+    rows = path.read_text(encoding="utf-8").splitlines()
+    at = rng.choice([n for n, row in enumerate(rows) if re.match(r"\w+:", row)] or [0])
+    stop = next((n for n in range(at + 1, len(rows)) if rows[n][:1] not in (" ", "-")), len(rows))
+    bomb = ["&x0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]"]
+    bomb += [f"&x{i} [{', '.join([f'*x{i - 1}'] * 9)}]" for i in range(1, 10)]
+    rows[at:stop] = [f"{rows[at].split(':')[0] if rows else 'data'}: [{', '.join(bomb)}]"]
+    path.write_text("\n".join(rows) + "\n")
 
 
 def deep_yaml(_: random.Random, path: Path) -> None:
