@@ -24,7 +24,7 @@ BAD = ("silent", "tracebacks", "hangs", "lost", "unnamed")
 TIMES = re.compile(r"seconds|tokens_per_second|per_second|minutes|^since$|^pid$|^date|time$|_ms$|^peak|^worker$")
 DURATION = re.compile(r"\d[\d.,]* (s|min|h|d|tokens/s)\b|\d{4}-\d\d-\d\d( \d\d:\d\d)?")
 SOURCES = ("sources", "command")  # what a file from outside was, byte by byte, is told in full
-HIDDEN = re.compile(r"\.part$|\.new$|\.old$")
+HIDDEN = re.compile(r"\.part$|(^|/)\.(new|ready)(/|$)")
 
 
 @dataclass
@@ -54,6 +54,9 @@ class State:
 def meaning(name: str, content: bytes) -> Any:
     """What a file says, its times apart."""
     try:
+        if name.endswith("digests.json"):  # digests are of times too
+            found = json.loads(content)
+            return {"kind": found["kind"], "files": sorted(found["files"])}
         if name.endswith(".json"):
             return timeless(json.loads(content))
         if name.endswith(".jsonl"):
@@ -150,8 +153,9 @@ def judge(ended: Ended, name: str, own: bool, damaged: bytes, after: State, expe
         return "hangs", ended.hang
     if "Traceback (most recent call last)" in ended.err or ended.code < 0 or ended.code == 99:
         return "tracebacks", raised(ended.err) or f"signal {-ended.code}"
+    line = next((line for line in _lines(ended.err) - expected.said if Path(name).name in line), "")
     if gone := lost(name, after, expected, ended.code == 0, damaged):
-        return "lost", gone
+        return ("told", line) if line and not ended.code else ("lost", gone)
     if ended.code:
         line = last_line(ended.err)
         if ended.code not in (1, 2) or not line.startswith("firstsight: "):
@@ -160,7 +164,6 @@ def judge(ended: Ended, name: str, own: bool, damaged: bytes, after: State, expe
     if other := difference(ended, name, damaged, after, expected):
         if own:
             return "other input", other
-        line = next((line for line in _lines(ended.err) - expected.said if Path(name).name in line), "")
         return ("told", line) if line else ("silent", other)
     return "same", ""
 
