@@ -45,7 +45,7 @@ class Reading:
 
     def is_own(self, name: str, mutation: str) -> bool:
         """Whether a file that was changed so may be another input from outside."""
-        replaced = mutation in ("swap", "link elsewhere")
+        replaced = mutation in ("swap", "link elsewhere", "remove")
         return any(fnmatch(name, pattern) for pattern in (*self.own, *(self.apart if replaced else ())))
 
 

@@ -59,9 +59,9 @@ def describe_corpus(folder: str | Path) -> dict[str, Any]:
 
 def _counts(corpus: Corpus, split: str) -> npt.NDArray[np.int64]:
     """How often each type occurs in a split, [V]; training's are in the vocabulary."""
+    tokens = corpus.split(split)
     if split == "train":
         return corpus.vocabulary.counts
-    tokens = corpus.split(split)
     counts = np.zeros(len(corpus.vocabulary), dtype=np.int64)
     for start in range(0, len(tokens), _BLOCK):
         counts += np.bincount(tokens[start : start + _BLOCK], minlength=len(counts))

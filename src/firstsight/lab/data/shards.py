@@ -9,6 +9,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +23,7 @@ from firstsight.lab.data.arrays import load_array
 from firstsight.lab.data.corpus import SPLITS, Corpus, save_corpus, training_vocabulary
 from firstsight.lab.data.documents import Documents
 from firstsight.lab.data.vocabulary import EOS, Vocabulary
-from firstsight.lab.system.files import atomic_write, parse_json
+from firstsight.lab.system.files import atomic_write, naming, parse_json
 from firstsight.lab.system.progress import say
 from firstsight.lab.system.shape import OBJECT, TEXT, Kind, Shape
 
@@ -114,6 +115,9 @@ class Shards:
     def __init__(self, folder: Path, keys: Sequence[str]) -> None:
         self.folder, self.keys = folder, list(keys)
 
+    def _naming(self, key: str) -> AbstractContextManager[None]:
+        return naming(self.folder / f"{key}.npz", "a piece of the corpus", _BROKEN[1])
+
     def _array(self, key: str, name: str) -> npt.NDArray[Any]:
         return load_array(self.folder / f"{key}.npz", name, *_BROKEN)
 
@@ -125,19 +129,23 @@ class Shards:
         """Occurrences of every type in some splits, ``<eos>`` included."""
         counter: Counter[str] = Counter()
         for key in self.keys:
-            ids = self._ids(key, splits)
-            if ids.size:
-                types = self._types(key)
-                counts = np.bincount(ids, minlength=len(types)).tolist()
-                counter.update({token: count for token, count in zip(types, counts, strict=True) if count})
+            with self._naming(key):
+                ids = self._ids(key, splits)
+                if ids.size:
+                    types = self._types(key)
+                    counts = np.bincount(ids, minlength=len(types)).tolist()
+                    counter.update({token: count for token, count in zip(types, counts, strict=True) if count})
         return counter
 
     def encode(self, split: str, vocabulary: Vocabulary) -> Iterator[npt.NDArray[np.uint32]]:
         """The ids of a split in a vocabulary, a shard at a time."""
         for key in self.keys:
-            ids = self._ids(key, [split])
+            with self._naming(key):
+                ids = self._ids(key, [split])
+                if ids.size:
+                    ids = vocabulary.encode(self._types(key))[ids]
             if ids.size:
-                yield vocabulary.encode(self._types(key))[ids]
+                yield ids
 
     def document_counts(self) -> dict[str, int]:
         """The number of documents of each split."""

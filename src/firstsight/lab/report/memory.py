@@ -28,6 +28,7 @@ from firstsight.lab.report.style import INK, SMALL, STYLE, Plot, add_legend, lin
 from firstsight.lab.report.tables import DASH, format_perplexity, format_relative, relative, rows
 from firstsight.lab.runs.result import perplexity
 from firstsight.lab.system.files import naming, regular_file, sha256
+from firstsight.lab.system.manifest import check_file, check_there
 from firstsight.lab.system.progress import readable
 
 LEVELS = 24  # colours of a heat map: few enough for matplotlib to draw their scale without a bitmap
@@ -136,6 +137,7 @@ def _table(result: Mapping[str, Any]) -> list[str]:
 def fitting_sweep(run: Record) -> dict[str, Any] | None:
     """The sweep of a run's memories, if there is one of the checkpoint that was evaluated and lies in the folder."""
     path = run.folder / "memory" / "sweep.json"
+    check_there(path)
     if not path.exists():
         return None
     sweep = read_tuned(path)
@@ -146,7 +148,8 @@ def fitting_sweep(run: Record) -> dict[str, Any] | None:
     weights = run.folder / "checkpoints" / f"{Path(theirs['name']).name}.pt"
     if not weights.exists():
         return sweep
-    return sweep if sha256(regular_file(weights, "weights of a run")) == theirs["sha256"] else None
+    check_file(regular_file(weights, "weights of a run"))
+    return sweep if sha256(weights) == theirs["sha256"] else None
 
 
 def sweep_plots(sweep: Mapping[str, Any]) -> list[Plot]:

@@ -19,6 +19,7 @@ from firstsight.lab.report.elements import div, section
 from firstsight.lab.report.sights import format_nats
 from firstsight.lab.report.tables import DASH
 from firstsight.lab.system.files import read_json
+from firstsight.lab.system.manifest import check_there
 from firstsight.lab.system.shape import as_dict, is_finite, is_share, is_whole
 
 # Nats from which on a colour is the next deeper one: page.html has a colour for each.
@@ -32,6 +33,7 @@ SLACK = 1e-6  # of shares, which were rounded
 def passage_section(folder: Path, result: Mapping[str, Any]) -> str:
     """The ``passage.json`` of a run's folder as a section of its page; nothing if it has none of this evaluation."""
     path = folder / "passage.json"
+    check_there(path)
     if not path.exists():
         return ""
     passage = read_json(path, "a passage and what the memories gained on it")

@@ -106,7 +106,7 @@ def _listed(path: Path) -> tuple[Path, list[str]] | None:
     """The folder whose manifest lists a file, the nearest above it, and the digests that it may have."""
     path = path.absolute()
     for folder in list(path.parents)[:DEPTH]:
-        if (folder / DIGESTS).is_file():
+        if os.path.lexists(folder / DIGESTS):
             digests = _read(folder)["files"].get(path.relative_to(folder).as_posix())
             if digests:
                 return folder, digests
@@ -190,7 +190,9 @@ def accept(folder: str | Path) -> dict[str, list[str]]:
     """
     folder = Path(folder)
     path = folder / DIGESTS
-    if not path.is_file():
+    if path.is_dir():
+        raise InputError(f"{path}: this is a folder, and it should be the list of a folder's files. Move it away.")
+    if not os.path.lexists(path):
         raise InputError(f"{path}: there is no such file, so nothing in {folder} is checked, and nothing to accept.")
     try:
         manifest = _read(folder)
@@ -219,8 +221,8 @@ def _parts(path: Path) -> dict[str, Any]:
     folder = path.parent
     names = [one.relative_to(folder).as_posix() for one in folder.rglob("*") if one.is_file()]
     kind = ""
-    with suppress(ValueError, RecursionError, UnicodeDecodeError, TypeError, AttributeError):
-        values = json.loads(path.read_text(encoding="utf-8"))
+    with suppress(ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        values = json.loads(path.read_bytes() if path.is_file() else b"")
         kind = values["kind"] if isinstance(values.get("kind"), str) else ""
     files = {name: [""] for name in names if name != DIGESTS and not any(p.startswith(".") for p in Path(name).parts)}
     return {"kind": kind, "identity": {}, "files": files}
@@ -228,10 +230,9 @@ def _parts(path: Path) -> dict[str, Any]:
 
 def _read(folder: Path) -> dict[str, Any]:
     path = folder / DIGESTS
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return {"kind": "", "identity": {}, "files": {}}
+    content = path.read_bytes() if path.is_file() else b""
     try:
         values = json.loads(content)
         seal = values.pop("seal")
