@@ -149,7 +149,12 @@ def test_broken_npz(tmp_path):
         read_source(path)
 
 
-@pytest.mark.parametrize("name", ["none.csv", "none", "."])
+def test_a_folder(tmp_path):
+    with pytest.raises(InputError, match="this is a folder, and it should be a file with examples"):
+        read_source(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["none.csv", "none"])
 def test_no_such_file(tmp_path, name):
     with pytest.raises(InputError, match=r"there is no such file\. Expected an \.npz file .* or a \.csv"):
         read_source(tmp_path / name)

@@ -191,6 +191,7 @@ def test_results_of_another_trial_in_its_folders_are_refused(done, tmp_path):
     told = json.loads(path.read_text())
     told["asked"]["epochs"] = 99
     path.write_text(json.dumps(told))
+    accept(path.parent)
     with pytest.raises(InputError, match=r"choice\.json.*epochs differ"):
         run_trial(small_source(), SETTINGS, out, budget=5)
 
@@ -230,6 +231,7 @@ from trial_data import small_source
 from firstsight.lab.classify.settings import Trial
 from firstsight.lab.classify.trial import run_trial
 from firstsight.scaling import Scaling
+from firstsight.lab.system.manifest import accept
 run_trial(small_source(), Trial(**{SETTINGS.to_dict()!r}), Path(sys.argv[1]), budget=5)
 """
 

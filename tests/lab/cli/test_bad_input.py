@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from command import TINY, assert_refused, call, copy, flip, write_text
 
+from firstsight.lab.system.manifest import DIGESTS
+
 
 @pytest.mark.parametrize(
     ("content", "said"),
@@ -141,6 +143,8 @@ def test_damaged_data(case, data, other_data, tmp_path, capfd):
     name, damage, said = DAMAGED_DATA[case]
     folder = copy(data, tmp_path / "data")
     damage(folder / name, other_data / name)
+    assert_refused(call(capfd, "train", folder, "--out", tmp_path / "run", *TINY), name)
+    (folder / DIGESTS).unlink()
     assert_refused(call(capfd, "train", folder, "--out", tmp_path / "run", *TINY), name, *said)
     assert not (tmp_path / "run").exists()
 
@@ -159,15 +163,15 @@ def test_eval_and_score_and_report_of_what_is_no_run(data, tmp_path, capfd):
     for command in (["eval"], ["score", text], ["report"]):
         name, *rest = command
         assert_refused(call(capfd, name, tmp_path / "nowhere", *rest), "there is no such folder", "firstsight train")
-        assert_refused(call(capfd, name, data, *rest), "config.yaml", "the folder of a run")
+        assert_refused(call(capfd, name, data, *rest), str(data), "the folder of a run")
         assert_refused(call(capfd, name, text, *rest), "folder of a run")
     assert_refused(call(capfd, "report"), "give the folder of at least one run")
 
 
 def test_texts_that_cannot_be_scored(trained, tmp_path, capfd):
     text = tmp_path / "text.txt"
-    assert_refused(call(capfd, "score", trained, text), "no such file", "plain text file")
-    assert_refused(call(capfd, "score", trained, tmp_path), "plain text file")
+    assert_refused(call(capfd, "score", trained, text), "no such file", "plain text")
+    assert_refused(call(capfd, "score", trained, tmp_path), "this is a folder", "plain text")
     text.write_text("\n \n")
     assert_refused(call(capfd, "score", trained, text), "no text", "at least one word")
     text.write_bytes(b"caf\xe9\n")
@@ -196,6 +200,8 @@ def test_damaged_run(case, data, trained, tmp_path, capfd):
     folder = copy(trained, tmp_path / "run")
     for file in folder.glob(files):
         damage(file)
+    assert_refused(call(capfd, "eval", folder), files.partition("*")[0], f"firstsight accept {folder}")
+    (folder / DIGESTS).unlink()
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert_refused(call(capfd, "eval", folder), *said)
     if case == "shape":  # resuming compares the settings first
@@ -240,8 +246,8 @@ def test_output_that_cannot_be_written(data, trained, tmp_path, capfd):
     file.write_text("not a folder\n")
     text = write_text(tmp_path / "text.txt")
     for out in (file, file / "below"):
-        assert_refused(call(capfd, "data", "text", "--from", text, "--out", out), str(file), "mend this")
-        assert_refused(call(capfd, "train", data, "--out", out, *TINY), str(file), "mend this")
+        assert_refused(call(capfd, "data", "text", "--from", text, "--out", out), str(file))
+        assert_refused(call(capfd, "train", data, "--out", out, *TINY), str(file))
         assert_refused(call(capfd, "report", trained, "--out", out), str(file))
     folder = copy(trained, tmp_path / "run")
     (folder / "result.json").unlink()

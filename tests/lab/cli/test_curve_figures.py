@@ -328,4 +328,4 @@ def test_more_samples_than_classes(data, tmp_path, capfd, monkeypatch):
 def test_a_json_that_is_no_figure(tmp_path, capfd):
     (tmp_path / "figure-9.json").write_text('{"panels": []}')
     found = call(capfd, "figure", "all", "--out", tmp_path)
-    assert_refused(found, "figure-9.json: these are not the numbers of a figure")
+    assert_refused(found, "figure-9.json: title is missing")

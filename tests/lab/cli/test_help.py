@@ -10,6 +10,7 @@ from command import call
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMANDS = ["demo", "try", "data", "train", "eval", "score", "report", "study", "adapt", "sweep", "omniglot", "figure"]
+COMMANDS += ["accept"]
 CORPORA = ["stdlib", "text", "wikitext-2", "wikitext-103", "gutenberg", "gigaword", "omniglot", "info", "audit"]
 SWEEPS = ["lm", "memory", "show"]
 ALL = [[], *([name] for name in COMMANDS), *(["data", name] for name in CORPORA), *(["sweep", name] for name in SWEEPS)]

@@ -9,6 +9,7 @@ from curriculum_runs import TINY, lasting, prototypes, run
 from firstsight.errors import InputError
 from firstsight.lab.curriculum import loop
 from firstsight.lab.runs.checkpoint import load_checkpoint, save_checkpoint
+from firstsight.lab.system.folder import hold
 
 
 class KilledError(Exception):
@@ -57,7 +58,11 @@ def test_resumed_is_as_undisturbed(step, changes, tmp_path, monkeypatch):
     assert lasting(found) == lasting(expected)
     states = [load_checkpoint(tmp_path / name / "checkpoint.pt") for name in ("killed", "undisturbed")]
     assert same_state(*states)
-    assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == ["checkpoint.pt", "result.json"]
+    assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == [
+        "checkpoint.pt",
+        "digests.json",
+        "result.json",
+    ]
     assert json.loads((tmp_path / "killed/result.json").read_text()) == found
 
 
@@ -91,6 +96,7 @@ def test_what_cannot_go_on_stays_untouched(tmp_path):
     path.write_bytes(content[:-100])
     with pytest.raises(InputError, match="damaged"):
         run(settings=settings, out=tmp_path)
-    save_checkpoint(path, {"model": {}})
+    with hold(tmp_path):
+        save_checkpoint(path, {"model": {}})
     with pytest.raises(InputError, match="another kind of run"):
         run(settings=settings, out=tmp_path)

@@ -3,6 +3,7 @@ from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import nltk
 import pytest
@@ -115,9 +116,9 @@ def test_articles_go_to_the_splits_of_their_dates(source, tmp_path, capsys):
     said = " ".join(capsys.readouterr().err.split())
     assert "12 documents read; 1 with an id seen before" in said
     assert "gigaword: not read, since only files named like nyt_eng_199407.gz are: nyt_eng.txt" in said
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
-        ["vocabulary.json", "meta.json", *(f"{split}.{end}" for split in SPLITS for end in ("tokens", "documents.npz"))]
-    )
+    parts = [f"{split}.{end}" for split in SPLITS for end in ("tokens", "documents.npz")]
+    made = {path.name for path in (tmp_path / "out").iterdir()}
+    assert made == {"digests.json", "vocabulary.json", "meta.json", *parts}
 
 
 def test_types_and_headlines(source, tmp_path):
@@ -185,7 +186,8 @@ def test_unpacked_files_and_any_number_of_workers_give_the_same(source, tmp_path
         path.unlink()
     prepare(source, tmp_path / "unpacked", workers=2)
     assert {name for name, raw in files(tmp_path / "unpacked").items() if raw != files(tmp_path / "1")[name]} == {
-        "meta.json"  # names and checksums of the sources
+        "meta.json",  # names and checksums of the sources
+        "digests.json",
     }
 
 
@@ -213,7 +215,7 @@ def test_a_run_that_was_killed_goes_on(source, tmp_path, monkeypatch):
     (shards / "xin_eng_200001.npz").unlink()
     (shards / ".xin_eng_200001.npz.abcd1234.part").write_bytes(b"cut")
     monkeypatch.undo()
-    monkeypatch.setattr("firstsight.lab.data.shards.shutil.rmtree", lambda folder: None)
+    monkeypatch.setattr("firstsight.lab.data.shards.shutil", SimpleNamespace(rmtree=lambda folder: None))
     prepare(source, tmp_path / "out", workers=1)
     now = {path.name: path.stat().st_mtime_ns for path in shards.glob("*.npz")}
     assert {name for name in now if now[name] != kept[name]} == {"nyt_eng_201001.npz", "xin_eng_200001.npz"}

@@ -9,6 +9,7 @@ from firstsight.lab.data import Corpus, Vocabulary, open_corpus, write_corpus, w
 from firstsight.lab.data.info import describe_corpus
 from firstsight.lab.report.zipf import zipf_plot
 from firstsight.lab.system.files import read_json, write_json
+from firstsight.lab.system.folder import hold
 
 TEXT = {"train": ["a b a $x", "c a"], "valid": ["a d"], "test": ["b c", "z z"]}
 
@@ -44,7 +45,8 @@ def test_described(tmp_path: Path) -> None:
 def test_the_paper_beside_ours(tmp_path: Path) -> None:
     write(tmp_path)
     meta = read_json(tmp_path / "meta.json", "")
-    write_json(tmp_path / "meta.json", meta | {"corpus": "gutenberg", "paper_tokens": {"valid": 4}})
+    with hold(tmp_path):
+        write_json(tmp_path / "meta.json", meta | {"corpus": "gutenberg", "paper_tokens": {"valid": 4}})
     found = describe_corpus(tmp_path)
     assert found["paper"] == {"valid": {"paper": 4, "ours": 3, "difference": -0.25}}
 

@@ -17,6 +17,7 @@ from firstsight.lab.data.omniglot import Omniglot, holds_omniglot, open_omniglot
 from firstsight.lab.data.omniglot import archives as omniglot_archives
 from firstsight.lab.data.omniglot import drawings as omniglot
 from firstsight.lab.data.omniglot.archives import area_average
+from firstsight.lab.system.manifest import DIGESTS
 
 
 @pytest.fixture(autouse=True)
@@ -206,6 +207,7 @@ def changed(key: str, value: object) -> Callable[[dict], object]:
 )
 def test_a_damaged_description(made: Omniglot, change: Callable[[dict], object], match: str) -> None:
     path = made.folder / "meta.json"
+    (made.folder / DIGESTS).unlink()
     meta = json.loads(path.read_text())
     change(meta)
     path.write_text(json.dumps(meta))
@@ -222,6 +224,7 @@ def test_no_description(made: Omniglot, content: bytes) -> None:
 
 def test_files_of_two_preparations(made: Omniglot, archives: Path, tmp_path: Path) -> None:
     other = prepare(archives, tmp_path / "other", size=30)
+    (made.folder / DIGESTS).unlink()
     meta = json.loads((made.folder / "meta.json").read_text())
     meta["images"] |= {name: other.meta["images"][name] for name in ("bytes", "sha256")}
     (made.folder / "meta.json").write_text(json.dumps(meta))

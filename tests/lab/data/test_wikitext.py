@@ -192,8 +192,7 @@ def test_other_corpus(tmp_path: Path) -> None:
     files = {**FILES, "wikitext-2/wiki.valid.tokens": "A wood \n"}
     with pytest.raises(InputError, match="valid 3 instead of 4"):
         wikitext.prepare(as_tar(tmp_path / "source", files), tmp_path / "out")
-    with pytest.raises(InputError, match="unfinished"):
-        open_corpus(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture(scope="module")

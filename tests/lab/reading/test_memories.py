@@ -18,6 +18,7 @@ from firstsight.lab.reading import recalled as memory_results
 from firstsight.lab.reading.memories import Recalling
 from firstsight.lab.reading.recalled import recall_run
 from firstsight.lab.runs.checkpoint import load_checkpoint, save_checkpoint
+from firstsight.lab.system.folder import hold
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +171,8 @@ def test_what_was_read_is_used_only_where_it_fits(change, run, tuned, small_chun
     elif change == "model":
         state = load_checkpoint(run / "checkpoints/best.pt")
         state["model"]["head.weight"] *= 1.1
-        save_checkpoint(run / "checkpoints/best.pt", state)
+        with hold(run):
+            save_checkpoint(run / "checkpoints/best.pt", state)
         how["tuned"] = write_tuned(run, tuned)
     elif change == "damage":
         content = bytearray(partial.read_bytes())
@@ -201,7 +203,8 @@ def test_a_file_of_another_model(run, tuned, trained_run, tmp_path):
     shutil.copytree(trained_run, other)
     shutil.copy(other / "checkpoints/last.pt", other / "checkpoints/best.pt")
     state = load_checkpoint(other / "checkpoints/last.pt")
-    save_checkpoint(other / "checkpoints/best.pt", state | {"step": 33})
+    with hold(other):
+        save_checkpoint(other / "checkpoints/best.pt", state | {"step": 33})
     with pytest.raises(InputError, match="tuned for the run run, checkpoint best of step 60") as caught:
         recall_run(other, "valid", "cache", tuned=tuned)
     assert "step 33" in str(caught.value)

@@ -17,6 +17,7 @@ from firstsight.lab.lm.results import evaluate_run
 from firstsight.lab.reading.recalled import recall_run
 from firstsight.lab.report import write_report
 from firstsight.lab.report.memory import fitting_sweep, memory_table, sweep_plots, told
+from firstsight.lab.system.manifest import accept
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +77,13 @@ def test_a_sweep_of_other_weights_is_not_shown(swept):
     assert "What the memories change" not in page
     for change in ({"sha256": "0" * 64}, {"step": 59}, {"name": "last"}):
         (folder / "memory/sweep.json").write_text(json.dumps(sweep | {"checkpoint": sweep["checkpoint"] | change}))
+        accept(folder)
         assert fitting_sweep(load_records([folder])[0]) is None
     page = write_report([folder]).read_text()
     assert "Ring: the best" not in page
     assert "Memory at test time" not in page
     (folder / "memory/sweep.json").write_text("{}")
+    accept(folder)
     with pytest.raises(InputError, match=r"sweep\.json: these values are missing"):
         write_report([folder])
     with pytest.raises(InputError, match=r"sweep\.json of the run run are damaged"):

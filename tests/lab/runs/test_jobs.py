@@ -52,7 +52,7 @@ def tiny():
     return float((torch.tensor([1e-30]) * torch.tensor([1e-10]))[0])
 
 
-def test_jobs_and_commands_take_denormals_for_zero_and_leave_them_as_they_were(monkeypatch):
+def test_jobs_and_commands_take_denormals_for_zero_and_leave_them_as_they_were(tmp_path, monkeypatch):
     """A softmax that is sure of itself has gradients full of them, and a step took seven times as long."""
     found = []
     monkeypatch.setattr(cli, "_run", lambda arguments: found.append(tiny()) or 0)
@@ -61,7 +61,9 @@ def test_jobs_and_commands_take_denormals_for_zero_and_leave_them_as_they_were(m
     monkeypatch.setattr(
         worker, "import_module", lambda name: SimpleNamespace(do=lambda told: found.append(tiny()) or 0)
     )
-    monkeypatch.setattr(sys, "argv", ["worker", json.dumps({"command": ["x"], "does": "some:do"})])
+    monkeypatch.setattr(
+        sys, "argv", ["worker", json.dumps({"command": ["x"], "does": "some:do", "holds": str(tmp_path), "kind": ""})]
+    )
     threads = torch.get_num_threads()
     with pytest.raises(SystemExit):
         worker.main()

@@ -136,7 +136,7 @@ def test_a_folder_says_what_it_is_from_its_first_file_on(tmp_path):
         assert kind_of(out) == ""
         write_json(out / "any.json", {})
     assert kind_of(out) == PAGE
-    with pytest.raises(InputError, match=r"holds a report, .* the run of a language model was to be written"):
+    with pytest.raises(InputError, match=r"holds a report, .* a run of a language model was to be written"):
         hold(out, RUN).__enter__()
     assert not (out / LOCK).exists()
 

@@ -110,7 +110,7 @@ def _carried(config: Config, classes: int) -> Shape:
     sights = {"seen": array((classes,), torch.int64, "the sights of each class")}
     sights |= {name: array((BUCKETS,), dtype, "of each bucket") for name, dtype in _SUMS.items()}
     shape = (config.layers, config.batch, config.hidden)
-    of_lstm = [array(shape, dtype, "the state of the LSTM") for dtype in (torch.float32, torch.bfloat16)]
+    of_lstm = [array(shape, dtype, "the state of the LSTM") for dtype in (torch.get_default_dtype(), torch.bfloat16)]
     number = Kind(lambda value: isinstance(value, float), "a number")
     lstm = Kind(
         lambda value: value is None if not config.pass_state else value is None or _are_two(value, of_lstm),

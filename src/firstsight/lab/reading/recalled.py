@@ -124,7 +124,7 @@ class Partial:
         """Take in what the file holds; how many tokens that is, 0 without a file that fits."""
         if not self.path.exists():
             return 0
-        what, mend = "this part of an evaluation", "It is of no use; starting anew."
+        what, mend = "this part of an evaluation", "It is of no use."
         try:
             text = load_array(self.path, "header", what, mend)
             header = parse_json(str(text), str(self.path), what, OBJECT, mend)
@@ -133,7 +133,7 @@ class Partial:
             if parts and (len(shapes) > 1 or not _are_nll(parts["model"], self._total)):
                 raise InputError(f"{self.path}: {what} holds {shown(shapes)}. {mend}")
         except InputError as error:
-            say(str(error))
+            say(f"{self.path} is of no use, starting anew: {error}")
             return 0
         if header != self.header:
             differing = [name for name in self.header if header.get(name) != self.header[name]]

@@ -26,7 +26,7 @@ CURRICULUM, FIGURES, DEMO, PAGE = "curriculum", "figures", "demo", "page"
 MARKERS = {"meta.json": DATA, "config.yaml": RUN, "study.json": STUDY, "sweep.db": SEARCH, "plan.json": TRIAL}
 """of folders without a manifest"""
 TITLES = {
-    RUN: "the run of a language model",
+    RUN: "a run of a language model",
     DATA: "a prepared corpus",
     STUDY: "a study",
     SEARCH: "a search for settings",
@@ -36,6 +36,8 @@ TITLES = {
     DEMO: "what firstsight demo made",
     PAGE: "a report",
 }
+MAKERS = {RUN: "train --out", DATA: "data", STUDY: "study", SEARCH: "sweep lm", TRIAL: "try"}
+"""the commands that make a folder for others"""
 ORPHANS = 60.0  # seconds that the jobs of a holder which was killed have to save and end
 _POLL = 0.1
 _UNFINISHED = re.compile(r"\..+\.[a-z0-9_]{8}\.part")  # what a kill leaves of ``atomic_write``
@@ -78,14 +80,15 @@ def hold(folder: str | Path, kind: str = "", *, wait: float = 0.0, make: bool = 
             held.depth -= 1
         return
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: this is a file. Expected a folder, or a name that is not taken: give another.")
+        named = "a folder, or a name that is not taken: give another" if make else _expected(kind)
+        raise InputError(f"{folder}: this is a file. Expected {named}.")
     if not (make or folder.is_dir()):
-        raise InputError(f"{folder}: there is no such folder.")
+        raise InputError(f"{folder}: there is no such folder. Expected {_expected(kind)}.")
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     lock = _take(folder, wait)
     try:
-        check_kind(folder, kind)
+        check_kind(folder, kind, make)
         remove_unfinished(folder)
         _held[key] = _Held(lock)
         with recording(folder, kind):
@@ -100,11 +103,17 @@ def hold(folder: str | Path, kind: str = "", *, wait: float = 0.0, make: bool = 
         lock.close()
 
 
-def check_kind(folder: Path, kind: str) -> None:
-    """Raise InputError if a folder is of another kind than ``kind``; "" is any."""
+def _expected(kind: str) -> str:
+    return f"the folder of {TITLES[kind]}, as firstsight {MAKERS[kind]} makes it" if kind in MAKERS else "a folder"
+
+
+def check_kind(folder: Path, kind: str, make: bool = True) -> None:
+    """Raise InputError if a folder is of another kind than ``kind``, which is to be made there; "" is any."""
     if not kind:
         return
     there = kind_of(folder) or next((of for name, of in MARKERS.items() if (folder / name).exists()), "")
+    if there and there != kind and not make:
+        raise InputError(f"{folder}: this folder holds {TITLES.get(there, there)}. Expected {_expected(kind)}.")
     if there and there != kind:
         raise InputError(
             f"{folder}: this folder holds {TITLES.get(there, there)}, which would be lost, and {TITLES[kind]} was to "

@@ -7,7 +7,7 @@ import statistics
 import time
 import traceback
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +185,8 @@ class _Worker:
                 with hold(folder, RUN):
                     for name in idle:
                         forget(checkpoint_path(folder, name))
+                    with suppress(OSError):  # which says that it is not empty
+                        (folder / "checkpoints").rmdir()
 
 
 def run_folder(out: Path, point: int, seed: int) -> Path:
