@@ -24,6 +24,7 @@ from firstsight.lab.classify.runs.plan import Plan, Units
 from firstsight.lab.classify.runs.winner import save_winner
 from firstsight.lab.classify.settings import Trial
 from firstsight.lab.classify.trial import run_trial
+from firstsight.lab.system.manifest import accept
 from firstsight.scaling import Scaling
 
 SETTINGS = Trial(seeds=2, epochs=1, batch=32, new_classes=4)
@@ -231,7 +232,6 @@ from trial_data import small_source
 from firstsight.lab.classify.settings import Trial
 from firstsight.lab.classify.trial import run_trial
 from firstsight.scaling import Scaling
-from firstsight.lab.system.manifest import accept
 run_trial(small_source(), Trial(**{SETTINGS.to_dict()!r}), Path(sys.argv[1]), budget=5)
 """
 

@@ -48,7 +48,7 @@ def assert_undisturbed(folder: Path, place: Path) -> None:
     code, _, err = run(*COMMAND, cwd=folder)
     assert code == 0, err
     assert files(folder) == files(place / "undisturbed")
-    assert len(files(folder)) == 8  # nothing beside the vocabulary, the splits, their documents and meta.json
+    assert len(files(folder)) == 9  # the vocabulary, the splits, their documents, meta.json, and digests.json of them
     assert not (folder / "data" / ".shards").exists()
 
 

@@ -37,7 +37,7 @@ def test_killed_and_ended_it_goes_on_to_the_same_numbers(data, tmp_path, capfd, 
 
     process = start("study", recipe, "--out", out, "--workers=2")
     wait_for(lambda: min(lines(run / "metrics.jsonl") for run in runs) > 1, process)
-    assert_refused(call(capfd, "study", recipe, "--out", out), "a study is at work")
+    assert_refused(call(capfd, "study", recipe, "--out", out), "is at work in this folder")
     process.kill()
     process.communicate()
     wait_for(lambda: is_free(out))  # its jobs end by themselves, and save
@@ -83,7 +83,7 @@ def test_neither_divergence_nor_failure_stops_the_others(data, tmp_path, capfd, 
     damaged.write_text("no checkpoint")
     found = call(capfd, "study", recipe, "--out", out)
     assert_refused(
-        found, "1 of the jobs failed", "text default broken seed 0", "last.pt: this is no checkpoint", "log.txt"
+        found, "1 of the jobs failed", "text default broken seed 0", "but last.pt of a run is beside it", "log.txt"
     )
     jobs = {job["variant"]: job for job in json.loads((out / "study.json").read_text())["jobs"]}
     states = {name: job["state"] for name, job in jobs.items()}

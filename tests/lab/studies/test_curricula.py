@@ -15,8 +15,10 @@ from omniglot_folder import write_images
 import firstsight.lab.curriculum.loop  # noqa: F401 - once, in place of once in every fork
 from firstsight.errors import InputError
 from firstsight.lab.curriculum.draws import image_facts
-from firstsight.lab.runs.jobs import JobsFailedError, alone
+from firstsight.lab.runs.jobs import JobsFailedError
 from firstsight.lab.studies.curricula import CurriculumJob, read_result, run_curricula
+from firstsight.lab.system import folder
+from firstsight.lab.system.folder import hold
 
 SHORT = TINY.replace(max_steps=30)
 VARIANTS = {"hebbian": SHORT, "softmax": SHORT.replace(head="softmax")}
@@ -223,11 +225,10 @@ def test_images_too_small_for_the_network_and_no_drawings_at_all(tmp_path, start
 
 
 def test_one_at_a_time_is_at_work_in_a_folder(data, tmp_path, started):
-    with (
-        alone(tmp_path, "this test"),
-        pytest.raises(InputError, match=r"another firstsight .* is at work"),
-    ):
-        run_curricula(data, VARIANTS, [0], tmp_path)
+    with hold(tmp_path):
+        folder._held.clear()  # as if it were another process
+        with pytest.raises(InputError, match=r"since .* is at work in this folder"):
+            run_curricula(data, VARIANTS, [0], tmp_path)
     assert started.titles == []
 
 

@@ -31,7 +31,7 @@ def kernel(monkeypatch):
     module.display = shown.display
     monkeypatch.setitem(sys.modules, "IPython.display", module)
     monkeypatch.setattr(progress.console, "is_jupyter", True)
-    monkeypatch.setattr(progress.console, "file", io.StringIO())
+    monkeypatch.setattr(progress.console, "_file", io.StringIO())
     monkeypatch.setattr(progress.time, "monotonic", lambda: shown.now)
     shown.now = 100.0
     return shown

@@ -84,7 +84,7 @@ def test_its_own_colours_and_those_alone_reach_a_terminal():
 
 
 def test_what_is_said_is_one_line(monkeypatch):
-    monkeypatch.setattr(progress.console, "file", io.StringIO())
+    monkeypatch.setattr(progress, "console", PlainConsole(file=io.StringIO(), width=200))
     say("runs/x[/foo]\n\x1b[2J: [red] :smile:")
     with Bar("train x[/foo]\x1b", 10, every=0.0) as bar:
         bar.update(5, "[bold]\x1b")

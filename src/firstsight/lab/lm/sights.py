@@ -15,7 +15,7 @@ from torch import Tensor
 
 from firstsight.errors import InputError
 from firstsight.lab.system.ranks import ALONE, Ranks
-from firstsight.lab.system.shape import is_number_or_none, is_whole
+from firstsight.lab.system.shape import is_number_or_none, is_whole, shown
 
 BUCKETS = 40  # 0, 1, 2-3, 4-7, ... up to 2^39 sights
 
@@ -127,15 +127,15 @@ def _buckets(line: Mapping[str, Any], source: str) -> Iterator[tuple[int, int, f
         return
     where, last, entries = f"{source}, the line of step {line['step']}", -1, line["sights"]
     if not isinstance(entries, list):
-        raise InputError(f"{where}: sights is {entries!r}; expected a list of buckets. {MEND}")
+        raise InputError(f"{where}: sights is {shown(entries)}; expected a list of buckets. {MEND}")
     for entry in entries:
         values: Any = entry if isinstance(entry, dict) else {}
         seen, tokens, nll = values.get("seen"), values.get("tokens"), values.get("nll", "missing")
         sound = is_whole(seen, 0) and is_whole(tokens, 1) and seen & (seen - 1) == 0
         if not sound or not is_number_or_none(nll):
             raise InputError(
-                f"{where}: a bucket of sights is {entry!r}; expected seen (0, 1, 2, 4, 8, ...), tokens (1 or more) and "
-                f"nll (a number or null). {MEND}"
+                f"{where}: a bucket of sights is {shown(entry)}; expected seen (0, 1, 2, 4, 8, ...), tokens (from 1) "
+                f"and nll (a number or null). {MEND}"
             )
         if seen <= last:
             raise InputError(f"{where}: in sights, {seen} comes after {last}; expected rising values of seen. {MEND}")

@@ -17,6 +17,7 @@ from firstsight.heads import (
 from firstsight.heads.objectives import stepping
 from firstsight.heads.rules import RuleName, find_rule
 from firstsight.lab.system.settings import Settings
+from firstsight.lab.system.shape import shown
 
 Layer: TypeAlias = Softmax | AdaptiveSoftmax
 
@@ -111,7 +112,7 @@ class HeadSettings(Settings):
             return [int(edge) for edge in self.cutoffs.split(",")]
         except ValueError:
             raise InputError(
-                f"cutoffs is {self.cutoffs!r}; expected auto, or whole numbers that rise, with commas: 2000,10000."
+                f"cutoffs is {shown(self.cutoffs)}; expected auto, or whole numbers that rise, with commas: 2000,10000."
             ) from None
 
 

@@ -17,6 +17,7 @@ from firstsight.lab.data.shards import Add, Item, Shards, join_shards
 from firstsight.lab.data.tokenize import tokenize_lines
 from firstsight.lab.data.vocabulary import Vocabulary
 from firstsight.lab.system.progress import say
+from firstsight.lab.system.shape import shown
 
 TOKENIZER = "nltk-lower"
 TYPES = ("story", "multi", "advis", "other")
@@ -145,7 +146,7 @@ def _spans(years: dict[str, str]) -> dict[str, tuple[int, int]]:
         match = re.fullmatch(r"(\d{4})(?:-(\d{4}))?", text)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if first > last:
-            raise InputError(f"{split}-years is {text!r}; expected a year, like 2010, or a span, like 2000-2009.")
+            raise InputError(f"{split}-years is {shown(text)}; expected a year, like 2010, or a span, like 2000-2009.")
         for other, (start, end) in spans.items():
             if first <= end and start <= last:
                 raise InputError(f"{split}-years {text} and {other}-years {start}-{end} overlap: a split would leak.")

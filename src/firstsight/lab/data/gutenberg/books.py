@@ -19,6 +19,7 @@ from firstsight.lab.data.pool import make_shards
 from firstsight.lab.data.shards import Add, Item, Shards, join_shards
 from firstsight.lab.data.vocabulary import Vocabulary
 from firstsight.lab.system.progress import say
+from firstsight.lab.system.shape import shown
 
 TOKENIZER = "nltk-lower"
 _LANGUAGE = re.compile(rb"^language: *([^\r\n]+)", re.IGNORECASE | re.MULTILINE)
@@ -122,7 +123,7 @@ def _limit(books: str) -> int | None:
     if books in ("all", "listed"):
         return None
     if not books.isdecimal() or int(books) < 1:
-        raise InputError(f"books is {books!r}; expected all, listed, or a number of training books, 1 or more.")
+        raise InputError(f"books is {shown(books)}; expected all, listed, or a number of training books, 1 or more.")
     return int(books)
 
 
