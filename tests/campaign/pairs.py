@@ -9,7 +9,7 @@ from typing import Any
 from tests.campaign.beds import Beds
 from tests.campaign.lines import LINES, Line
 from tests.campaign.server import Command, Ended, call
-from tests.campaign.verdict import State, last_line, left_over, meaning, raised, unlasting
+from tests.campaign.verdict import MANIFEST, State, last_line, left_over, meaning, raised, unlasting
 
 REFUSED_WITHIN = 2.0  # seconds
 PAIRS = [
@@ -98,7 +98,8 @@ class Pairs:
 
 
 def _lasting(state: State) -> dict[str, Any]:
-    return {name: meaning(name, content) for name, content in state.files.items() if not unlasting(name)}
+    lasting = {name: content for name, content in state.files.items() if not unlasting(name)}
+    return {name: meaning(name, content) for name, content in lasting.items() if not name.endswith(MANIFEST)}
 
 
 def _judged(

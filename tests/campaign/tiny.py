@@ -1,10 +1,12 @@
 """The process that all commands are forked from: everything imported once, and sizes at which a command is short."""
 
+import ctypes
 import gc
 import importlib
 import json
 import os
 import pkgutil
+import signal
 import sys
 import warnings
 from functools import partial
@@ -130,6 +132,15 @@ def _forks() -> None:
 
     jobs.subprocess = SimpleNamespace(Popen=Forked, PIPE=None)
     pool.multiprocessing = SimpleNamespace(get_context=lambda _: _ForkContext(multiprocessing.get_context("fork")))
+    start = pool._start
+
+    def end_with_parent(lifeline) -> None:
+        ctypes.CDLL(None).prctl(
+            1, signal.SIGKILL
+        )  # a fork holds the lifeline's other end too, and would not see it close
+        start(lifeline)
+
+    pool._start = end_with_parent
     commit = machine._git_commit()
     machine._git_commit = lambda: commit  # two processes of git for each result
 

@@ -153,7 +153,7 @@ def judge(ended: Ended, name: str, own: bool, damaged: bytes, after: State, expe
         return "tracebacks", raised(ended.err) or f"signal {-ended.code}"
     line = next((line for line in _lines(ended.err) - expected.said if Path(name).name in line), "")
     if gone := lost(name, after, expected, ended.code == 0, damaged):
-        return ("told", line) if line and not ended.code else ("lost", gone)
+        return ("lost", gone) if ended.code or not (line or own) else ("told", line) if line else ("other input", gone)
     if ended.code:
         line = last_line(ended.err)
         if ended.code not in (1, 2) or not line.startswith("firstsight: "):

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from firstsight.lab.data.bands import BANDS, EDGES
 from firstsight.lab.data.corpus import Corpus, open_corpus
+from firstsight.lab.system.manifest import check_file
 
 _BLOCK = 1 << 22  # tokens counted at a time
 _FEW = 20  # top tokens and sources that are listed
@@ -31,6 +32,9 @@ def describe_corpus(folder: str | Path) -> dict[str, Any]:
     once = int(np.count_nonzero(train == 1))
     seen = int(np.count_nonzero(train))
     documents = {split: corpus.documents(split) if total else None for split, total in tokens.items()}
+    files = sorted(path for path in corpus.folder.iterdir() if path.is_file())
+    for path in files:
+        check_file(path)
     return {
         "corpus": corpus.name,
         "folder": str(corpus.folder),
@@ -52,7 +56,7 @@ def describe_corpus(folder: str | Path) -> dict[str, Any]:
         "bands": _bands(train, counts_of),
         "paper": _paper(corpus),
         "provenance": _provenance(corpus),
-        "bytes": {path.name: path.stat().st_size for path in sorted(corpus.folder.iterdir()) if path.is_file()},
+        "bytes": {path.name: path.stat().st_size for path in files},
         "notes": [] if seen else ["There is no training text, so there is nothing to plot."],
     }
 

@@ -111,13 +111,15 @@ def check_kind(folder: Path, kind: str, make: bool = True) -> None:
     """Raise InputError if a folder is of another kind than ``kind``, which is to be made there; "" is any."""
     if not kind:
         return
-    there = kind_of(folder) or next((of for name, of in MARKERS.items() if (folder / name).exists()), "")
+    said = kind_of(folder)
+    there = said or next((of for name, of in MARKERS.items() if (folder / name).exists()), "")
+    what = f"{TITLES.get(there, there)}{f', as {DIGESTS} says' if said else ''}"
     if there and there != kind and not make:
-        raise InputError(f"{folder}: this folder holds {TITLES.get(there, there)}. Expected {_expected(kind)}.")
+        raise InputError(f"{folder}: this folder holds {what}. Expected {_expected(kind)}.")
     if there and there != kind:
         raise InputError(
-            f"{folder}: this folder holds {TITLES.get(there, there)}, which would be lost, and {TITLES[kind]} was to "
-            "be written. Name another folder."
+            f"{folder}: this folder holds {what}, which would be lost, and {TITLES[kind]} was to be written. Name "
+            "another folder."
         )
 
 

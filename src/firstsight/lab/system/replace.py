@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from firstsight.errors import InputError
 from firstsight.lab.system.folder import hold
 from firstsight.lab.system.manifest import DIGESTS, listed, seal
 
@@ -31,6 +32,8 @@ def replacing(folder: str | Path, kind: str, stale: Iterable[str] = ()) -> Itera
         new.mkdir()
         try:
             yield new
+            for path in new.iterdir():
+                check_no_folder(folder / path.name)
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
             raise
@@ -39,6 +42,12 @@ def replacing(folder: str | Path, kind: str, stale: Iterable[str] = ()) -> Itera
         finish_replacing(folder)
         for name in set(stale) - set(listed(folder)):
             (folder / name).unlink(missing_ok=True)
+
+
+def check_no_folder(path: Path) -> None:
+    """Raise InputError if there is a folder where a file is to be written."""
+    if path.is_dir():
+        raise InputError(f"{path}: this is a folder, and a file is to be written in its place. Move it away.")
 
 
 def finish_replacing(folder: Path, kind: str = "") -> None:
@@ -52,7 +61,8 @@ def finish_replacing(folder: Path, kind: str = "") -> None:
         names = sorted(path.relative_to(ready).as_posix() for path in ready.rglob("*") if path.is_file())
         if (ready / DIGESTS).exists():  # the last of all to go
             for name in set(listed(folder)) - set(listed(ready)):
-                (folder / name).unlink(missing_ok=True)
+                if not (folder / name).is_dir():
+                    (folder / name).unlink(missing_ok=True)
         for name in sorted(names, key=lambda name: name == DIGESTS):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(ready / name, folder / name)

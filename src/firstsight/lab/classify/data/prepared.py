@@ -25,6 +25,7 @@ from firstsight.lab.classify.settings import ASKED, MOST_ASKED, SHOTS, Trial
 from firstsight.lab.data.arrays import load_arrays, map_array
 from firstsight.lab.system.files import atomic_write, read_json, sha256, write_json
 from firstsight.lab.system.progress import say
+from firstsight.lab.system.replace import check_no_folder
 from firstsight.lab.system.shape import OBJECT, TEXT, WHOLE, Named, check_shape
 
 MANIFEST = "data.json"
@@ -101,6 +102,8 @@ def prepare(source: Source, settings: Trial, out: str | Path, *, encoder: str | 
     split, duplicates, notes = make_split(source, settings)
     blocks = folder / "blocks" / _digest(request)[:16]
     model = None if encoder is None else vectors_of.load_encoder(encoder)
+    for name in (MANIFEST, "hidden.npy", "split.npz", "labels.json", "texts.json"):
+        check_no_folder(folder / name)
     write_json(folder / MANIFEST, {"version": _VERSION, "complete": False, "request": request})
     if source.vectors is not None:
         hidden: Iterable[npt.NDArray[np.float32]] = [source.vectors]
