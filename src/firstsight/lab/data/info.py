@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from firstsight.lab.data.bands import BANDS, EDGES
 from firstsight.lab.data.corpus import Corpus, open_corpus
+from firstsight.lab.system.files import regular_file
 from firstsight.lab.system.manifest import check_file
 
 _BLOCK = 1 << 22  # tokens counted at a time
@@ -32,9 +33,9 @@ def describe_corpus(folder: str | Path) -> dict[str, Any]:
     once = int(np.count_nonzero(train == 1))
     seen = int(np.count_nonzero(train))
     documents = {split: corpus.documents(split) if total else None for split, total in tokens.items()}
-    files = sorted(path for path in corpus.folder.iterdir() if path.is_file())
+    files = sorted(path for path in corpus.folder.iterdir() if not (path.name.startswith(".") or path.is_dir()))
     for path in files:
-        check_file(path)
+        check_file(regular_file(path, "a part of a prepared corpus"))
     return {
         "corpus": corpus.name,
         "folder": str(corpus.folder),
