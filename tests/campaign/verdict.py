@@ -21,7 +21,9 @@ from tests.campaign.server import Ended
 
 KINDS = ("named", "told", "same", "other input", "silent", "tracebacks", "hangs", "lost", "unnamed")
 BAD = ("silent", "tracebacks", "hangs", "lost", "unnamed")
-TIMES = re.compile(r"seconds|^attempts$|tokens_per_second|per_second|minutes|^since$|^pid$|^date|time$|_ms$|^peak|^worker$")
+TIMES = re.compile(
+    r"seconds|^attempts$|tokens_per_second|per_second|minutes|^since$|^pid$|^date|time$|_ms$|^peak|^worker$"
+)
 DURATION = re.compile(r"\d[\d.,]* (s|min|h|d|tokens/s)\b|\d{4}-\d\d-\d\d( \d\d:\d\d)?")
 MANIFEST = "digests.json"  # says what the other files are, times and all
 SOURCES = ("sources", "command")  # what a file from outside was, byte by byte, is told in full
