@@ -9,7 +9,7 @@ import numpy.typing as npt
 from firstsight.lab.data.bands import BANDS, EDGES
 from firstsight.lab.data.corpus import Corpus, open_corpus
 from firstsight.lab.system.files import regular_file
-from firstsight.lab.system.manifest import check_file
+from firstsight.lab.system.manifest import DIGESTS, check_file, check_there, listed
 
 _BLOCK = 1 << 22  # tokens counted at a time
 _FEW = 20  # top tokens and sources that are listed
@@ -33,7 +33,10 @@ def describe_corpus(folder: str | Path) -> dict[str, Any]:
     once = int(np.count_nonzero(train == 1))
     seen = int(np.count_nonzero(train))
     documents = {split: corpus.documents(split) if total else None for split, total in tokens.items()}
-    files = sorted(path for path in corpus.folder.iterdir() if not (path.name.startswith(".") or path.is_dir()))
+    known = [corpus.folder / name for name in listed(corpus.folder) if "/" not in name]
+    check_there(*known)
+    there = {*known, *(path for path in corpus.folder.iterdir() if not path.is_dir())}
+    files = sorted(path for path in there if path.name != DIGESTS and not path.name.startswith("."))
     for path in files:
         check_file(regular_file(path, "a part of a prepared corpus"))
     return {

@@ -84,12 +84,12 @@ def make_jobs(study: Study, out: Path) -> list[StudyJob]:
     ]
 
 
-def check_jobs(jobs: Sequence[StudyJob]) -> None:
-    """Refuse, before anything runs, data that is missing and runs with other settings or on other data."""
+def check_jobs(jobs: Sequence[StudyJob], wanted: str = "are wanted now") -> None:
+    """Refuse, before anything runs, data that is missing and runs with other settings than ``wanted`` or other data."""
     vocabularies = {source: open_corpus(source).vocabulary.hash for source in {job.source for job in jobs}}
     for job in jobs:
         if (job.folder / "config.yaml").exists():
-            _check_same(job)
+            _check_same(job, wanted)
         if (result := read_result(job)) and result.get("vocabulary_hash") != vocabularies[job.source]:
             raise InputError(
                 f"{job.folder} was trained with another vocabulary than {job.source} has now. Delete that run, or give "
@@ -97,14 +97,14 @@ def check_jobs(jobs: Sequence[StudyJob]) -> None:
             )
 
 
-def _check_same(job: StudyJob) -> None:
+def _check_same(job: StudyJob, wanted: str) -> None:
     """Unlike a run that is resumed by hand, one of a study may not change its end: all see equally many tokens."""
     source, saved = load_config(job.folder / "config.yaml")
     now = str(Path(job.source).resolve())
     changes = [saved.changes(job.config, MAY_CHANGE), f"data was {source}, now {now}" if source != now else ""]
     if what := "; ".join(filter(None, changes)):
         raise InputError(
-            f"{job.folder} was made with other settings than are wanted now: {what}. Delete that folder, give --out "
+            f"{job.folder} was made with other settings than {wanted}: {what}. Delete that folder, give --out "
             "another, or, in a study, the variant or regime another name."
         )
 
@@ -181,7 +181,7 @@ def _run_study(
     recipe: Study, path: str | Path, out: Path, workers: int | None, draw: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
     jobs = make_jobs(recipe, out)
-    check_jobs(jobs)
+    check_jobs(jobs, f"{path} says now")
     records, made = {job.title: record(job) for job in jobs}, provenance()
 
     def write() -> dict[str, Any]:
@@ -205,7 +205,7 @@ def _run_study(
 def list_study(path: str | Path, out: str | Path) -> dict[str, Any]:
     """The jobs that a recipe means, how far they are, and the settings that are not the same in all of them."""
     jobs = make_jobs(load_study(path), Path(out))
-    check_jobs(jobs)
+    check_jobs(jobs, f"{path} says now")
     first = jobs[0].config.to_dict()
     differ = [name for name in first if any(getattr(job.config, name) != first[name] for job in jobs)]
     groups: dict[tuple[str, str, str], dict[str, Any]] = {}

@@ -6,6 +6,7 @@ examples of D features), ``split.npz``, ``labels.json`` and, where there are tex
 
 import hashlib
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -23,7 +24,7 @@ from firstsight.lab.classify.data.source import Source
 from firstsight.lab.classify.data.split import ARRAYS, Duplicates, Split, make_split
 from firstsight.lab.classify.settings import ASKED, MOST_ASKED, SHOTS, Trial
 from firstsight.lab.data.arrays import load_arrays, map_array
-from firstsight.lab.system.files import atomic_write, read_json, sha256, write_json
+from firstsight.lab.system.files import atomic_write, read_json, regular_file, sha256, write_json
 from firstsight.lab.system.progress import say
 from firstsight.lab.system.replace import check_no_folder
 from firstsight.lab.system.shape import OBJECT, TEXT, WHOLE, Named, check_shape
@@ -256,7 +257,8 @@ def _request(source: Source, settings: Trial, encoder: str | None) -> dict[str, 
 def _before(folder: Path) -> dict[str, Any]:
     """What an earlier run wrote of the folder; a folder of something else is refused."""
     path = folder / MANIFEST
-    if path.is_file():
+    if os.path.lexists(path):
+        regular_file(path, _WHAT)
         try:
             before = read_json(path, _WHAT)
         except InputError as error:
