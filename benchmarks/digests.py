@@ -26,8 +26,8 @@ from firstsight.lab.lm.training import train
 from firstsight.lab.system import manifest, replace
 
 RESULT = "benchmarks/results/digests.json"
-ROUNDS = 5
-STEPS = 200
+ROUNDS = 3
+STEPS = 100
 NOTED, CHECKED = manifest.noted, manifest.checked
 spent = 0.0  # seconds in noting and checking
 
@@ -118,7 +118,7 @@ def main() -> None:
         out = Path(folder)
         wikitext.prepare(archive, out / "data", "wikitext-2")
         corpus = open_corpus(out / "data")
-        config = recipe("demo").replace(steps=STEPS, eval_every=100, checkpoint_every=100)
+        config = recipe("demo").replace(steps=STEPS, eval_every=50, checkpoint_every=50)
         train(corpus, out / "run", config)
 
         def prepared() -> None:

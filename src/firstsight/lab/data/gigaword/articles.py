@@ -121,7 +121,7 @@ def _files(source: Path, spans: dict[str, tuple[int, int]]) -> list[Path]:
             if key in named:
                 raise InputError(f"{source}: {path} and {named[key]} are the same month twice. Remove one of them.")
             named[key] = path
-        elif not path.is_dir() or path.is_symlink():
+        elif match or not path.is_dir() or path.is_symlink():
             others.append(path)
     if not named:
         raise InputError(
