@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -20,7 +21,7 @@ from firstsight.errors import InputError
 DIGESTS = "digests.json"
 FORMAT = "firstsight digests 1"
 DEPTH = 5  # folders above a file in which its manifest may be
-ROUNDS = 3  # readings of a file that is replaced meanwhile
+ROUNDS = 4  # readings of a file that may be replaced meanwhile
 
 _recorded: dict[Path, str] = {}  # the folders that are held, and what they are
 
@@ -84,7 +85,8 @@ def checked(path: Path, read: Callable[[], bytes]) -> bytes:
     Raises:
         InputError: it is something else; or the manifest is damaged.
     """
-    for _ in range(ROUNDS):
+    for attempt in range(ROUNDS):
+        time.sleep(attempt / 100)
         content = read()
         if not is_listed(path) or fits(path, hashlib.sha256(content).hexdigest()):
             return content
@@ -131,7 +133,8 @@ def _shown(path: Path, folder: Path) -> Path:
 
 def check_file(path: Path) -> None:
     """Raise InputError unless a file, which is read in pieces, is the one that was written."""
-    for _ in range(ROUNDS):
+    for attempt in range(ROUNDS):
+        time.sleep(attempt / 100)
         if not is_listed(path) or fits(path, sha256(path)):
             return
     raise altered(path)
