@@ -39,7 +39,7 @@ TITLES = {
 MAKERS = {RUN: "train --out", DATA: "data", STUDY: "study", SEARCH: "sweep lm", TRIAL: "try"}
 """the commands that make a folder for others"""
 ORPHANS = 60.0  # seconds that the jobs of a holder which was killed have to save and end
-_POLL = 0.1
+_POLL, _MOMENT = 0.1, 0.5
 _UNFINISHED = re.compile(r"\..+\.[a-z0-9_]{8}\.part")  # what a kill leaves of ``atomic_write``
 
 
@@ -145,7 +145,10 @@ def _take(folder: Path, wait: float) -> IO[str]:
             pid, _, about = lock.readline().strip().partition(" ")
             lock.close()
             orphaned = pid.isdigit() and not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists()
-            if time.monotonic() < end + (ORPHANS if orphaned else 0.0):
+            patience = (
+                ORPHANS if orphaned else 0.0 if about else _MOMENT
+            )  # it has the lock, and has yet to say who it is
+            if time.monotonic() < end + patience:
                 time.sleep(_POLL)
                 continue
             who = f"{about} (process {pid})" if about else "another process"
