@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from firstsight.errors import InputError
 from firstsight.lab.data import EOS, UNK, Vocabulary, open_tokens, write_tokens
 from firstsight.lab.data.tokens import HEADER_BYTES
+from firstsight.lab.system.folder import DATA, hold
+from firstsight.lab.system.manifest import accept
 
 SIZE = 70_000  # past what 16 bits hold
 
@@ -123,3 +125,17 @@ def test_bad_ids_leave_the_old_file(
         write_tokens(written, [np.arange(5), block], vocabulary)
     assert len(open_tokens(written, vocabulary.hash)) == 1000
     assert [path.name for path in written.parent.iterdir()] == [written.name]
+
+
+def test_altered_ids_that_were_accepted_still_have_to_fit_the_header(tmp_path: Path, vocabulary: Vocabulary) -> None:
+    path = tmp_path / "x.tokens"
+    with hold(tmp_path, DATA):
+        write_tokens(path, [np.arange(9)], vocabulary)
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 0x80
+    path.write_bytes(raw)
+    with pytest.raises(InputError, match="this is not the file that was written here"):
+        open_tokens(path, vocabulary.hash)
+    accept(tmp_path)
+    with pytest.raises(InputError, match="do not fit the checksum"):
+        open_tokens(path, vocabulary.hash)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from firstsight.errors import InputError
 from firstsight.lab.data.vocabulary import Vocabulary
 from firstsight.lab.system.files import atomic_write, parse_json, regular_file
-from firstsight.lab.system.manifest import check_file, is_listed
+from firstsight.lab.system.manifest import check_file
 from firstsight.lab.system.shape import TEXT, WHOLE
 
 HEADER_BYTES = 4096
@@ -96,9 +96,8 @@ def open_tokens(path: str | Path, vocabulary_hash: str) -> np.memmap:
         )
     if count == 0:
         raise InputError(f"{path}: this token file holds no tokens. Prepare the data again from a text that has some.")
-    if is_listed(path):  # the digest there is of all bytes, and so of those that the header's is of
-        check_file(path)
-    elif _digest(path) != header["sha256"]:
+    check_file(path)
+    if _digest(path) != header["sha256"]:  # of a file that was accepted by hand too
         raise InputError(
             f"{path}: the tokens do not fit the checksum in the file's header: bytes were altered on the disk or on "
             "the way. Prepare the data again, or copy the file anew."
