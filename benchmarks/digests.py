@@ -88,9 +88,8 @@ def without() -> Iterator[None]:
     """Nothing is noted, and nothing compared."""
     with (
         patch.object(manifest, "noted", lambda *_: nullcontext()),
-        patch.object(manifest, "is_listed", lambda _: False),
+        patch.object(manifest, "fits", lambda *_: True),
         patch.object(replace, "seal", lambda *_: None),
-        patch("firstsight.lab.data.tokens.is_listed", lambda _: False),
         patch("firstsight.lab.runs.metrics.noted", lambda *_: nullcontext()),
     ):
         yield
@@ -103,7 +102,7 @@ def clocked() -> Iterator[None]:
         patch.object(manifest, "noted", noted),
         patch.object(manifest, "checked", checked),
         patch.object(replace, "seal", timed(manifest.seal)),
-        patch("firstsight.lab.data.tokens.is_listed", timed(manifest.is_listed)),
+        patch("firstsight.lab.data.tokens.check_file", timed(manifest.check_file)),
         patch("firstsight.lab.runs.metrics.noted", noted),
         patch("firstsight.lab.runs.metrics.checked", checked),
     ):

@@ -1,10 +1,8 @@
 """Writing files whole or not at all, telling whether they are whole, and reading JSON and YAML of whatever origin."""
 
-import errno
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,6 +13,7 @@ import yaml
 
 from firstsight.errors import InputError
 from firstsight.lab.system import manifest
+from firstsight.lab.system.manifest import sha256 as sha256
 from firstsight.lab.system.shape import Shape, check_plain, check_shape, shorten, shown
 
 # Bytes of a file that is read as a whole, at most. PyYAML takes seconds for those of its limit.
@@ -31,28 +30,15 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        os.fchmod(descriptor, 0o666 & ~_umask())
-        # A path that is no UTF-8 has lone surrogates; they become \udce9, which can be seen, and JSON reads it back.
-        encoding, errors = (None, None) if "b" in mode else ("utf-8", "backslashreplace")
-        with open(descriptor, mode, encoding=encoding, errors=errors) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+
+    def put(temporary: str) -> None:
         with manifest.noted(path, temporary):
             os.replace(temporary, path)
-    except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            error.filename = str(path)  # a full disk does not say what it was full for
-        raise
 
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with manifest.beside(path, mode, put) as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -193,11 +179,6 @@ _Plain.yaml_implicit_resolvers = {
 
 def _refused(what: str, at: Any) -> yaml.YAMLError:
     return yaml.constructor.ConstructorError(None, None, what, at.start_mark)
-
-
-def sha256(path: str | Path) -> str:
-    """The SHA-256 of a file, in hex."""
-    return digest(path, "sha256")
 
 
 def digest(path: str | Path, algorithm: str) -> str:

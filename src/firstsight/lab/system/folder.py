@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO
@@ -43,13 +42,7 @@ _POLL, _MOMENT = 0.1, 0.5
 _UNFINISHED = re.compile(r"\..+\.[a-z0-9_]{8}\.part")  # what a kill leaves of ``atomic_write``
 
 
-@dataclass
-class _Held:
-    lock: IO[str]
-    depth: int = 1
-
-
-_held: dict[Path, _Held] = {}
+_held: dict[Path, IO[str]] = {}  # the locks of this process
 
 
 @contextmanager
@@ -73,11 +66,7 @@ def hold(folder: str | Path, kind: str = "", *, wait: float = 0.0, make: bool = 
     key = folder.resolve()
     if held := _held.get(key):
         check_kind(folder, kind)
-        held.depth += 1
-        try:
-            yield held.lock
-        finally:
-            held.depth -= 1
+        yield held
         return
     if folder.exists() and not folder.is_dir():
         named = "a folder, or a name that is not taken: give another" if make else _expected(kind)
@@ -90,7 +79,7 @@ def hold(folder: str | Path, kind: str = "", *, wait: float = 0.0, make: bool = 
     try:
         check_kind(folder, kind, make)
         remove_unfinished(folder)
-        _held[key] = _Held(lock)
+        _held[key] = lock
         with recording(folder, kind):
             yield lock
     finally:

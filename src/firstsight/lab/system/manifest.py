@@ -5,6 +5,7 @@ written while the folder was held (``folder.hold``). A digest is noted before it
 before: whatever moment a process is killed at, the file fits one of them.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -12,9 +13,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from firstsight.errors import InputError
 
@@ -45,7 +46,7 @@ def noted(path: Path, content: str | Path | bytes) -> Iterator[None]:
         yield
         return
     folder, name = found
-    digest = hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else sha256(Path(content))
+    digest = _hex(content) if isinstance(content, bytes) else sha256(content)
     manifest = _read(folder)
     manifest["kind"] = manifest["kind"] or _recorded[folder]
     before = manifest["files"].get(name, [])
@@ -88,15 +89,19 @@ def checked(path: Path, read: Callable[[], bytes]) -> bytes:
     for attempt in range(ROUNDS):
         time.sleep(attempt / 100)
         content = read()
-        if not is_listed(path) or fits(path, hashlib.sha256(content).hexdigest()):
+        if fits(path, partial(_hex, content)):
             return content
     raise altered(path)
 
 
-def fits(path: Path, digest: str) -> bool:
-    """Whether a file whose digest is given is the one that was written; true of a file that no manifest lists."""
+def fits(path: Path, digest: str | Callable[[], str]) -> bool:
+    """Whether a file is the one that was written; true of one that no manifest lists, whose digest is not asked for."""
     found = _listed(path)
-    return found is None or digest in found[1]
+    return found is None or (digest if isinstance(digest, str) else digest()) in found[1]
+
+
+def _hex(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def is_listed(path: Path) -> bool:
@@ -135,7 +140,7 @@ def check_file(path: Path) -> None:
     """Raise InputError unless a file, which is read in pieces, is the one that was written."""
     for attempt in range(ROUNDS):
         time.sleep(attempt / 100)
-        if not is_listed(path) or fits(path, sha256(path)):
+        if fits(path, partial(sha256, path)):
             return
     raise altered(path)
 
@@ -213,7 +218,7 @@ def accept(folder: str | Path) -> dict[str, list[str]]:
     return found
 
 
-def sha256(path: Path) -> str:
+def sha256(path: str | Path) -> str:
     """The SHA-256 of a file, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -259,20 +264,33 @@ def _text(values: Mapping[str, Any]) -> bytes:
 
 def _write(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Whole or not at all. It is not brought to the disk at once: of a power loss nothing is promised."""
-    content = _text({"format": FORMAT, **{name: manifest[name] for name in ("kind", "identity", "files")}})
-    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".{DIGESTS}.", suffix=".part")
+    path = folder / DIGESTS
+    with beside(path, "wb", lambda temporary: os.replace(temporary, path)) as file:
+        file.write(_text({"format": FORMAT, **{name: manifest[name] for name in ("kind", "identity", "files")}}))
+
+
+@contextmanager
+def beside(path: Path, mode: str, put: Callable[[str], None]) -> Iterator[IO[Any]]:
+    """A temporary file beside ``path``; when the block ends well ``put`` is given its name, to make it that file.
+
+    On an exception (a full disk too) the temporary file is removed. ``mode`` is ``"w"`` (UTF-8) or ``"wb"``.
+    """
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
-        os.fchmod(descriptor, _mode())
-        with open(descriptor, "wb") as file:
-            file.write(content)
-        os.replace(temporary, folder / DIGESTS)
-    except BaseException:
+        os.fchmod(descriptor, 0o666 & ~_umask())
+        # A path that is no UTF-8 has lone surrogates; they become \udce9, which can be seen, and JSON reads it back.
+        encoding, errors = (None, None) if "b" in mode else ("utf-8", "backslashreplace")
+        with open(descriptor, mode, encoding=encoding, errors=errors) as file:
+            yield file
+        put(temporary)
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            error.filename = str(path)  # a full disk does not say what it was full for
         raise
 
 
-@cache
-def _mode() -> int:
+def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
-    return 0o666 & ~mask
+    return mask
