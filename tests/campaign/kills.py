@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from tests.campaign.beds import Beds
+from tests.campaign.cases import undisturbed
 from tests.campaign.lines import LINES, Line
 from tests.campaign.server import Command, call, wait_for_orphans
 from tests.campaign.verdict import Expected, State, difference, last_line, left_over, raised
@@ -56,15 +57,7 @@ class Kills:
     def expected(self, line: Line) -> tuple[Expected, float]:
         """What it gives undisturbed, and in how many seconds."""
         if line.argv not in self._expected:
-            runs, before = [], State({})
-            for _ in range(2):
-                place = self.beds.lay(line.bed)
-                before = State.of(place)
-                ended = call(line.argv, place, self.beds.log)
-                if ended.code:
-                    raise RuntimeError(f"{line.argv} fails: {ended.code}\n{ended.err[-2000:]}")
-                runs.append((ended, State.of(place)))
-            self._expected[line.argv] = Expected.of(before, runs), min(ended.seconds for ended, _ in runs)
+            self._expected[line.argv] = undisturbed(self.beds, line.bed, line.argv)
         return self._expected[line.argv]
 
 

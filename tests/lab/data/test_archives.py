@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from mirror_books import zipped
 
 from firstsight.errors import InputError
 from firstsight.lab.data.archives import entries, list_entries, named
@@ -31,23 +32,15 @@ def as_tar(files: dict[str, bytes]) -> bytes:
     return raw.getvalue()
 
 
-def as_zip(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    raw = io.BytesIO()
-    with zipfile.ZipFile(raw, "w", method) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return raw.getvalue()
-
-
 MAKE = {
     "tar.gz": lambda files: gzip.compress(as_tar(files), mtime=1),
     "tar.bz2": lambda files: bz2.compress(as_tar(files)),
     "tar.xz": lambda files: lzma.compress(as_tar(files)),
     "tar.xz of two streams": lambda files: lzma.compress(as_tar(files)[:700]) + lzma.compress(as_tar(files)[700:]),
-    "zip": as_zip,
-    "zip, not packed": lambda files: as_zip(files, zipfile.ZIP_STORED),
-    "zip, bzip2": lambda files: as_zip(files, zipfile.ZIP_BZIP2),
-    "zip, lzma": lambda files: as_zip(files, zipfile.ZIP_LZMA),
+    "zip": zipped,
+    "zip, not packed": lambda files: zipped(files, zipfile.ZIP_STORED),
+    "zip, bzip2": lambda files: zipped(files, zipfile.ZIP_BZIP2),
+    "zip, lzma": lambda files: zipped(files, zipfile.ZIP_LZMA),
 }
 PLAIN = {**MAKE, "tar": as_tar}
 
@@ -143,7 +136,7 @@ def test_zeros_without_end_behind_a_tar(tmp_path: Path) -> None:
 
 def test_a_directory_that_lost_an_entry(tmp_path: Path) -> None:
     """One bit of a comment's length swallows the next entry, where that has as many bytes; zipfile does not count."""
-    raw = bytearray(as_zip({"a" * 18: b"one", "b" * 18: b"two", "c": b"three"}))
+    raw = bytearray(zipped({"a" * 18: b"one", "b" * 18: b"two", "c": b"three"}))
     assert raw.count(b"PK\1\2") == 3
     at = raw.index(b"PK\1\2")
     raw[at + 32] ^= 64  # the comment of the first is the second
@@ -197,7 +190,7 @@ def test_an_archive_without_checksums_says_so(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_names_do_not_reach_the_terminal_as_they_are(tmp_path: Path) -> None:
-    raw = as_zip({"\x1b[2J\u202e\x9b.txt": b"", "b": b""}).replace(b"PK\3\4", b"PK\3\5", 1)
+    raw = zipped({"\x1b[2J\u202e\x9b.txt": b"", "b": b""}).replace(b"PK\3\4", b"PK\3\5", 1)
     assert "\\x1b[2J\\u202e\\x9b" in refused(tmp_path / "archive", raw)
 
 

@@ -1,8 +1,9 @@
 import json
 import os
-import signal
+from functools import partial
 
 import pytest
+from deaths import killed_at
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -97,26 +98,14 @@ def test_the_innermost_held_folder_notes_a_file(tmp_path):
 
 def test_whatever_moment_a_writer_is_killed_at_its_file_fits(tmp_path):
     """At each call that the system gets while a file is replaced."""
+    functions = [(os, name) for name in ("replace", "open", "fsync", "fchmod")]
+
+    def write(number):
+        with hold(tmp_path, RUN):
+            write_json(tmp_path / "a.json", {"number": number})
+
     for calls in range(40):
-        if not (pid := os.fork()):
-            left = iter(range(calls))
-
-            def die(real, left=left):
-                def act(*args, **kwargs):
-                    if next(left, None) is None:
-                        os.kill(os.getpid(), signal.SIGKILL)
-                    return real(*args, **kwargs)
-
-                return act
-
-            try:
-                for name in ("replace", "open", "fsync", "fchmod"):
-                    setattr(os, name, die(getattr(os, name)))
-                with hold(tmp_path, RUN):
-                    write_json(tmp_path / "a.json", {"number": calls})
-            finally:
-                os._exit(0)
-        os.waitpid(pid, 0)
+        killed_at(calls, functions, partial(write, calls))
         if (tmp_path / "a.json").exists():
             check_file(tmp_path / "a.json")
     assert json.loads((tmp_path / "a.json").read_text()) == {"number": 39}

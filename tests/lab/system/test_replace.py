@@ -1,8 +1,9 @@
 import os
 import shutil
-import signal
+from functools import partial
 
 import pytest
+from deaths import killed_at
 
 from firstsight.lab.system import replace
 from firstsight.lab.system.files import write_json
@@ -45,23 +46,7 @@ def test_killed_at_any_moment_it_is_the_old_one_or_the_new_one_whole(tmp_path, m
     for calls in range(16):
         out = tmp_path / str(calls)
         make(out, 1, "more.json")
-        if not (pid := os.fork()):
-            left = iter(range(calls))
-
-            def die(real, left=left):
-                def act(*args, **kwargs):
-                    if next(left, None) is None:
-                        os.kill(os.getpid(), signal.SIGKILL)
-                    return real(*args, **kwargs)
-
-                return act
-
-            try:
-                os.replace, shutil.rmtree = die(os.replace), die(shutil.rmtree)
-                make(out, 2)
-            finally:
-                os._exit(0)
-        os.waitpid(pid, 0)
+        killed_at(calls, [(os, "replace"), (shutil, "rmtree")], partial(make, out, 2))
         finish_replacing(out, DATA)
         number = int((out / "meta.json").read_text())
         assert (out / "train.json").read_text() == (out / "meta.json").read_text()
