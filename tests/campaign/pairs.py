@@ -1,7 +1,7 @@
 """Two commands on one folder at a time: one does its work, the other is refused and told who is at it."""
 
-import fcntl
 import random
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from tests.campaign.server import Command, Ended, call
 from tests.campaign.verdict import MANIFEST, State, last_line, left_over, meaning, raised, unlasting
 
 REFUSED_WITHIN = 2.0  # seconds
+MOST_IN_TURN = 5  # a pair whose second command never comes while the first is at it
 PAIRS = [
     ("train", "train"),
     ("resume", "resume"),
@@ -26,7 +27,7 @@ PAIRS = [
     ("memory", "sweep"),
     ("sweep", "eval"),
     ("report", "resume"),
-    ("adapt", "resume"),
+    ("memory", "resume"),
     ("report", "report"),
     ("study", "study"),
     ("curriculum", "curriculum"),
@@ -35,16 +36,12 @@ PAIRS = [
 ]
 
 
-def held(folder: Path) -> bool:
-    """Whether somebody holds the folder's lock."""
+def holds(pid: int, folder: Path) -> bool:
+    """Whether a process has the folder's lock, and has said so."""
     try:
-        with open(folder / ".lock", "rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return (folder / ".lock").read_text().startswith(f"{pid} ")
     except OSError:
         return False
-    return False
 
 
 class Pairs:
@@ -55,23 +52,39 @@ class Pairs:
         self._alone: dict[tuple[str, ...], tuple[list[int], dict[str, Any]]] = {}
 
     def run(self, number: int) -> dict[str, Any]:
-        """A pair: in half of the cases at the same moment, else once the first is known to hold the folder."""
+        """A pair, until the two of them are at it at the same time; how often they came in turn instead is told."""
         rng = random.Random(f"{self.seed}/pair/{number}")
         names = list(PAIRS[number % len(PAIRS)])
         rng.shuffle(names)
+        at_once, in_turn = rng.random() < 0.5, 0
+        while True:
+            found = self._once(names, rng.uniform(0, 0.01) if at_once else None)
+            if found["verdict"] != "in turn" or in_turn == MOST_IN_TURN:
+                command = " / ".join(LINES[name].command for name in names)
+                return {"number": number, "command": command, "at_once": at_once, "in_turn": in_turn, **found}
+            in_turn, at_once = in_turn + 1, at_once and in_turn < 2
+
+    def _once(self, names: list[str], gap: float | None) -> dict[str, Any]:
+        """Both, the second after a gap in seconds, or without one while the first holds the folder and is stopped.
+
+        A command that takes a twentieth of a second is done before the second one has looked: the stop sees to it that
+        both are at it.
+        """
         one, other = (LINES[name] for name in names)
         orders = [self.alone(names[:1]), self.alone(names[1:]), self.alone(names), self.alone(names[::-1])]
         place = self.beds.lay(one.bed)
         first = Command(one.argv, place, self.beds.folder / "log-0")
-        if at_once := rng.random() < 0.5:
-            time.sleep(rng.uniform(0, 0.05))
+        if gap is None:
+            while not holds(first.pid, place / one.folder) and first.poll() is None:
+                time.sleep(0.0002)
+            first.signal(signal.SIGSTOP)
         else:
-            while not held(place / one.folder) and first.poll() is None:
-                time.sleep(0.001)
+            time.sleep(gap)
         second = Command(other.argv, place, self.beds.folder / "log-1")
-        ended = self._wait(first, second)
-        told = {"number": number, "command": " / ".join(line.command for line in (one, other)), "at_once": at_once}
-        return told | _judged(ended, (first.pid, second.pid), (one, other), orders, place)
+        if gap is None:
+            second.wait(longest=REFUSED_WITHIN + 3, others=[first.pid])
+            first.signal(signal.SIGCONT)
+        return _judged(self._wait(first, second), (first.pid, second.pid), (one, other), orders, place)
 
     @staticmethod
     def _wait(first: Command, second: Command) -> list[Ended]:

@@ -10,7 +10,7 @@ from typing import Any
 from tests.campaign.verdict import BAD, KINDS
 
 HEAD = ("cases", *KINDS, "left")
-GOOD = {"kills": ("same",), "holders": ("same",), "pairs": ("one won", "in turn")}
+GOOD = {"kills": ("same",), "holders": ("same",), "pairs": ("one won",)}
 
 
 def count(results: Sequence[dict[str, Any]]) -> dict[str, int]:
@@ -37,6 +37,7 @@ def summarise(about: dict[str, Any], found: dict[str, list[dict[str, Any]]]) -> 
             own[one["verdict"]] = own.get(one["verdict"], 0) + 1
         told[kind] = {"number": len(found[kind]), "by_command": by_command}
         told[kind]["found"] = [one for one in found[kind] if one["verdict"] not in good]
+    told["pairs"]["in_turn"] = sum(one["in_turn"] for one in found["pairs"])
     told["found"] = [one for one in cases if one["verdict"] in BAD or one["left"]]
     return told
 
@@ -65,6 +66,8 @@ def markdown(told: dict[str, Any]) -> str:
             for key, own in sorted(told[kind]["by_command"].items()):
                 rows.append(f"| {key} | {sum(own.values())} | {' | '.join(str(own.get(v, 0)) for v in verdicts)} |")
             rows.append("")
+    if in_turn := told["pairs"]["in_turn"]:
+        rows += [f"{in_turn} times a pair came one after the other, each whole, and was set off once more.", ""]
     return "\n".join(rows)
 
 

@@ -27,6 +27,7 @@ TIMES = re.compile(
 DURATION = re.compile(r"\d[\d.,]* (s|min|h|d|tokens/s)\b|\d{4}-\d\d-\d\d( \d\d:\d\d)?")
 MANIFEST = "digests.json"  # says what the other files are, times and all
 SOURCES = ("sources", "command")  # what a file from outside was, byte by byte, is told in full
+ATTEMPTS = re.compile(r"<td>\d+</td>(?=<td>(?:done|pruned)</td>)")  # of a search's points: one more after a kill
 HIDDEN = re.compile(r"\.part$|(^|/)\.(new|ready)(/|$)")
 
 
@@ -62,7 +63,7 @@ def meaning(name: str, content: bytes) -> Any:
         if name.endswith(".jsonl"):
             return [timeless(json.loads(line)) for line in content.decode().splitlines()]
         if name.endswith((".html", ".svg", ".png", ".md")):  # pictures are sketches here, see tiny.py
-            return re.split(r"(?<=>)|\n|(?<=, )", DURATION.sub("TIME", content.decode()))
+            return re.split(r"(?<=>)|\n|(?<=, )", ATTEMPTS.sub("", DURATION.sub("TIME", content.decode())))
         if name.endswith(".db") and content.startswith(b"SQLite format 3"):
             return "a database"  # what it holds is told in sweep.json
         if name.endswith(".pt"):
@@ -229,8 +230,8 @@ def where(one: Any, other: Any, path: str = "") -> str:
         for key in {**one, **other}:
             if one.get(key) != other.get(key):
                 return where(one.get(key), other.get(key), f"{path}.{key}")
-    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        for at, (a, b) in enumerate(zip(one, other, strict=True)):
+    if isinstance(one, list) and isinstance(other, list):
+        for at, (a, b) in enumerate(zip(one, other, strict=False)):
             if a != b:
                 return where(a, b, f"{path}[{at}]")
     return f"{path} {str(one)[:60]} for {str(other)[:60]}".strip()

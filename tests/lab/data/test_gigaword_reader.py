@@ -63,9 +63,24 @@ def test_documents_of_every_kind_come_back(tmp_path: Path, pairs: list[tuple[Doc
     documents = [document for document, _ in pairs]
     content = "".join(render(document, form) for document, form in pairs).encode()
     found, tally = read(write(tmp_path / "a.gz", content)) if packed else read_bytes(tmp_path, content)
-    assert found == documents
-    duplicates = len(documents) - len({document.id for document in documents})
-    assert tally == Tally(documents=len(documents), duplicates=duplicates)
+    whole = list(dict.fromkeys(documents))
+    assert found == whole
+    duplicates = len(whole) - len({document.id for document in whole})
+    assert (tally.documents, tally.duplicates) == (len(whole), duplicates)
+    assert tally.damaged.total() == len(documents) - len(whole)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_file_joined_with_itself_is_read_once_and_named(tmp_path: Path, packed: bool) -> None:
+    content = "".join(map(render, (ONE, TWO, THREE))).encode()
+    found, tally = read(write(tmp_path / "nyt_eng_200001.gz", content)) if packed else read_bytes(tmp_path, content)
+    assert found == [ONE, TWO, THREE] and not tally.files
+    path = next(tmp_path.iterdir())
+    path.write_bytes(path.read_bytes() * 2)
+    found, tally = read(path)
+    assert found == [ONE, TWO, THREE]
+    assert tally.files == [(path.name, "3 of its documents a second time")]
+    assert tally.damaged == {"the same document again": 3} and not tally.duplicates
 
 
 def test_a_document_as_it_stands(tmp_path: Path) -> None:

@@ -134,9 +134,8 @@ def _take(folder: Path, wait: float) -> IO[str]:
             pid, _, about = lock.readline().strip().partition(" ")
             lock.close()
             orphaned = pid.isdigit() and not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists()
-            patience = (
-                ORPHANS if orphaned else 0.0 if about else _MOMENT
-            )  # it has the lock, and has yet to say who it is
+            unsaid = 0.0 if about else _MOMENT  # it has the lock, and has yet to say who it is
+            patience = ORPHANS if orphaned else unsaid
             if time.monotonic() < end + patience:
                 time.sleep(_POLL)
                 continue

@@ -26,7 +26,8 @@ Our decisions, and why:
   ``&amp;lt;`` is ``&lt;``. Everything else stays, for a newspaper writes ``AT&T`` and ``R&D``. ``html.unescape`` would
   do harm: it needs no semicolon, and makes ``®ion`` of ``&region``.
 * Bytes that are not UTF-8 are dropped, as the paper's script drops them, and the document is counted.
-* A document whose id occurred before in the file is counted and given all the same: such documents differ.
+* A document whose id occurred before in the file is counted and given all the same where it differs. One that is the
+  same to the last character is left out, and its file named: a file was joined with itself.
 * A document is damaged, and left out, where its structure is not the one above: its text might be cut short or be
   another's. Attributes in another order, other blanks, quotes or case do no harm. An empty body is none either.
 * A document of more than 16 MiB counts as damaged, so memory stays bounded. Real ones stay far below 1 MiB.
@@ -50,6 +51,7 @@ from firstsight.lab.data.lines import encoding_of
 MAX_DOCUMENT_BYTES = 1 << 24
 """A longer document, or one whose lines would need more memory than this, counts as damaged."""
 
+_COPY = "the same document again"
 _BUFFER = 1 << 16  # unpacked bytes at a time; what stands in the last of them before a damage of the gzip may be lost
 
 _START = re.compile(rb"\s*<DOC(?=[\s>]|$)", re.IGNORECASE)
@@ -82,8 +84,10 @@ def read_documents(path: Path, tally: Tally) -> Iterator[Document]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: there is no such file. Expected a file of GigaWord, such as nyt_eng_199407.gz.")
-    before, files = tally.documents, len(tally.files)
+    before, files, copies = tally.documents, len(tally.files), tally.damaged[_COPY]
     yield from _documents(_lines(path, tally), tally)
+    if found := tally.damaged[_COPY] - copies:
+        tally.files.append((path.name, f"{found:,} of its documents a second time"))
     if tally.documents == before and len(tally.files) == files:
         tally.files.append((path.name, "no document in it"))
 
@@ -139,7 +143,7 @@ def _open(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _documents(lines: Iterator[bytes], tally: Tally) -> Iterator[Document]:
-    ids: set[str] = set()
+    seen: dict[str, set[int]] = {}
     between = False  # in a run of lines that belong to no document
     line = next(lines, b"")
     while line:
@@ -156,12 +160,16 @@ def _documents(lines: Iterator[bytes], tally: Tally) -> Iterator[Document]:
             tally.damaged[str(damage)] += 1
             line = _skip(damage.line, lines)
             continue
-        tally.documents += 1
-        tally.duplicates += document.id in ids
-        tally.undecodable += not decodable
-        ids.add(document.id)
-        yield document
         line = next(lines, b"")
+        known, content = seen.setdefault(document.id, set()), hash(document)
+        if content in known:
+            tally.damaged[_COPY] += 1
+            continue
+        tally.documents += 1
+        tally.duplicates += bool(known)
+        tally.undecodable += not decodable
+        known.add(content)
+        yield document
 
 
 def _skip(line: bytes, lines: Iterator[bytes]) -> bytes:
