@@ -74,7 +74,8 @@ def test_documents_of_every_kind_come_back(tmp_path: Path, pairs: list[tuple[Doc
 def test_a_file_joined_with_itself_is_read_once_and_named(tmp_path: Path, packed: bool) -> None:
     content = "".join(map(render, (ONE, TWO, THREE))).encode()
     found, tally = read(write(tmp_path / "nyt_eng_200001.gz", content)) if packed else read_bytes(tmp_path, content)
-    assert found == [ONE, TWO, THREE] and not tally.files
+    assert found == [ONE, TWO, THREE]
+    assert not tally.files
     path = next(tmp_path.iterdir())
     path.write_bytes(path.read_bytes() * 2)
     found, tally = read(path)
