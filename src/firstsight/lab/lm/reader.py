@@ -38,6 +38,8 @@ class Segment(NamedTuple):
     """[B, S] int64; ``IGNORE_INDEX`` where a stream is shorter than the longest"""
     nll: Tensor | None = None
     """[B, S] the model's own NLL, once the reader named "model" has read it"""
+    input: Tensor | None = None
+    """[B, S] int64: the token before each, from which the model made the activation"""
 
     @property
     def stop(self) -> int:
@@ -48,7 +50,8 @@ class Segment(NamedTuple):
         """What of it lies between two steps; it may be empty."""
         inside = slice(max(0, start - self.first), max(0, stop - self.first))
         fresh = self.fresh and start <= self.first
-        return Segment(max(start, self.first), fresh, self.hidden[:, inside], self.target[:, inside])
+        tokens = None if self.input is None else self.input[:, inside]
+        return Segment(max(start, self.first), fresh, self.hidden[:, inside], self.target[:, inside], input=tokens)
 
 
 class Reader(Protocol):
@@ -131,8 +134,9 @@ class Text:
             if segment.stop - held[0].first < self.chunk and segment.stop < last:
                 continue
             if len(held) > 1:
-                hidden, target = torch.cat([one.hidden for one in held], 1), torch.cat([one.target for one in held], 1)
-                segment = held[0]._replace(hidden=hidden, target=target)
+                columns = ("hidden", "target", "input")
+                joined = {name: torch.cat([getattr(one, name) for one in held], 1) for name in columns}
+                segment = held[0]._replace(**joined)
             yield segment
             held = []
 
@@ -148,9 +152,11 @@ class Text:
                 target_BS = self.tokens[np.minimum(index_BS, len(self.tokens) - 1)].astype(np.int64)
                 before_BS = self.tokens[np.maximum(index_BS - 1, 0)]
                 input_BS = np.where(index_BS > 0, before_BS, self.eos_id).astype(np.int64)
-                hidden_BSD, state = self.model(torch.from_numpy(input_BS).to(device), state)
-                target_BS = np.where(index_BS < ends_B1, target_BS, IGNORE_INDEX)
-                yield Segment(first, first == begin > 0, hidden_BSD, torch.from_numpy(target_BS).to(device))
+                before, after = torch.from_numpy(input_BS), np.where(index_BS < ends_B1, target_BS, IGNORE_INDEX)
+                before = before.to(device)
+                hidden_BSD, state = self.model(before, state)
+                target = torch.from_numpy(after).to(device)
+                yield Segment(first, first == begin > 0, hidden_BSD, target, input=before)
 
 
 def read(
