@@ -6,9 +6,9 @@ r"""Dynamic evaluation (Krause et al. 2018): the model learns from each part of 
     \quad\text{("rms")}
 
 with L the mean NLL of the part, theta_0 the trained weights, and r the root mean square of each weight's gradient on
-training text, r-bar its mean. Source: Krause et al. 2018, equations 4 to 8; that r is measured on ``MEASURED`` tokens of
-the training text, in parts as long as those of the text, and that epsilon is a share of r-bar, so that it means the same
-for any model, are our decisions.
+training text, r-bar its mean. Source: Krause et al. 2018, equations 4 to 8. Our decisions: r is measured on
+``MEASURED`` tokens of the training text, in parts as long as those of the text, and epsilon is a share of r-bar, so
+that it means the same for any model.
 
 Shape suffixes: B streams, S steps of a segment or a part, D features.
 """
