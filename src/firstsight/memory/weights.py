@@ -105,4 +105,5 @@ def _newton(ratio_FN: Tensor, gradient_F: Tensor) -> Tensor:
     system[:F, :F] = ratio_FN @ ratio_FN.t() / ratio_FN.shape[1]
     system[F, F] = 0
     right = torch.cat([2 * gradient_F, gradient_F.new_ones(1)])
-    return torch.linalg.lstsq(system, right[:, None], driver="gelsd").solution[:F, 0]  # of two alike one will do
+    found: Tensor = torch.linalg.lstsq(system, right[:, None], driver="gelsd").solution  # of two alike one will do
+    return found[:F, 0]

@@ -134,9 +134,10 @@ class Text:
             if segment.stop - held[0].first < self.chunk and segment.stop < last:
                 continue
             if len(held) > 1:
-                columns = ("hidden", "target", "input")
-                joined = {name: torch.cat([getattr(one, name) for one in held], 1) for name in columns}
-                segment = held[0]._replace(**joined)
+                hidden, target, tokens = (
+                    torch.cat([getattr(one, name) for one in held], 1) for name in ("hidden", "target", "input")
+                )
+                segment = held[0]._replace(hidden=hidden, target=target, input=tokens)
             yield segment
             held = []
 

@@ -82,8 +82,8 @@ class Dynamic:
         scope = self.model if learning.scope == "model" else self.model.head
         prefix = "" if learning.scope == "model" else "head."
         names = {prefix + name: one for name, one in scope.named_parameters() if one.requires_grad}
-        self._parameters = list(names.values())
-        self._trained = [one.detach().clone() for one in self._parameters]
+        self._weights = list(names.values())
+        self._trained = [one.detach().clone() for one in self._weights]
         self._steps, self._decays = _scales(names, learning, rms)
         self._state: State | None = None
         self._pending: tuple[Tensor, ...] = ()  # steps of a part that has not come to its end: scored, not learnt from
@@ -93,7 +93,7 @@ class Dynamic:
         if not self.learning.lr:
             return self._plain.read(segment)
         assert segment.input is not None, "the text says what the model reads"
-        columns = (segment.input, segment.target, segment.hidden)
+        columns: tuple[Tensor, ...] = (segment.input, segment.target, segment.hidden)
         waiting = self._pending[0].shape[1] if self._pending else 0
         if waiting:
             columns = tuple(torch.cat(pair, 1) for pair in zip(self._pending, columns, strict=True))
@@ -118,21 +118,21 @@ class Dynamic:
             nll_BS: Tensor = self.model.head.nll(hidden_BSD, target_BS)
             counted = int((target_BS != IGNORE_INDEX).sum())
             if learn and counted:
-                self._learn(torch.autograd.grad(nll_BS.sum() / counted, self._parameters, allow_unused=True))
+                self._learn(torch.autograd.grad(nll_BS.sum() / counted, self._weights, allow_unused=True))
         if learn and state is not None:
             self._state = (state[0].detach(), state[1].detach())
         return nll_BS.detach()
 
     @torch.no_grad()
     def _learn(self, gradients: Iterable[Tensor | None]) -> None:
-        each = zip(self._parameters, self._trained, gradients, self._steps, self._decays, strict=True)
+        each = zip(self._weights, self._trained, gradients, self._steps, self._decays, strict=True)
         for parameter, trained, gradient, step, decay in each:
             if isinstance(decay, Tensor) or decay:
                 parameter.lerp_(trained, decay)
             if gradient is not None and isinstance(step, Tensor):
                 parameter.addcmul_(gradient, step, value=-1)
             elif gradient is not None:
-                parameter.sub_(gradient, alpha=step)
+                parameter.sub_(gradient, alpha=float(step))
 
 
 def _scales(
@@ -176,7 +176,7 @@ class _Measuring(Dynamic):
 
     def __init__(self, model: LanguageModel, length: int) -> None:
         super().__init__(model, Learning("sgd", lr=1.0, decay=0.0, length=length))
-        self._squares = [torch.zeros_like(one) for one in self._parameters]
+        self._squares = [torch.zeros_like(one) for one in self._weights]
         self._parts = 0
 
     def _learn(self, gradients: Iterable[Tensor | None]) -> None:

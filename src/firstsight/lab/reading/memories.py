@@ -1,7 +1,7 @@
 """The memories at test time by name, as readers of a text; a new one is a line of ``MEMORIES``."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ from torch import Tensor
 from firstsight.errors import InputError
 from firstsight.heads import Softmax
 from firstsight.lab.lm.reader import Plain, Reader, Segment
+from firstsight.lab.lm.run import Run
+from firstsight.lab.reading.dynamic import MEASURED, Dynamic, Learning, gradient_rms
 from firstsight.memory import MbPA, NeuralCache, mix, recall
 from firstsight.memory.mixture import CACHE_WEIGHT, MBPA_WEIGHT
 from firstsight.memory.store import Memory
@@ -24,18 +26,50 @@ class Kind:
 
     label: str
     """what tables call it"""
-    make: Callable[..., Memory]
-    """the memory of some settings, empty"""
     settings: Mapping[str, Any]
     """those of the paper, or the usual ones: all of its arguments that a sweep may choose"""
     weight: float
     """its share of the mixture with them"""
+    make: Callable[..., Memory] | None = None
+    """the memory of pairs of a run and some settings, empty"""
+    reader: Callable[..., Reader] | None = None
+    """the reader of a run and some settings, where it is no memory of pairs"""
+
+
+def _dynamic(run: Run, **settings: Any) -> Reader:
+    """Dynamic evaluation of a run's model, by the gradients of its training text where the rule divides by them."""
+    learning = Learning(**settings)
+    if learning.rule == "sgd" or not learning.lr:
+        return Dynamic(run.model, replace(learning, rule="sgd"))
+    text, eos_id = np.asarray(run.corpus.split("train")[:MEASURED]), run.vocabulary.eos_id
+    return Dynamic(run.model, learning, gradient_rms(run.model, text, eos_id=eos_id, length=learning.length))
 
 
 MEMORIES: dict[str, Kind] = {
-    "cache": Kind("cache", NeuralCache, {"size": 10_000, "theta": 0.3}, CACHE_WEIGHT),
-    "mbpa": Kind("MbPA", MbPA, {"size": 10_000, "k": 1024, "lr": 0.3, "beta": 0.5, "steps": 1}, MBPA_WEIGHT),
+    "cache": Kind("cache", {"size": 10_000, "theta": 0.3}, CACHE_WEIGHT, lambda _, **found: NeuralCache(**found)),
+    "mbpa": Kind(
+        "MbPA",
+        {"size": 10_000, "k": 1024, "lr": 0.3, "beta": 0.5, "steps": 1},
+        MBPA_WEIGHT,
+        lambda _, **found: MbPA(**found),
+    ),
+    "dynamic": Kind("dynamic", asdict(Learning()), 0.5, reader=_dynamic),
 }
+
+
+def memory_of(name: str, run: Run, settings: Mapping[str, Any]) -> Memory | None:
+    """The memory of pairs of that name, empty; None of one that recalls no pairs."""
+    make = MEMORIES[name].make
+    return None if make is None else make(run, **settings)
+
+
+def reader_of(name: str, run: Run, settings: Mapping[str, Any]) -> Reader:
+    """What reads a text with the memory of that name, empty."""
+    kind = MEMORIES[name]
+    if kind.reader is not None:
+        return kind.reader(run, **settings)
+    assert kind.make is not None
+    return Recalling(kind.make(run, **settings), run.model.head)
 
 
 class Recalling:
@@ -59,21 +93,38 @@ class Recalling:
         self._memory.read(self._head, segment.hidden, segment.target, score=False)
 
 
-def model_and(memories: Mapping[str, Memory], head: Softmax) -> dict[str, Reader]:
+def model_and(memories: Mapping[str, Memory | Reader], head: Softmax) -> dict[str, Reader]:
     """The readers of a text, by name: the model first, then each memory."""
-    return {"model": Plain(head), **{name: Recalling(memory, head) for name, memory in memories.items()}}
+    readers = {
+        name: Recalling(memory, head) if isinstance(memory, Memory) else memory for name, memory in memories.items()
+    }
+    return {"model": Plain(head), **readers}
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """The model and some memories: what it is called, and the weight of each memory that takes part."""
+    """The model and some memories.
+
+    Attributes:
+        name: what it is called.
+        weights: of each memory that takes part.
+        by_band: the same for each of ``BANDS`` that the word before may be of, the rarest first; None: one for all.
+    """
 
     name: str
     weights: Mapping[str, float]
+    by_band: Sequence[Mapping[str, float]] | None = None
 
-    def nll(self, nll: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The NLL [N] of the mixture from the model's and those of the memories."""
-        return mixture(nll["model"], [(nll[name], weight) for name, weight in self.weights.items()])
+    def nll(self, nll: Mapping[str, np.ndarray], band_N: np.ndarray | None = None) -> np.ndarray:
+        """The NLL [N] of the mixture from those of the model and the memories; ``band_N`` is of ``bands_before``."""
+        if self.by_band is None:
+            return mixture(nll["model"], [(nll[name], weight) for name, weight in self.weights.items()])
+        assert band_N is not None
+        found_N = np.empty(len(band_N))
+        for band, weights in enumerate(self.by_band):
+            here_N = band_N == band
+            found_N[here_N] = mixture(nll["model"][here_N], [(nll[name][here_N], w) for name, w in weights.items()])
+        return found_N
 
 
 @dataclass(frozen=True)
@@ -85,45 +136,67 @@ class Recipe:
     mixtures: list[Mixture]
     """those to report: the model alone first, the whole last"""
 
-    def memories(self) -> dict[str, Memory]:
-        """The memories, empty."""
-        return {name: MEMORIES[name].make(**settings) for name, settings in self.settings.items()}
+    def readers(self, run: Run) -> dict[str, Reader]:
+        """The model's reader, and those of the memories, empty."""
+        found = {name: reader_of(name, run, settings) for name, settings in self.settings.items()}
+        return {"model": Plain(run.model.head), **found}
 
 
-def choose_recipe(memory: str, tuned: Mapping[str, Any] | None = None, source: str = "") -> Recipe:
-    """The settings of the memories named, the paper's without a tuned file.
+def names_of(memory: str) -> list[str]:
+    """The names of ``MEMORIES`` that a flag gives, in their order."""
+    asked = memory.split(",")
+    if set(asked) - set(MEMORIES) or len(set(asked)) < len(asked):
+        expected = f"expected one or more of {', '.join(MEMORIES)}, separated by commas"
+        raise InputError(f"--memory is {memory!r}; {expected}, as in {','.join(list(MEMORIES)[:2])}.")
+    return [name for name in MEMORIES if name in asked]
 
-    Each mixture has weights of its own in a tuned file: what is best for the cache alone is too much for it where
-    MbPA takes part. The paper gives one pair, which serves all.
+
+def choose_recipe(
+    memory: str, tuned: Mapping[str, Any] | None = None, source: str = "", by_band: bool = False
+) -> Recipe:
+    """The settings of the memories named, and the mixtures to report: each alone, and all together.
+
+    With a tuned file each mixture has weights of its own: what is best for the cache alone is too much for it where
+    others take part. Without one the settings are the paper's, or the usual ones, whose weights serve all.
 
     Args:
         memory: names of ``MEMORIES``, separated by commas.
         tuned: what ``read_tuned`` gave.
         source: the file that it is from, for messages.
+        by_band: the mixture of all of them by the band of the word before too, as the last one.
     """
-    asked = memory.split(",")
-    if set(asked) - set(MEMORIES) or len(set(asked)) < len(asked):
-        expected = f"expected one or more of {', '.join(MEMORIES)}, separated by commas"
-        raise InputError(f"--memory is {memory!r}; {expected}, as in {','.join(MEMORIES)}.")
-    names = [name for name in MEMORIES if name in asked]
-    chosen: dict[str, Any] = {name: MEMORIES[name].settings for name in names}
-    alone = together = {name: MEMORIES[name].weight for name in names}
-    if tuned is not None:
-        for name in names:
-            if tuned["chosen"].get(name) is None:
-                raise InputError(
-                    f"{source} holds no settings of {MEMORIES[name].label}: its sweep was made without. Leave that "
-                    "memory out, or sweep again with it."
-                )
-        chosen = {name: {key: tuned["chosen"][name][key] for key in chosen[name]} for name in names}
-        alone, both = tuned["chosen"]["weights"], tuned["chosen"]["weights"]["both"]
-        together = dict(zip(MEMORIES, both, strict=False)) if both else alone
+    names = names_of(memory)
+    if by_band and tuned is None:
+        raise InputError("--by-band takes the weights of each band from a tuned file: give it with --tuned.")
     mixtures = [Mixture("model", {})]
-    mixtures += [Mixture(f"+ {MEMORIES[name].label}", {name: alone[name]}) for name in names]
-    if len(names) > 1:
-        whole = " ".join(f"+ {MEMORIES[name].label}" for name in names)
-        mixtures.append(Mixture(whole, {name: together[name] for name in names}))
-    return Recipe({name: dict(settings) for name, settings in chosen.items()}, mixtures)
+    if tuned is None:
+        usual = {name: MEMORIES[name].weight for name in names}
+        mixtures += [Mixture(label_of([name]), {name: usual[name]}) for name in names]
+        mixtures += [Mixture(label_of(names), usual)] if len(names) > 1 else []
+        return Recipe({name: dict(MEMORIES[name].settings) for name in names}, mixtures)
+    chosen = tuned["chosen"]
+    for name in names:
+        if chosen.get(name) is None:
+            raise InputError(
+                f"{source} holds no settings of {MEMORIES[name].label}: its sweep was made without. Leave that memory "
+                f"out, or sweep again with it: firstsight sweep memory RUN --memory {','.join(names)}."
+            )
+    found = {frozenset(one["weights"]): one["weights"] for one in chosen["mixtures"]}
+    for some in [[name] for name in names] + ([names] if len(names) > 1 else []):
+        mixtures.append(Mixture(label_of(some), found[frozenset(some)]))
+    if by_band:
+        banded = chosen.get("by_band") or [{}]
+        if set(banded[0]) != set(names):
+            known = ",".join(banded[0]) or "none"
+            raise InputError(f"{source} holds weights by band of {known} together, and {memory} was asked for.")
+        mixtures.append(Mixture(f"{label_of(names)}, by band", found[frozenset(names)], banded))
+    settings = {name: {key: chosen[name][key] for key in MEMORIES[name].settings} for name in names}
+    return Recipe(settings, mixtures)
+
+
+def label_of(names: Sequence[str]) -> str:
+    """What tables call the mixture of the model with these memories."""
+    return " ".join(f"+ {MEMORIES[name].label}" for name in names) if len(names) < 3 else f"+ all {len(names)}"
 
 
 def mixture(nll_N: np.ndarray, parts: Sequence[tuple[np.ndarray, float]]) -> np.ndarray:

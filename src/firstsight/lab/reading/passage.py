@@ -12,7 +12,7 @@ import torch
 from firstsight.errors import InputError
 from firstsight.lab.lm.reader import check_tokens, reading
 from firstsight.lab.lm.run import Run
-from firstsight.lab.reading.memories import MEMORIES
+from firstsight.lab.reading.memories import MEMORIES, memory_of
 from firstsight.lab.system.files import write_json
 from firstsight.lab.system.shape import finite_or_none
 from firstsight.memory import mix
@@ -117,8 +117,9 @@ def _recall(
 ) -> dict[str, list[list[tuple[int, float]]]]:
     """For each memory and token of the passage the pairs of the largest weight: how many tokens ago, and the weight."""
     arguments = {name: {k: v for k, v in given.items() if k != "weight"} for name, given in settings.items()}
-    memories = {name: MEMORIES[name].make(**given) for name, given in arguments.items()}
-    start, parts = max(0, first - max(memory.size for memory in memories.values())), []
+    held = {name: memory_of(name, run, given) for name, given in arguments.items()}
+    memories = {name: memory for name, memory in held.items() if memory is not None}
+    start, parts = max(0, first - max((memory.size for memory in memories.values()), default=0)), []
     with reading(run.model):
         for segment in run.text(tokens[:stop]):
             parts.append(segment.part(start, stop).hidden[0].cpu().double())
@@ -129,7 +130,7 @@ def _recall(
         query_QD, ago_QW = h_WD[stop - 1 - t_Q], t_Q[:, None] - position_W
         for name, memory in memories.items():
             recalled[name] += memory.recalled(query_QD, h_WD, ago_QW, TOP)
-    return recalled
+    return {name: recalled.get(name, [[] for _ in range(first, stop)]) for name in settings}
 
 
 def _check_nll(nll: dict[str, np.ndarray], used: list[str], tokens: int) -> None:

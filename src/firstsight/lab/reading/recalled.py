@@ -17,9 +17,9 @@ from firstsight.lab.data.arrays import load_array, load_arrays
 from firstsight.lab.lm.reader import read
 from firstsight.lab.lm.results import write_result
 from firstsight.lab.lm.run import Run, open_run
-from firstsight.lab.reading.memories import CHUNK, MEMORIES, Mixture, Recipe, check_finite, choose_recipe, model_and
+from firstsight.lab.reading.memories import CHUNK, MEMORIES, Mixture, Recipe, check_finite, choose_recipe
 from firstsight.lab.reading.passage import write_passage
-from firstsight.lab.reading.tables import summary
+from firstsight.lab.reading.tables import bands_before, summary
 from firstsight.lab.reading.tuned import check_tuned, read_tuned
 from firstsight.lab.system.devices import AUTO
 from firstsight.lab.system.files import atomic_write, parse_json
@@ -37,6 +37,7 @@ def recall_run(
     memory: str,
     *,
     tuned: str | Path | None = None,
+    by_band: bool = False,
     checkpoint: str = "best",
     data: str | Path | None = None,
     device: str = AUTO,
@@ -55,6 +56,7 @@ def recall_run(
         split: "valid" or "test".
         memory: names of ``MEMORIES``, separated by commas.
         tuned: the file of ``firstsight sweep memory``; without it the paper's settings are used.
+        by_band: weights of the whole mixture by the band of the word before, as that file has them.
         folder, checkpoint, data, device: as :func:`firstsight.lab.lm.run.open_run`.
 
     Raises:
@@ -63,7 +65,7 @@ def recall_run(
     """
     began, folder = time.perf_counter(), Path(folder)
     chosen = None if tuned is None else read_tuned(tuned)
-    recipe = choose_recipe(memory, chosen, str(tuned))
+    recipe = choose_recipe(memory, chosen, str(tuned), by_band)
     with hold(folder, RUN, make=False):
         run = open_run(folder, checkpoint, data, device)
         tokens, weights = np.asarray(run.corpus.split(split)), run.weights()
@@ -71,7 +73,9 @@ def recall_run(
             check_tuned(chosen, tuned, folder, weights)
         partial = Partial(folder / "memory" / f"partial-{split}.npz", weights["sha256"], recipe, tokens)
         nll = _read(run, tokens, recipe, partial, f"eval {folder.name} {split} {recipe.mixtures[-1].name}")
-        table = [_row(mixture, nll, run.vocabulary.counts[tokens]) for mixture in recipe.mixtures]
+        counts = run.vocabulary.counts
+        band_N = bands_before(tokens, counts, run.vocabulary.eos_id)
+        table = [_row(mixture, mixture.nll(nll, band_N), counts[tokens]) for mixture in recipe.mixtures]
         found = {"tokens": len(tokens), **{key: table[-1][key] for key in ("nll", "perplexity", "bands")}, "streams": 1}
         whole = recipe.mixtures[-1].weights
         told: dict[str, Any] = {
@@ -84,20 +88,27 @@ def recall_run(
         return result
 
 
-def _row(mixture: Mixture, nll: dict[str, np.ndarray], count_N: np.ndarray) -> dict[str, Any]:
+def _row(mixture: Mixture, nll_N: np.ndarray, count_N: np.ndarray) -> dict[str, Any]:
     """A mixture as a row of ``memory.variants``."""
     weights = {f"{name}_weight": mixture.weights.get(name, 0.0) for name in MEMORIES}
-    return {"name": mixture.name, **summary(mixture.nll(nll), count_N), **weights}
+    banded = {} if mixture.by_band is None else {"by_band": [dict(one) for one in mixture.by_band]}
+    return {"name": mixture.name, **summary(nll_N, count_N), **weights, **banded}
 
 
 def _read(run: Run, tokens: np.ndarray, recipe: Recipe, partial: "Partial", title: str) -> dict[str, np.ndarray]:
     """The NLL [N] of every token under the model and each memory, float32; resumed where ``partial`` ends."""
-    readers = model_and(recipe.memories(), run.model.head)
+    readers = recipe.readers(run)
     done = partial.load()
     with Bar(title, len(tokens), start=done) as bar:
         text = run.text(tokens, chunk=CHUNK)
         read(text, readers, found=partial.nll, start=done, progress=bar.update, save=partial.save)
     check_finite(partial.nll["model"])
+    for name, nll_N in partial.nll.items():
+        if (lost_N := np.isnan(nll_N)).any():
+            raise InputError(
+                f"{MEMORIES[name].label} gives {int(lost_N.sum()):,} of {len(nll_N):,} tokens no number, the first at "
+                f"{int(lost_N.argmax()):,}: it has diverged. Choose a lower rate for it."
+            )
     return partial.nll
 
 
