@@ -1,0 +1,160 @@
+"""kNN-LM: what followed the nearest activations of another text, most often the one that a model was trained on.
+
+Shape suffixes: N tokens of a call, Q those searched at once, K neighbours, D features, S settings of k, T temperatures.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from firstsight.errors import InputError
+from firstsight.functional import IGNORE_INDEX
+from firstsight.functional.tiling.tiles import slices
+from firstsight.memory.datastore import Datastore
+from firstsight.memory.store import CHUNK, Memory, check_pairs, sum_dtype
+from firstsight.memory.vote import check_kernel, vote
+
+
+class KNNGrid(Memory):
+    """kNN-LM of several k and temperatures over the same store, from one search.
+
+    Arguments, attributes and errors as :class:`KNN`, with ``ks`` and ``temperatures`` in place of one each.
+    """
+
+    def __init__(
+        self,
+        datastore: Datastore,
+        ks: Sequence[int],
+        temperatures: Sequence[float],
+        *,
+        leave_out: bool = False,
+        approximate: bool = False,
+    ) -> None:
+        check_kernel(ks, temperatures)
+        if not len(datastore):
+            raise InputError(f"{datastore.path} has no entries that count. Give a store that has some.")
+        if leave_out and datastore.contents.origin != "pairs":
+            raise InputError(
+                f"leave_out is for a store whose entries are those of the text, in its order; {datastore.path} was "
+                f"{datastore.contents.origin.split()[0]}, which numbers them anew. Give the store that the text was "
+                "written into."
+            )
+        if approximate and datastore.index is None:
+            raise InputError(f"{datastore.path} has no index. Call build_index() first, or search exactly.")
+        super().__init__(1, None)
+        self.size = math.inf if leave_out else 0  # type: ignore[assignment]  # of the stream nothing is remembered
+        self.datastore, self.ks, self.temperatures = datastore, tuple(ks), tuple(temperatures)
+        self.leave_out, self.approximate, self.position = leave_out, approximate, 0
+
+    def __len__(self) -> int:
+        """Entries of the store that count."""
+        return len(self.datastore)
+
+    def reset(self) -> None:
+        """Begin the text anew: with ``leave_out`` the next pair is entry 0."""
+        self.position = 0
+
+    def skip(self, pairs: int) -> None:
+        """Go on behind so many more pairs, which were read before: what counts with ``leave_out``."""
+        self.position += pairs
+
+    def empty(self, hidden: Tensor) -> Tensor:
+        """Never: the store has entries before the first token is read."""
+        return torch.zeros(hidden.shape[:-2], dtype=torch.bool, device=hidden.device)
+
+    def check(self, hidden: Tensor, target: Tensor, num_classes: int | None = None) -> None:
+        """Raise InputError unless these are pairs of the store's width."""
+        check_pairs(hidden, target, num_classes)
+        if hidden.shape[-1] != self.datastore.dim:
+            raise InputError(
+                f"hidden is {hidden.shape[-1]} wide, but the keys of {self.datastore.path} are {self.datastore.dim}: "
+                "they are of another model. Give the store of this one."
+            )
+
+    def nll(self, hidden: Tensor, target: Tensor) -> Tensor:
+        r""":math:`-\log p_\mathrm{knn}(y \mid h)` of each pair.
+
+        Args:
+            hidden: [N, D] float, or [B, N, D]. Not NaN.
+            target: [N] or [B, N] int64, 0 or more; -100 stands for no pair: scored 0.
+
+        Returns:
+            As ``target`` ([S, T, ...] of a grid), in nats, float32 at least, without a graph; infinite where none of
+            the k nearest has the label.
+
+        Raises:
+            InputError: (a ``ValueError``) a shape, dtype or label is not as above.
+        """
+        return self.read(None, hidden, target)
+
+    def read(self, head: Any, hidden: Tensor, target: Tensor, *, score: bool = True) -> Tensor:
+        """As :meth:`Memory.read`; nothing is remembered, and the output layer is of no account."""
+        self.check(hidden, target)
+        lead = (len(self.ks), len(self.temperatures)) if score else ()
+        found = hidden.new_zeros(*lead, *target.shape, dtype=sum_dtype(hidden))
+        kept = target != IGNORE_INDEX
+        with torch.inference_mode(False), torch.no_grad():
+            hidden_ND, target_N, first = hidden[kept], target[kept], self.position
+            if score:
+                parts = [self._score(hidden_ND[p], target_N[p], first + p.start) for p in slices(len(target_N), CHUNK)]
+                found[..., kept] = torch.cat(parts, -1).to(found.dtype) if parts else 0
+        self.position += len(target_N)
+        return found[(0,) * len(lead)] if self._single else found
+
+    def _score(self, hidden_QD: Tensor, target_Q: Tensor, first: int) -> Tensor:
+        own_Q = None
+        if self.leave_out:
+            if first + len(target_Q) > self.datastore.count:
+                raise InputError(
+                    f"leave_out is for the text that was stored, {self.datastore.count:,} pairs, and this is one of "
+                    f"{first + len(target_Q):,} at least since reset(). Read that text, or leave it off."
+                )
+            own_Q = torch.arange(first, first + len(target_Q), device=target_Q.device)
+        squared_QK, index_QK = self.datastore.search(
+            hidden_QD, max(self.ks), exclude=own_Q, approximate=self.approximate
+        )
+        label_QK = torch.from_numpy(self.datastore.labels[index_QK.cpu().numpy()]).to(target_Q.device)
+        right_QK = (label_QK == target_Q[:, None]) & (index_QK >= 0)
+        return vote(squared_QK, right_QK, self.ks, self.temperatures, sum_dtype(hidden_QD))
+
+
+class KNN(KNNGrid):
+    r"""kNN-LM (Khandelwal et al. 2020): the labels of the k nearest entries of a store, each by its distance.
+
+    .. math:: p_\mathrm{knn}(y \mid h) \propto \sum_{j \in N_k(h)} 1\{y_j = y\} \exp(-|h - h_j|^2 / T)
+
+    with N_k(h) the k entries nearest to h, exact (of the stored, rounded keys) or an index's. It does not depend on
+    what was read before. Cost: see :meth:`Datastore.search`. Source: Khandelwal et al. (2020), whose k = 1,024 and
+    T = 1 are the defaults; T is to be tuned, since the lengths of activations differ from model to model.
+
+    Args:
+        datastore: an open one.
+        k: how many neighbours, 1 or more.
+        temperature: T, finite, above 0.
+        leave_out: the text that is read is the one that was stored, in the same order: the n-th pair that is read
+            since ``reset`` (-100 left out, stream by stream of a call) does not find entry n, itself.
+        approximate: ask the store's index, see :meth:`Datastore.build_index`.
+
+    Attributes:
+        position: how many pairs were read since ``reset``.
+
+    Raises:
+        InputError: (a ``ValueError``) an argument is not as above, the store has no entries that count or no index, or
+            ``leave_out`` is asked of one that was compacted or joined.
+    """
+
+    _single = True
+
+    def __init__(
+        self,
+        datastore: Datastore,
+        k: int = 1024,
+        temperature: float = 1.0,
+        *,
+        leave_out: bool = False,
+        approximate: bool = False,
+    ) -> None:
+        super().__init__(datastore, [k], [temperature], leave_out=leave_out, approximate=approximate)
