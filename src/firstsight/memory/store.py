@@ -84,6 +84,10 @@ class Memory:
         """Forget everything: streams, width, dtype and device may then be others."""
         self._stores = []
 
+    def new_document(self) -> None:
+        """A document begins that has nothing to do with what was read: forget that, unless it is of another text."""
+        self.reset()
+
     @abstractmethod
     def read(self, head: Any, hidden: Tensor, target: Tensor, *, score: bool = True) -> Tensor:
         """The NLL of each pair from those before it, which then are remembered too; without ``score`` only remembered.

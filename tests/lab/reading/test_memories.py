@@ -188,7 +188,8 @@ def test_what_was_read_is_used_only_where_it_fits(change, run, tuned, small_chun
 @pytest.mark.parametrize("memory", ["", "cache,cache", "cache,", "Cache", "none"])
 def test_other_memories_are_refused(memory, run):
     with pytest.raises(
-        InputError, match=f"--memory is {memory!r}; expected one or more of cache, mbpa, dynamic, separated by commas"
+        InputError,
+        match=f"--memory is {memory!r}; expected one or more of cache, mbpa, unbounded, knn, dynamic",
     ):
         recall_run(run, "valid", memory)
 

@@ -100,7 +100,8 @@ class Text:
         eos_id: the id of ``<eos>``.
         streams: parts, 1 or more. With more than 1 it is faster, and each part but the first lacks its context.
         size: steps that the model gets at once; by default so many that they are 1024 tokens.
-        chunk: steps that a segment has at least, but for the last one; by default ``size``.
+        chunk: steps that a segment has at least, but for the last one of the text, or of a document; by default
+            ``size``.
         starts: positions where documents begin, for one stream: a segment ends there.
         share: those of the streams that are read; by default all.
 
@@ -130,16 +131,13 @@ class Text:
         held: list[Segment] = []
         last = int(np.diff(self.edges()).max())
         for segment in self._segments(last):
+            if held and segment.fresh:
+                yield _joined(held)
+                held = []
             held.append(segment)
-            if segment.stop - held[0].first < self.chunk and segment.stop < last:
-                continue
-            if len(held) > 1:
-                hidden, target, tokens = (
-                    torch.cat([getattr(one, name) for one in held], 1) for name in ("hidden", "target", "input")
-                )
-                segment = held[0]._replace(hidden=hidden, target=target, input=tokens)
-            yield segment
-            held = []
+            if segment.stop - held[0].first >= self.chunk or segment.stop == last:
+                yield _joined(held)
+                held = []
 
     def _segments(self, last: int) -> Iterator[Segment]:
         size = self.size or max(1, BLOCK // self.streams)
@@ -158,6 +156,16 @@ class Text:
                 hidden_BSD, state = self.model(before, state)
                 target = torch.from_numpy(after).to(device)
                 yield Segment(first, first == begin > 0, hidden_BSD, target, input=before)
+
+
+def _joined(parts: list[Segment]) -> Segment:
+    """Segments that follow each other, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    hidden, target, tokens = (
+        torch.cat([getattr(one, name) for one in parts], 1) for name in ("hidden", "target", "input")
+    )
+    return parts[0]._replace(hidden=hidden, target=target, input=tokens)
 
 
 def read(

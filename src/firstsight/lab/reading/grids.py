@@ -8,15 +8,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from firstsight.lab.lm.evaluation import exp_or_inf
 from firstsight.lab.lm.reader import Reader, read
 from firstsight.lab.lm.run import Run
-from firstsight.lab.reading.memories import CHUNK, MEMORIES, check_finite, mixture, model_and, reader_of
+from firstsight.lab.reading.memories import CHUNK, MEMORIES, Use, check_finite, mixture, model_and, reader_of
 from firstsight.lab.reading.tuned import Rows, best_of
 from firstsight.lab.system.progress import Bar
 from firstsight.lab.system.shape import finite_or_none
-from firstsight.memory import CacheGrid, MbPAGrid, NeuralCache
+from firstsight.memory import CacheGrid, MbPAGrid, NeuralCache, fit_weights
 from firstsight.memory.store import Memory
 
 # The grids of appendix A.2, but for the rates: of these the paper gives only its choice.
@@ -29,6 +30,9 @@ MBPA_WEIGHTS = (0.02, 0.04, 0.06, 0.08, 0.1)
 # Our decision: Krause et al. give their choice for each corpus, and their gradients are of other batches.
 DYNAMIC_LRS = {"rms": (3e-4, 1e-3, 3e-3), "sgd": (0.1, 0.3, 1.0)}
 DYNAMIC_DECAYS = (0.0, 1e-3, 1e-2)
+# Khandelwal et al. take 1,024 and 1; how far activations are apart differs from model to model.
+NEAREST = (64, 256, 1024)
+TEMPERATURES = (0.3, 1.0, 3.0, 10.0, 30.0)
 
 STEP_CHUNK = 8  # tokens between two updates of the bar where MbPA takes two steps: each costs seconds
 
@@ -85,9 +89,23 @@ def dynamic_grid(run: Run, text: np.ndarray, first: int, tokens: int) -> dict[st
         for rule, lrs in DYNAMIC_LRS.items()
         for lr, decay in itertools.product(lrs, DYNAMIC_DECAYS)
     ]
-    readers = {str(i): reader_of("dynamic", run, {**usual, **point}) for i, point in enumerate(points)}
+    use = Use(run, text)
+    readers = {str(i): reader_of("dynamic", use, {**usual, **point}) for i, point in enumerate(points)}
     nll = measure(run, text[: first + tokens], "sweep dynamic", readers, first)
     rows = [point | mean_nll(nll[str(i)], []) for i, point in enumerate(points)]
+    return {"first": first, "tokens": tokens, "model": mean_nll(nll["model"], []), "grid": rows}
+
+
+def nearest_grid(use: Use, title: str, memory: Memory, first: int, tokens: int) -> dict[str, Any]:
+    """Every k and temperature of kNN-LM or the unbounded cache, from one search, each with its best weight."""
+    nll = measure(use.run, use.text[: first + tokens], f"sweep {title}", {"memory": memory}, first)
+    rows = []
+    for i, k in enumerate(NEAREST):
+        for j, temperature in enumerate(TEMPERATURES):
+            both = np.stack([nll["model"], nll["memory"][i, j]]).astype(np.float64)
+            found = fit_weights(torch.from_numpy(both))
+            best = {"weight": float(found.weights[1]), "nll": found.nll, "perplexity": exp_or_inf(found.nll)}
+            rows.append({"k": k, "temperature": temperature, **best})
     return {"first": first, "tokens": tokens, "model": mean_nll(nll["model"], []), "grid": rows}
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ from torch import Tensor
 
 from firstsight.errors import InputError
 from firstsight.heads import Softmax
+from firstsight.lab.data.tokens import text_hash
 from firstsight.lab.lm.reader import Plain, Reader, Segment
 from firstsight.lab.lm.run import Run
 from firstsight.lab.reading.dynamic import MEASURED, Dynamic, Learning, gradient_rms
-from firstsight.memory import MbPA, NeuralCache, mix, recall
+from firstsight.lab.reading.stored import open_store
+from firstsight.memory import KNN, MbPA, NeuralCache, UnboundedCache, mix, recall
 from firstsight.memory.mixture import CACHE_WEIGHT, MBPA_WEIGHT
 from firstsight.memory.store import Memory
 
@@ -31,14 +34,33 @@ class Kind:
     weight: float
     """its share of the mixture with them"""
     make: Callable[..., Memory] | None = None
-    """the memory of pairs of a run and some settings, empty"""
+    """the memory of pairs, empty, for a ``Use`` and some settings"""
     reader: Callable[..., Reader] | None = None
-    """the reader of a run and some settings, where it is no memory of pairs"""
+    """the reader for a ``Use`` and some settings, where it is no memory of pairs"""
 
 
-def _dynamic(run: Run, **settings: Any) -> Reader:
+@dataclass(frozen=True)
+class Use:
+    """What a memory is made for."""
+
+    run: Run
+    text: np.ndarray
+    """[N] the tokens that are read"""
+    store: Path | None = None
+    """of kNN-LM, if not the one in the run's folder"""
+    by_document: bool = False
+    """what was read of a document is forgotten where the next one begins"""
+
+
+def _knn(use: Use, **settings: Any) -> Memory:
+    """kNN-LM over a store; where that is of the text that is read, no token finds itself."""
+    store = open_store(use.run, use.store)
+    return KNN(store, **settings, leave_out=store.about.get("text") == text_hash(use.text))
+
+
+def _dynamic(use: Use, **settings: Any) -> Reader:
     """Dynamic evaluation of a run's model, by the gradients of its training text where the rule divides by them."""
-    learning = Learning(**settings)
+    learning, run = Learning(**settings), use.run
     if learning.rule == "sgd" or not learning.lr:
         return Dynamic(run.model, replace(learning, rule="sgd"))
     text, eos_id = np.asarray(run.corpus.split("train")[:MEASURED]), run.vocabulary.eos_id
@@ -53,30 +75,37 @@ MEMORIES: dict[str, Kind] = {
         MBPA_WEIGHT,
         lambda _, **found: MbPA(**found),
     ),
+    "unbounded": Kind(
+        "unbounded cache",
+        {"k": 1024, "temperature": 1.0},
+        CACHE_WEIGHT,
+        lambda _, **found: UnboundedCache(**found, by_document=True),
+    ),
+    "knn": Kind("kNN", {"k": 1024, "temperature": 1.0}, 0.25, _knn),
     "dynamic": Kind("dynamic", asdict(Learning()), 0.5, reader=_dynamic),
 }
 
 
-def memory_of(name: str, run: Run, settings: Mapping[str, Any]) -> Memory | None:
+def memory_of(name: str, use: Use, settings: Mapping[str, Any]) -> Memory | None:
     """The memory of pairs of that name, empty; None of one that recalls no pairs."""
     make = MEMORIES[name].make
-    return None if make is None else make(run, **settings)
+    return None if make is None else make(use, **settings)
 
 
-def reader_of(name: str, run: Run, settings: Mapping[str, Any]) -> Reader:
+def reader_of(name: str, use: Use, settings: Mapping[str, Any]) -> Reader:
     """What reads a text with the memory of that name, empty."""
     kind = MEMORIES[name]
     if kind.reader is not None:
-        return kind.reader(run, **settings)
+        return kind.reader(use, **settings)
     assert kind.make is not None
-    return Recalling(kind.make(run, **settings), run.model.head)
+    return Recalling(kind.make(use, **settings), use.run.model.head, use.by_document)
 
 
 class Recalling:
     """A reader that scores a text with a memory of what came before; where that is empty, as the model does."""
 
-    def __init__(self, memory: Memory, head: Softmax) -> None:
-        self._memory, self._head = memory, head
+    def __init__(self, memory: Memory, head: Softmax, by_document: bool = False) -> None:
+        self._memory, self._head, self._by_document = memory, head, by_document
 
     @property
     def reach(self) -> float:
@@ -86,11 +115,17 @@ class Recalling:
     def read(self, segment: Segment) -> Tensor:
         """See ``Reader``; infinite where the memory has not met the word."""
         assert segment.nll is not None, "the model reads first"
+        self._begin(segment)
         return recall(self._memory, self._head, segment.hidden, segment.target, segment.nll)
 
     def skip(self, segment: Segment) -> None:
         """See ``Reader``."""
+        self._begin(segment)
         self._memory.read(self._head, segment.hidden, segment.target, score=False)
+
+    def _begin(self, segment: Segment) -> None:
+        if self._by_document and segment.fresh:
+            self._memory.new_document()
 
 
 def model_and(memories: Mapping[str, Memory | Reader], head: Softmax) -> dict[str, Reader]:
@@ -136,10 +171,10 @@ class Recipe:
     mixtures: list[Mixture]
     """those to report: the model alone first, the whole last"""
 
-    def readers(self, run: Run) -> dict[str, Reader]:
+    def readers(self, use: Use) -> dict[str, Reader]:
         """The model's reader, and those of the memories, empty."""
-        found = {name: reader_of(name, run, settings) for name, settings in self.settings.items()}
-        return {"model": Plain(run.model.head), **found}
+        found = {name: reader_of(name, use, settings) for name, settings in self.settings.items()}
+        return {"model": Plain(use.run.model.head), **found}
 
 
 def names_of(memory: str) -> list[str]:

@@ -12,7 +12,7 @@ import torch
 from firstsight.errors import InputError
 from firstsight.lab.lm.reader import check_tokens, reading
 from firstsight.lab.lm.run import Run
-from firstsight.lab.reading.memories import MEMORIES, memory_of
+from firstsight.lab.reading.memories import MEMORIES, Use, memory_of
 from firstsight.lab.system.files import write_json
 from firstsight.lab.system.shape import finite_or_none
 from firstsight.memory import mix
@@ -117,7 +117,7 @@ def _recall(
 ) -> dict[str, list[list[tuple[int, float]]]]:
     """For each memory and token of the passage the pairs of the largest weight: how many tokens ago, and the weight."""
     arguments = {name: {k: v for k, v in given.items() if k != "weight"} for name, given in settings.items()}
-    held = {name: memory_of(name, run, given) for name, given in arguments.items()}
+    held = {name: memory_of(name, Use(run, tokens), given) for name, given in arguments.items()}
     memories = {name: memory for name, memory in held.items() if memory is not None}
     start, parts = max(0, first - max((memory.size for memory in memories.values()), default=0)), []
     with reading(run.model):

@@ -10,10 +10,11 @@ import numpy as np
 
 from firstsight import __version__
 from firstsight.errors import InputError
+from firstsight.lab.data.tokens import text_hash
 from firstsight.lab.lm.run import Run, open_run
 from firstsight.lab.reading import grids
-from firstsight.lab.reading.memories import MEMORIES, names_of, reader_of
-from firstsight.lab.reading.recalled import text_hash
+from firstsight.lab.reading.memories import MEMORIES, Use, names_of, reader_of
+from firstsight.lab.reading.stored import fingerprint, open_store
 from firstsight.lab.reading.tables import bands_before
 from firstsight.lab.reading.tuned import best_of, choose_cache, choose_mbpa, choose_mixtures, edge_warnings
 from firstsight.lab.runs.result import best_part
@@ -24,6 +25,8 @@ from firstsight.lab.system.machine import provenance
 from firstsight.lab.system.manifest import forget
 from firstsight.lab.system.progress import say
 from firstsight.lab.system.shape import OBJECT, Named
+from firstsight.memory import KNNGrid, UnboundedCacheGrid
+from firstsight.memory.store import Memory
 
 FIRST = 10_000  # tokens that fill the memories: the paper's size
 
@@ -36,6 +39,7 @@ def sweep_memory(
     first: int | None = None,
     tokens: int = 5000,
     two_step_tokens: int = 500,
+    store: Path | None = None,
     checkpoint: str = "best",
     data: str | Path | None = None,
     device: str = AUTO,
@@ -58,6 +62,7 @@ def sweep_memory(
             shorter text.
         tokens: tokens that they are measured on, 1 or more; fewer where validation ends.
         two_step_tokens: the first of these, that two steps are measured on; 0: none.
+        store: of kNN-LM; by default the one in the run's folder.
         folder, checkpoint, data, device: as :func:`firstsight.lab.lm.run.open_run`.
 
     Raises:
@@ -84,7 +89,7 @@ def sweep_memory(
             )
         weights = run.weights()
         stages = _Stages(run.folder / "memory" / "sweep.partial.json", _common(weights["sha256"], text))
-        asked = _Asked(names, {"first": first, "tokens": min(tokens, len(text) - first)}, two_step_tokens)
+        asked = _Asked(names, {"first": first, "tokens": min(tokens, len(text) - first)}, two_step_tokens, store)
         found = _grids(run, text, stages, asked)
         mixtures = found["chosen"]["mixtures"]
         found = {
@@ -108,6 +113,7 @@ class _Asked:
     names: list[str]
     where: dict[str, int]
     two_steps: int
+    store: Path | None
 
 
 def _common(checkpoint: str, text: np.ndarray) -> dict[str, Any]:
@@ -126,6 +132,10 @@ def _grids(run: Run, text: np.ndarray, stages: "_Stages", asked: _Asked) -> dict
     if "mbpa" in asked.names:
         found["mbpa"], chosen["mbpa"], more = _mbpa(run, text, stages, asked, chosen["cache"])
         warnings += more
+    use = Use(run, text, asked.store)
+    for name in (name for name in ("unbounded", "knn") if name in asked.names):
+        found[name], chosen[name], more = _nearest(name, use, stages, asked)
+        warnings += more
     if "dynamic" in asked.names:
         lrs = {rule: [*lrs] for rule, lrs in grids.DYNAMIC_LRS.items()}
         of = {**asked.where, "lrs": lrs, "decays": [*grids.DYNAMIC_DECAYS]}
@@ -135,7 +145,7 @@ def _grids(run: Run, text: np.ndarray, stages: "_Stages", asked: _Asked) -> dict
         same = [row for row in found["dynamic"]["grid"] if row["rule"] == best["rule"]]
         warnings += edge_warnings("dynamic evaluation", same, best, ["lr"])
     of = {**asked.where, "chosen": chosen}
-    mixed = stages.run("mixed", of, lambda: _mixed(run, text, chosen, **asked.where))
+    mixed = stages.run("mixed", of, lambda: _mixed(use, chosen, **asked.where))
     for warning in (warnings := warnings + mixed.pop("warnings")):
         say(f"warning: {warning}")
     seconds = mixed.pop("seconds")
@@ -154,9 +164,28 @@ def _mbpa(
     return found | {"two_steps": two}, chosen, warnings
 
 
-def _mixed(run: Run, text: np.ndarray, chosen: dict[str, Any], first: int, tokens: int) -> dict[str, Any]:
+def _nearest(name: str, use: Use, stages: "_Stages", asked: _Asked) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """The grid of kNN-LM or of the unbounded cache, what is chosen of it, and what to warn of."""
+    label, of = MEMORIES[name].label, {**asked.where, "ks": [*grids.NEAREST], "temperatures": [*grids.TEMPERATURES]}
+    store = open_store(use.run, use.store) if name == "knn" else None
+    if store is not None:
+        of["store"] = fingerprint(store)
+
+    def measured() -> dict[str, Any]:
+        axes = (grids.NEAREST, grids.TEMPERATURES)
+        memory: Memory = UnboundedCacheGrid(*axes) if store is None else KNNGrid(store, *axes)
+        return grids.nearest_grid(use, label, memory, **asked.where)
+
+    found = stages.run(name, of, measured)
+    best = best_of(found["grid"])
+    chosen = {"k": best["k"], "temperature": best["temperature"]}
+    return found, chosen, edge_warnings(label, found["grid"], best, ["temperature"])
+
+
+def _mixed(use: Use, chosen: dict[str, Any], first: int, tokens: int) -> dict[str, Any]:
     """The weights of every mixture of the memories that were chosen, all read at once."""
-    readers = {name: reader_of(name, run, settings) for name, settings in chosen.items() if settings is not None}
+    run, text = use.run, use.text
+    readers = {name: reader_of(name, use, settings) for name, settings in chosen.items() if settings is not None}
     nll = grids.measure(run, text[: first + tokens], "sweep mixtures", readers, first)
     bands = bands_before(text[: first + tokens], run.vocabulary.counts, run.vocabulary.eos_id)[first:]
     found, warnings = choose_mixtures(nll, bands)

@@ -6,7 +6,19 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from firstsight.lab.cli.output import Checkpoint, Device, Found, Json, MaybeInt, Moved, console, new_table, show, tell
+from firstsight.lab.cli.output import (
+    Checkpoint,
+    Device,
+    Found,
+    Json,
+    MaybeInt,
+    MaybePath,
+    Moved,
+    console,
+    new_table,
+    show,
+    tell,
+)
 from firstsight.lab.system.devices import AUTO
 
 SHOWN = 5  # points of a grid
@@ -24,7 +36,7 @@ class Memories:
     run: Positional[Path]
     """folder of the run"""
     memory: str = "cache,mbpa"
-    """which: the cache, and any of mbpa, dynamic"""
+    """which: the cache, and any of mbpa, unbounded, knn, dynamic, separated by commas"""
     split_tokens: MaybeInt = None
     """tokens of validation to use; by default all"""
     first: MaybeInt = None
@@ -34,6 +46,8 @@ class Memories:
     two_step_tokens: int = 500
     """the first of these, on which two steps are held against one; each takes seconds with a vocabulary of 30,000;
     0 for none"""
+    store: MaybePath = None
+    """of kNN-LM, as firstsight store build wrote it; by default RUN/memory/store"""
     checkpoint: Checkpoint = "best"
     data: Moved = None
     device: Device = AUTO
@@ -81,6 +95,11 @@ def show_sweep(found: Found, run: Path) -> None:
         _table(f"MbPA and the cache chosen, weights of both, {where}", columns, mbpa, paper, mark)
         if mbpa["two_steps"]:
             _steps(mbpa["two_steps"])
+    for name in ("unbounded", "knn"):
+        if found[name]:
+            where = f"{found[name]['tokens']:,} tokens after {found[name]['first']:,}"
+            columns = {"k": "neighbours", "temperature": "temperature", "weight": "weight"}
+            _table(f"{MEMORIES[name].label}, at its best weight, {where}", columns, found[name], {})
     if found["dynamic"]:
         columns = {"rule": "rule", "lr": "rate", "decay": "decay"}
         where = f"{found['dynamic']['tokens']:,} tokens after {found['dynamic']['first']:,}"
@@ -139,7 +158,7 @@ def _table(
 
 
 def _cell(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:,}"
+    return value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
 def _steps(found: Found) -> None:
