@@ -5,6 +5,7 @@ from firstsight.memory.datastore import Datastore, DatastoreWriter
 from firstsight.memory.knn import KNN, KNNGrid
 from firstsight.memory.mbpa import MbPA, MbPAGrid
 from firstsight.memory.mixture import mix, recall, score_stream
+from firstsight.memory.unbounded import UnboundedCache, UnboundedCacheGrid
 
 __all__ = [
     "KNN",
@@ -15,6 +16,8 @@ __all__ = [
     "MbPA",
     "MbPAGrid",
     "NeuralCache",
+    "UnboundedCache",
+    "UnboundedCacheGrid",
     "mix",
     "recall",
     "score_stream",
