@@ -5,6 +5,7 @@ from firstsight.memory.datastore import Datastore, DatastoreWriter
 from firstsight.memory.knn import KNN, KNNGrid
 from firstsight.memory.mbpa import MbPA, MbPAGrid
 from firstsight.memory.mixture import mix, recall, score_stream
+from firstsight.memory.unbounded import UnboundedCache, UnboundedCacheGrid
 from firstsight.memory.weights import fit_weights
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "MbPA",
     "MbPAGrid",
     "NeuralCache",
+    "UnboundedCache",
+    "UnboundedCacheGrid",
     "fit_weights",
     "mix",
     "recall",

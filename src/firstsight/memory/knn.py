@@ -14,11 +14,11 @@ from firstsight.errors import InputError
 from firstsight.functional import IGNORE_INDEX
 from firstsight.functional.tiling.tiles import slices
 from firstsight.memory.datastore import Datastore
-from firstsight.memory.store import CHUNK, Memory, check_pairs, sum_dtype
-from firstsight.memory.vote import check_kernel, vote
+from firstsight.memory.store import CHUNK, check_pairs
+from firstsight.memory.vote import Voting
 
 
-class KNNGrid(Memory):
+class KNNGrid(Voting):
     """kNN-LM of several k and temperatures over the same store, from one search.
 
     Arguments, attributes and errors as :class:`KNN`, with ``ks`` and ``temperatures`` in place of one each.
@@ -33,7 +33,7 @@ class KNNGrid(Memory):
         leave_out: bool = False,
         approximate: bool = False,
     ) -> None:
-        check_kernel(ks, temperatures)
+        super().__init__(ks, temperatures)
         if not len(datastore):
             raise InputError(f"{datastore.path} has no entries that count. Give a store that has some.")
         if leave_out and datastore.contents.origin != "pairs":
@@ -44,14 +44,15 @@ class KNNGrid(Memory):
             )
         if approximate and datastore.index is None:
             raise InputError(f"{datastore.path} has no index. Call build_index() first, or search exactly.")
-        super().__init__(1, None)
         self.size = math.inf if leave_out else 0  # type: ignore[assignment]  # of the stream nothing is remembered
-        self.datastore, self.ks, self.temperatures = datastore, tuple(ks), tuple(temperatures)
-        self.leave_out, self.approximate, self.position = leave_out, approximate, 0
+        self.datastore, self.leave_out, self.approximate, self.position = datastore, leave_out, approximate, 0
 
     def __len__(self) -> int:
         """Entries of the store that count."""
         return len(self.datastore)
+
+    def new_document(self) -> None:
+        """Nothing: the store is of another text, or of all documents of this one."""
 
     def reset(self) -> None:
         """Begin the text anew: with ``leave_out`` the next pair is entry 0."""
@@ -74,35 +75,20 @@ class KNNGrid(Memory):
                 "they are of another model. Give the store of this one."
             )
 
-    def nll(self, hidden: Tensor, target: Tensor) -> Tensor:
-        r""":math:`-\log p_\mathrm{knn}(y \mid h)` of each pair.
-
-        Args:
-            hidden: [N, D] float, or [B, N, D]. Not NaN.
-            target: [N] or [B, N] int64, 0 or more; -100 stands for no pair: scored 0.
-
-        Returns:
-            As ``target`` ([S, T, ...] of a grid), in nats, float32 at least, without a graph; infinite where none of
-            the k nearest has the label.
-
-        Raises:
-            InputError: (a ``ValueError``) a shape, dtype or label is not as above.
-        """
-        return self.read(None, hidden, target)
+    def affinity(self, query_QD: Tensor, keys_WD: Tensor) -> None:
+        """None: what it recalls is of another text, see :meth:`Datastore.search`."""
 
     def read(self, head: Any, hidden: Tensor, target: Tensor, *, score: bool = True) -> Tensor:
         """As :meth:`Memory.read`; nothing is remembered, and the output layer is of no account."""
         self.check(hidden, target)
-        lead = (len(self.ks), len(self.temperatures)) if score else ()
-        found = hidden.new_zeros(*lead, *target.shape, dtype=sum_dtype(hidden))
-        kept = target != IGNORE_INDEX
+        found, kept = self._found(hidden, target, score), target != IGNORE_INDEX
         with torch.inference_mode(False), torch.no_grad():
             hidden_ND, target_N, first = hidden[kept], target[kept], self.position
-            if score:
+            if score and len(target_N):
                 parts = [self._score(hidden_ND[p], target_N[p], first + p.start) for p in slices(len(target_N), CHUNK)]
-                found[..., kept] = torch.cat(parts, -1).to(found.dtype) if parts else 0
+                found[..., kept] = torch.cat(parts, -1).to(found.dtype)
         self.position += len(target_N)
-        return found[(0,) * len(lead)] if self._single else found
+        return self._shown(found, score)
 
     def _score(self, hidden_QD: Tensor, target_Q: Tensor, first: int) -> Tensor:
         own_Q = None
@@ -116,9 +102,7 @@ class KNNGrid(Memory):
         squared_QK, index_QK = self.datastore.search(
             hidden_QD, max(self.ks), exclude=own_Q, approximate=self.approximate
         )
-        label_QK = torch.from_numpy(self.datastore.labels[index_QK.cpu().numpy()]).to(target_Q.device)
-        right_QK = (label_QK == target_Q[:, None]) & (index_QK >= 0)
-        return vote(squared_QK, right_QK, self.ks, self.temperatures, sum_dtype(hidden_QD))
+        return self._votes(squared_QK, index_QK, self.datastore.labels, target_Q)
 
 
 class KNN(KNNGrid):

@@ -1,6 +1,6 @@
 r"""What the nearest pairs say: each votes for its label, the nearer the more.
 
-Shape suffixes: Q queries, K neighbours, S settings of k, T temperatures.
+Shape suffixes: N tokens of a call, Q queries, K neighbours, D features, W keys, S settings of k, T temperatures.
 """
 
 import math
@@ -10,35 +10,82 @@ import torch
 from torch import Tensor
 
 from firstsight.errors import InputError
-from firstsight.memory.store import check_whole
+from firstsight.memory.datastore.files import Array
+from firstsight.memory.store import Memory, check_whole, sum_dtype
 
 
-def check_kernel(ks: Sequence[int], temperatures: Sequence[float]) -> None:
-    """Raise InputError unless these are numbers of neighbours and temperatures."""
-    if not ks or not temperatures:
-        raise InputError(f"ks is {list(ks)} and temperatures {list(temperatures)}; expected one or more of each.")
-    for k in ks:
-        check_whole("k", k)
-    for temperature in temperatures:
-        if not 0 < temperature < math.inf:
-            raise InputError(f"temperature is {temperature}; expected a finite number above 0.")
+class Voting(Memory):
+    """A memory whose nearest pairs vote; ``KNN`` and ``UnboundedCache`` are such.
+
+    Args:
+        ks: numbers of neighbours, each 1 or more.
+        temperatures: each finite and above 0.
+    """
+
+    def __init__(self, ks: Sequence[int], temperatures: Sequence[float]) -> None:
+        if not ks or not temperatures:
+            raise InputError(f"ks is {list(ks)} and temperatures {list(temperatures)}; expected one or more of each.")
+        for k in ks:
+            check_whole("k", k)
+        for temperature in temperatures:
+            if not 0 < temperature < math.inf:
+                raise InputError(f"temperature is {temperature}; expected a finite number above 0.")
+        super().__init__(1, None)
+        self.ks, self.temperatures = tuple(ks), tuple(temperatures)
+
+    def nll(self, hidden: Tensor, target: Tensor) -> Tensor:
+        r""":math:`-\log p(y \mid h)` of each pair.
+
+        Args:
+            hidden: [N, D] float, or [B, N, D]: B streams. Not NaN.
+            target: [N] or [B, N] int64, 0 or more; -100 stands for no pair: scored 0.
+
+        Returns:
+            As ``target`` ([S, T, ...] of a grid), in nats, float32 at least, without a graph; infinite where none of
+            the k nearest has the label.
+
+        Raises:
+            InputError: (a ``ValueError``) a shape, dtype or label is not as above, or the pairs are of another width
+                than the keys. The memory stays as it was.
+        """
+        return self.read(None, hidden, target)
+
+    def affinity(self, query_QD: Tensor, keys_WD: Tensor) -> Tensor | None:
+        """The exponent, of the first temperature; not in the expanded form, whose rounding hides what is the same."""
+        distance_QW = torch.cdist(query_QD, keys_WD, compute_mode="donot_use_mm_for_euclid_dist")
+        return distance_QW.square_().div_(-self.temperatures[0])
+
+    def shares(self, score_QW: Tensor) -> Tensor:
+        """The kernel of the k nearest, of the first k."""
+        return score_QW[:, : self.ks[0]].softmax(1)
+
+    def _votes(self, squared_QK: Tensor, index_QK: Tensor, labels: Array, target_Q: Tensor) -> Tensor:
+        """The NLL [S, T, Q] of labels, from distances and entries of the nearest, and the labels of all entries."""
+        label_QK = torch.from_numpy(labels[index_QK.cpu().numpy()]).to(target_Q.device)
+        right_QK = (label_QK == target_Q[:, None]) & (index_QK >= 0)
+        return vote(squared_QK, right_QK, self.ks, self.temperatures)
+
+    def _found(self, hidden: Tensor, target: Tensor, score: bool) -> Tensor:
+        """Where a call's NLL go, and zeros elsewhere."""
+        lead = (len(self.ks), len(self.temperatures)) if score else ()
+        return hidden.new_zeros(*lead, *target.shape, dtype=sum_dtype(hidden))
+
+    def _shown(self, found: Tensor, score: bool) -> Tensor:
+        return found[0, 0] if self._single and score else found
 
 
-def vote(
-    squared_QK: Tensor, right_QK: Tensor, ks: Sequence[int], temperatures: Sequence[float], dtype: torch.dtype
-) -> Tensor:
+def vote(squared_QK: Tensor, right_QK: Tensor, ks: Sequence[int], temperatures: Sequence[float]) -> Tensor:
     r"""-log of the share that the right ones have among the first k, :math:`\propto \exp(-d^2 / \mathrm{temperature})`.
 
     Args:
         squared_QK: squared distances, the nearest first; infinite where there is no pair.
         right_QK: whether it has the label.
         ks, temperatures: the grid.
-        dtype: of the result.
 
     Returns:
-        [S, T, Q], infinite where none of the k has the label.
+        [S, T, Q] float64, infinite where none of the k has the label.
     """
-    nll_STQ = squared_QK.new_empty(len(ks), len(temperatures), len(squared_QK), dtype=dtype)
+    nll_STQ = squared_QK.new_empty(len(ks), len(temperatures), len(squared_QK), dtype=torch.float64)
     if not squared_QK.shape[1]:
         return nll_STQ.fill_(math.inf)
     # Less the nearest one's, and of the right ones less the nearest right one's: the largest summand of each is 1.

@@ -25,23 +25,27 @@ def columns(dim: int, dtype: str) -> list[Column]:
 def encode(h_ND: Tensor, dtype: str) -> dict[str, Array]:
     """The rows of ``keys`` (and ``scales``) for these activations.
 
-    int8 has a scale a row, the largest magnitude of it over 127.
-
-    Raises:
-        InputError: float16 cannot hold a value.
+    int8 has a scale a row, its largest magnitude over 127. InputError where a value is too large to be held.
     """
+    check_range(h_ND, dtype)
     h_ND = h_ND.detach().to("cpu", torch.float32)
     if dtype == "int8":
         scale_N = h_ND.abs().amax(1) / 127
         row_ND = (h_ND / scale_N.clamp(min=torch.finfo(torch.float32).tiny)[:, None]).round().clamp(-127, 127)
         return {"keys": row_ND.to(torch.int8).numpy(), "scales": scale_N.numpy()}
     row_ND = h_ND.to(torch.float16) if dtype == "float16" else h_ND
-    if not bool(torch.isfinite(row_ND).all()):
-        raise InputError(
-            f"hidden has a value of {h_ND.abs().max():.6g}, and {dtype} holds up to "
-            f"{torch.finfo(row_ND.dtype).max:.6g}. Give dtype='float32', or scale the activations down."
-        )
     return {"keys": np.ascontiguousarray(row_ND.numpy())}
+
+
+def check_range(hidden: Tensor, dtype: str) -> None:
+    """Raise InputError unless such keys can hold these activations [..., D]."""
+    most = torch.finfo(torch.float16 if dtype == "float16" else torch.float32).max
+    largest = float(hidden.detach().abs().amax()) if hidden.numel() else 0.0
+    if largest > most:
+        raise InputError(
+            f"hidden has a value of {largest:.6g}, and keys of {dtype} hold up to {most:.6g}. Give dtype='float32', or "
+            "scale the activations down."
+        )
 
 
 class Keys:

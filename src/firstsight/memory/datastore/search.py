@@ -33,29 +33,24 @@ _GATHERED = {"cpu": 2**20, "cuda": 2**26}  # values of keys gathered at once, an
 
 @dataclass(frozen=True)
 class Seen:
-    """Which entries the queries may find; None: all.
+    """Which entries the queries may find.
 
     Args:
-        dead: of a range of entries, which were deleted, bool [T], or None for none.
-        start, stop: [Q] of each query those before ``start``, and those from ``stop`` on, are not seen.
-        exclude: [Q] an entry that is not.
+        dead: which of a range of entries were deleted, bool [T], or None for none of them.
+        first: the first that any query sees.
+        stop: [Q] each query sees those before; None: all.
+        exclude: [Q] an entry that each query does not see, or -1; None: none.
     """
 
     dead: Callable[[slice], Tensor | None] = lambda part: None
-    start: Tensor | None = None
+    first: int = 0
     stop: Tensor | None = None
     exclude: Tensor | None = None
 
     def of(self, q: slice | Tensor) -> "Seen":
         """The same for some of the queries."""
-        parts = (None if of is None else of[q] for of in (self.start, self.stop, self.exclude))
-        return Seen(self.dead, *parts)
-
-    def span(self, count: int) -> tuple[int, int]:
-        """From the first entry that a query sees to behind the last."""
-        start = 0 if self.start is None else int(self.start.min())
-        stop = count if self.stop is None else min(count, int(self.stop.max()))
-        return start, stop
+        stop_Q, exclude_Q = (None if of_Q is None else of_Q[q] for of_Q in (self.stop, self.exclude))
+        return Seen(self.dead, self.first, stop_Q, exclude_Q)
 
     def hide(self, score_QT: Tensor, first: int) -> None:
         """Set the scores of the entries from ``first`` on to -inf where a query does not see them."""
@@ -63,9 +58,6 @@ class Seen:
         if self.stop is not None and int(self.stop.min()) < last:
             entry_T = torch.arange(first, last, device=score_QT.device)
             score_QT.masked_fill_(entry_T >= self.stop[:, None], -math.inf)
-        if self.start is not None and int(self.start.max()) > first:
-            entry_T = torch.arange(first, last, device=score_QT.device)
-            score_QT.masked_fill_(entry_T < self.start[:, None], -math.inf)
         if self.exclude is not None:
             place_Q = self.exclude - first
             row = ((place_Q >= 0) & (place_Q < score_QT.shape[1])).nonzero()[:, 0]
@@ -143,7 +135,7 @@ def _scores(keys: Keys, query_QD: Tensor, seen: Seen) -> Iterator[tuple[Tensor, 
     T is a multiple of ``_GROUP``; there are scores of -inf behind those of the last keys.
     """
     (Q, D), device = query_QD.shape, query_QD.device
-    start, stop = seen.span(keys.count)
+    start, stop = seen.first, keys.count if seen.stop is None else min(keys.count, int(seen.stop.max()))
     size = _TILE[device.type if device.type == "cpu" else "cuda"]
     size = max(size, min(_MOST * size, _SCORES[kind(query_QD)] // max(Q, 1)) // _GROUP * _GROUP)
     size = min(size, -(-max(stop - start, 1) // _GROUP) * _GROUP)
