@@ -14,6 +14,7 @@ from firstsight import InputError, NeuralCache, score_stream
 from firstsight.memory import KNN, KNNGrid, UnboundedCache, UnboundedCacheGrid, unbounded
 from firstsight.memory.datastore import compact, join
 from firstsight.memory.datastore.keys import Keys, encode
+from firstsight.memory.recalled import Window
 
 seeds = st.integers(0, 2**31)
 slow = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -157,7 +158,7 @@ def test_leaving_out_follows_the_text(tmp_path):
     with pytest.raises(InputError, match="for the text that was stored"):
         knn.nll(hidden, label)
     knn.reset()
-    knn.skip(int((label[:20] != -100).sum()))
+    knn.seek(int((label[:20] != -100).sum()))
     knn.read(None, hidden[20:30], label[20:30], score=False)
     assert torch.equal(knn.nll(hidden[30:], label[30:]), whole[30:])
     with_itself = KNN(store, 1).nll(hidden, label)
@@ -232,8 +233,38 @@ def test_what_a_cache_recalls():
     hidden, _ = make_stream(7, (12,), 5, 3, dtype=torch.float32)
     cache = UnboundedCache(4, 0.7)
     ago = torch.arange(1, 12).expand(1, 11)
-    (recalled,) = cache.recalled(hidden[11:], hidden[:11].flip(0), ago, 3)
+    recalled = cache.recalled(hidden[11:], Window(hidden[:11].flip(0), torch.arange(11).flip(0), ago), 3)
     ((order, distances),) = plain_search(hidden[:11].double(), hidden[11:], 4)
     weights = torch.tensor([-d / 0.7 for d in distances]).softmax(0)
-    assert [one for one, _ in recalled] == [11 - j for j in order[:3]]
-    assert torch.allclose(torch.tensor([share for _, share in recalled]), weights[:3], atol=1e-4)
+    assert recalled.place_QK[0].tolist() == [11 - j for j in order[:3]]
+    assert recalled.label_QK[0].tolist() == order[:3]
+    torch.testing.assert_close(recalled.share_QK[0], weights[:3].float(), atol=1e-4, rtol=0)
+    squared_K = recalled.distance_QK[0].double() ** 2
+    torch.testing.assert_close(squared_K, torch.tensor(distances[:3]).double(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("leave_out", [False, True])
+def test_what_a_store_recalls(tmp_path, leave_out):
+    """Entries, the share of each among all k, and the labels that most weight is on."""
+    hidden, label = make_stream(8, (40,), 5, 4, dtype=torch.float32)
+    label = label.clamp(min=0)
+    store = build(tmp_path / "s", hidden, label)
+    knn = KNN(store, 6, 0.9, leave_out=leave_out)
+    knn.seek(10)
+    window = Window(hidden[:0], label[:0], torch.empty(12, 0, dtype=torch.int64))
+    recalled = knn.recalled(hidden[10:22].double(), window, 3)
+    keys = store.keys.at(torch.arange(40)).double()
+    for q in range(12):
+        squared = ((keys - hidden[10 + q].double()) ** 2).sum(1)
+        if leave_out:
+            squared[10 + q] = math.inf
+        near = sorted(range(40), key=lambda j, d=squared: (float(d[j]), -j))[:6]
+        share = torch.tensor([-float(squared[j]) / 0.9 for j in near], dtype=torch.float64).softmax(0)
+        assert recalled.place_QK[q].tolist() == near[:3]
+        assert recalled.label_QK[q].tolist() == label[near[:3]].tolist()
+        torch.testing.assert_close(recalled.share_QK[q], share[:3], atol=1e-6, rtol=0)
+        votes = {
+            y: sum(float(s) for s, j in zip(share, near, strict=True) if label[j] == y) for y in set(label.tolist())
+        }
+        assert float(recalled.vote_QG[q, 0]) == pytest.approx(max(votes.values()), abs=1e-6)
+    assert knn.position == 22

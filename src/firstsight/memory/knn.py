@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from firstsight.errors import InputError
 from firstsight.functional import IGNORE_INDEX
 from firstsight.functional.tiling.tiles import slices
 from firstsight.memory.datastore import Datastore
+from firstsight.memory.recalled import Recalled, Window, votes
 from firstsight.memory.store import CHUNK, check_pairs
 from firstsight.memory.vote import Voting
 
@@ -23,6 +25,8 @@ class KNNGrid(Voting):
 
     Arguments, attributes and errors as :class:`KNN`, with ``ks`` and ``temperatures`` in place of one each.
     """
+
+    stored = True
 
     def __init__(
         self,
@@ -58,9 +62,9 @@ class KNNGrid(Voting):
         """Begin the text anew: with ``leave_out`` the next pair is entry 0."""
         self.position = 0
 
-    def skip(self, pairs: int) -> None:
-        """Go on behind so many more pairs, which were read before: what counts with ``leave_out``."""
-        self.position += pairs
+    def seek(self, position: int) -> None:
+        """The next pair is that of this position of the text: what counts with ``leave_out``."""
+        self.position = position
 
     def empty(self, hidden: Tensor) -> Tensor:
         """Never: the store has entries before the first token is read."""
@@ -75,8 +79,24 @@ class KNNGrid(Voting):
                 "they are of another model. Give the store of this one."
             )
 
+    def recalled(self, query_QD: Tensor, window: Window, top: int) -> Recalled:
+        """As :meth:`Memory.recalled`, of the first k and temperature: places are entries of the store.
+
+        With ``leave_out`` the first query is the pair ``position`` of the text, and they move on from there.
+        """
+        own_Q = self.position + torch.arange(len(query_QD), device=query_QD.device) if self.leave_out else None
+        self.position += len(query_QD)
+        found = self.datastore.search(query_QD, self.ks[0], exclude=own_Q, approximate=self.approximate)
+        squared_QK, entry_QK = found[0].double(), found[1]
+        label_QK = torch.from_numpy(self.datastore.labels[entry_QK.cpu().numpy()].astype(np.int64)).to(query_QD.device)
+        share_QK = (squared_QK / -self.temperatures[0]).softmax(1).nan_to_num(0.0)
+        class_QG, vote_QG = votes(label_QK, share_QK, top)
+        shown = slice(None), slice(top)
+        distance_QK = squared_QK.sqrt()
+        return Recalled(entry_QK[shown], label_QK[shown], share_QK[shown], distance_QK[shown], class_QG, vote_QG)
+
     def affinity(self, query_QD: Tensor, keys_WD: Tensor) -> None:
-        """None: what it recalls is of another text, see :meth:`Datastore.search`."""
+        """None: its pairs are not those of a window."""
 
     def read(self, head: Any, hidden: Tensor, target: Tensor, *, score: bool = True) -> Tensor:
         """As :meth:`Memory.read`; nothing is remembered, and the output layer is of no account."""

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from firstsight.errors import InputError
 from firstsight.functional.tiling.tiles import LOG2_E, kind, slices
-from firstsight.memory.neighbours import EPS, kernel, nearest
+from firstsight.memory.neighbours import kernel, nearest
 from firstsight.memory.rows import Rows, adapted_alone
 from firstsight.memory.store import Memory, Store, check_rate, check_whole
 
@@ -92,8 +92,9 @@ class MbPAGrid(Memory):
 
     def shares(self, score_QW: Tensor) -> Tensor:
         """The kernel of the K nearest, of the first K."""
-        weight_QK = 1 / (EPS + score_QW[:, : self.ks[0]].square())
-        return weight_QK / weight_QK.sum(1, keepdim=True)
+        order_QK = score_QW.sort(dim=1, descending=True, stable=True).indices[:, : self.ks[0]]
+        near_QK = kernel(score_QW.gather(1, order_QK).square())
+        return torch.zeros_like(score_QW).scatter_(1, order_QK, near_QK)
 
     def read(self, head: Any, hidden: Tensor, target: Tensor, *, score: bool = True) -> Tensor:
         """As :meth:`Memory.read`."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from firstsight.errors import InputError
 from firstsight.functional import IGNORE_INDEX
 from firstsight.functional.tiling.tiles import slices
+from firstsight.memory.recalled import Recalled, Window, recalled_of
 
 CHUNK = 8192  # tokens of a stream that are taken in at once: this, not the length of a call, bounds the memory needed
 
@@ -67,6 +68,8 @@ class Memory:
     One of your own is a subclass with ``read``, and with ``affinity`` and ``shares`` if it is to show what it recalls.
     """
 
+    stored = False
+    """whether what it recalls are entries of a store of its own, and not pairs of the text just read"""
     _single = False  # a grid of one setting, whose dimensions are left out
 
     def __init__(self, size: int, block: int | None) -> None:
@@ -101,34 +104,36 @@ class Memory:
             As ``target`` (behind a dimension for each axis of a grid), in nats; of no meaning without ``score``.
         """
 
-    def recalled(self, query_QD: Tensor, keys_WD: Tensor, ago_QW: Tensor, top: int) -> list[list[tuple[int, float]]]:
-        """Of each query the pairs that weigh most: how long ago, and the share of all weight; the heaviest first.
+    def recalled(self, query_QD: Tensor, window: Window, top: int) -> Recalled | None:
+        """Of each query the pairs that weigh most and the classes they vote for; None: it recalls no single pair.
+
+        What the memory holds is not looked at, so that a passage of a text that was read long ago can be shown; of the
+        window it holds the last ``size`` pairs before each query.
 
         Args:
             query_QD: [Q, D] activations.
-            keys_WD: [W, D] those of the pairs, the most recent first: of pairs alike it comes first.
-            ago_QW: [Q, W] how many tokens before the query each pair stood; what is not in 1 to ``size`` is not held.
-            top: how many at most.
+            window: the pairs of the text around them, in the queries' dtype.
+            top: how many pairs and classes, at most.
         """
-        score_QW = self.affinity(query_QD, keys_WD)
+        score_QW = self.affinity(query_QD, window.keys_WD)
         if score_QW is None:
-            return [[] for _ in query_QD]
-        score_QW.masked_fill_((ago_QW < 1) | (ago_QW > self.size), -math.inf)
-        score_QW, order_QW = score_QW.sort(dim=1, descending=True, stable=True)
-        shares = self.shares(score_QW)[:, :top].tolist()
-        pairs = zip(ago_QW.gather(1, order_QW[:, :top]).tolist(), shares, strict=True)
-        return [
-            [(ago, share) for ago, share in zip(ago_K, share_K, strict=False) if 1 <= ago <= self.size]
-            for ago_K, share_K in pairs
-        ]
+            return None
+        score_QW = score_QW.masked_fill((window.ago_QW < 1) | (window.ago_QW > self.size), -math.inf)
+        return recalled_of(query_QD, window, score_QW, self.shares(score_QW), top)
+
+    def seek(self, position: int) -> None:
+        """The next pair is that of this position of the text; of no account but to a memory that counts them."""
 
     def affinity(self, query_QD: Tensor, keys_WD: Tensor) -> Tensor | None:
         """How near each pair is to each query, [Q, W]: the larger the more weight. None: it recalls no single pair."""
         return None
 
     def shares(self, score_QW: Tensor) -> Tensor:
-        """The share of all weight [Q, W or fewer] of pairs with falling affinities [Q, W], -inf where there is none."""
-        return score_QW.softmax(1)
+        """The share of all weight [Q, W] of pairs with these affinities, the most recent first, -inf of those not held.
+
+        0 where no pair is held.
+        """
+        return score_QW.softmax(1).nan_to_num(0.0)
 
     def empty(self, hidden: Tensor) -> Tensor:
         """Which streams of such a call have no pair yet: bool [B], or [] for a single stream [N, D]."""

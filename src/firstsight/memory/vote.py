@@ -57,7 +57,9 @@ class Voting(Memory):
 
     def shares(self, score_QW: Tensor) -> Tensor:
         """The kernel of the k nearest, of the first k."""
-        return score_QW[:, : self.ks[0]].softmax(1)
+        order_QK = score_QW.sort(dim=1, descending=True, stable=True).indices[:, : self.ks[0]]
+        near_QK = score_QW.gather(1, order_QK).softmax(1).nan_to_num(0.0)  # where no pair is held
+        return torch.zeros_like(score_QW).scatter_(1, order_QK, near_QK)
 
     def _votes(self, squared_QK: Tensor, index_QK: Tensor, labels: Array, target_Q: Tensor) -> Tensor:
         """The NLL [S, T, Q] of labels, from distances and entries of the nearest, and the labels of all entries."""

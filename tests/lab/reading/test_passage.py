@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,10 @@ from firstsight.errors import InputError
 from firstsight.lab.data.vocabulary import EOS, UNK, Vocabulary
 from firstsight.lab.lm.reader import Segment
 from firstsight.lab.lm.run import Run, build_model
-from firstsight.lab.reading.passage import LENGTH, choose, gains, write_passage
+from firstsight.lab.reading.memories import Use, memory_of
+from firstsight.lab.reading.passage import write_passage
+from firstsight.lab.reading.passage.written import LENGTH, choose
+from firstsight.memory.recalled import Recalled
 
 V, EOS_ID = 23, 1
 WORDS = [UNK, EOS, *(f"w{i}" for i in range(V - 2))]
@@ -26,7 +30,15 @@ def trained(tmp_path):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3)
-    return Run(tmp_path, model, Vocabulary(WORDS, np.ones(V), "whitespace"), "data", TINY, "best", 8)
+    vocabulary = Vocabulary(WORDS, np.ones(V), "whitespace")
+    return with_corpus(Run(tmp_path, model, vocabulary, "data", TINY, "best", 8), make_text(500, 9))
+
+
+def with_corpus(run, train, starts=None):
+    """A run whose corpus is this training text, and documents of the split that is read."""
+    documents = None if starts is None else SimpleNamespace(starts=np.array(starts))
+    run.__dict__["corpus"] = SimpleNamespace(split=lambda name: train, documents=lambda split: documents)
+    return run
 
 
 def make_text(length, seed=0):
@@ -46,39 +58,55 @@ def make_settings(size=10, k=4, theta=0.7, mbpa_size=None):
     return {"cache": cache, "mbpa": {"size": mbpa_size or size, "k": k, "lr": 0.3, "weight": 0.04}}
 
 
-def write(folder, trained, tokens, settings, nll=None):
-    write_passage(trained, tokens, "valid", settings, nll or make_nll(len(tokens)))
+def write(folder, trained, tokens, settings, nll=None, memories=None):
+    if memories is None:
+        given = {name: {k: v for k, v in of.items() if k != "weight"} for name, of in settings.items() if of}
+        memories = {name: memory_of(name, Use(trained, tokens), of) for name, of in given.items()}
+    write_passage(trained, tokens, "valid", settings, nll or make_nll(len(tokens)), memories)
     text = (folder / "passage.json").read_text(encoding="utf-8")
     return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 
 def recall(h, tokens, t, memory):
-    """What a memory recalls at t, pair by pair, as entries of the file."""
+    """What a memory recalls at t, pair by pair, as rows of the file: its neighbours; and the votes for each class."""
     seen = range(max(0, t - memory["size"]), t)
+    squared = {j: math.fsum((a - b) ** 2 for a, b in zip(h[j], h[t], strict=True)) for j in seen}
     if "theta" in memory:
         dots = {j: memory["theta"] * math.fsum(a * b for a, b in zip(h[j], h[t], strict=True)) for j in seen}
         weight = {j: math.exp(dots[j] - max(dots.values())) for j in seen}
     else:
-        squared = {j: math.fsum((a - b) ** 2 for a, b in zip(h[j], h[t], strict=True)) for j in seen}
         nearest = sorted(seen, key=lambda j: (squared[j], t - j))[: memory["k"]]
         weight = {j: 1 / (1e-3 + squared[j]) for j in nearest}
-    total = math.fsum(weight.values())
-    return [
-        {
-            "ago": t - j,
-            "weight": pytest.approx(weight[j] / total, rel=1e-9),
-            "before": " ".join(WORDS[token] for token in tokens[max(0, j - 6) : j]),
-            "word": WORDS[tokens[j]],
-        }
-        for j in sorted(weight, key=lambda j: (-weight[j], t - j))[:3]
-    ]
+    share = {j: value / math.fsum(weight.values()) for j, value in weight.items()}
+    near = sorted(weight, key=lambda j: (-weight[j], t - j))[:3]
+    pairs = [[j, int(tokens[j]), close(share[j]), close(math.sqrt(squared[j]))] for j in near]
+    vote = {}
+    for j in share:
+        vote.setdefault(int(tokens[j]), []).append(share[j])
+    vote = {label: math.fsum(parts) for label, parts in vote.items()}
+    return pairs, vote
+
+
+def close(value):
+    return pytest.approx(value, rel=1e-9, abs=1e-11)
 
 
 def assert_recalls(passage, h, tokens):
-    for t, token in enumerate(passage["tokens"], start=passage["first"]):
-        assert token["word"] == WORDS[tokens[t]]
+    held = {begin + i: index for begin, ids in passage["contexts"]["text"] for i, index in enumerate(ids)}
+    for i, index in enumerate(passage["tokens"]):
+        t = passage["first"] + i
+        assert index == tokens[t]
+        assert passage["words"][str(index)] == WORDS[index]
         for name in ("cache", "mbpa"):
-            assert token[f"{name}_top"] == recall(h, tokens, t, passage["settings"][name]), (name, t)
+            pairs, vote = recall(h, tokens, t, passage["settings"][name])
+            assert passage["neighbours"][name][i] == pairs, (name, t)
+            best = passage["guesses"][name][i]
+            assert best == [[label, close(vote[label])] for label, _ in best], (name, t)
+            assert [p for _, p in best] == [close(p) for p in sorted(vote.values(), reverse=True)[:3]], (name, t)
+            for place, *_ in pairs:
+                for at in range(max(0, place - 6), place + 1):
+                    assert held[at] == tokens[at]
+                    assert passage["words"][str(held[at])] == WORDS[held[at]]
 
 
 def read_at_once(trained, tokens):
@@ -98,8 +126,8 @@ def read_at_once(trained, tokens):
     ],
 )
 def test_contexts_equal_a_loop_over_pairs(trained, settings, tmp_path, monkeypatch):
-    monkeypatch.setattr("firstsight.lab.reading.passage.LENGTH", 45)
-    monkeypatch.setattr("firstsight.lab.reading.passage.QUERIES", 7)
+    monkeypatch.setattr("firstsight.lab.reading.passage.written.LENGTH", 45)
+    monkeypatch.setattr("firstsight.lab.reading.passage.votes.QUERIES", 7)
     monkeypatch.setattr("firstsight.lab.lm.reader.BLOCK", 16)
     tokens = make_text(190)
     passage = write(tmp_path, trained, tokens, settings)
@@ -112,19 +140,20 @@ def test_a_text_from_its_first_token_on(trained, tmp_path):
     tokens = make_text(30)
     passage = write(tmp_path, trained, tokens, make_settings(size=5, k=2))
     assert (passage["first"], len(passage["tokens"])) == (0, 30)
-    assert [len(token["cache_top"]) for token in passage["tokens"][:5]] == [0, 1, 2, 3, 3]
-    assert [len(token["mbpa_top"]) for token in passage["tokens"][:4]] == [0, 1, 2, 2]
+    assert [len(pairs) for pairs in passage["neighbours"]["cache"][:5]] == [0, 1, 2, 3, 3]
+    assert [len(pairs) for pairs in passage["neighbours"]["mbpa"][:4]] == [0, 1, 2, 2]
     assert_recalls(passage, read_at_once(trained, tokens), tokens)
 
 
 def test_of_pairs_alike_the_more_recent_comes_first(trained, tmp_path, monkeypatch):
-    hidden = torch.from_numpy(np.random.default_rng(4).integers(-1, 2, (80, 2))).float()
+    hidden = torch.from_numpy(np.random.default_rng(4).integers(-1, 2, (80, 12))).double()
+    hidden[:, 2:] = 0
     tokens = make_text(80)
     segment = Segment(0, False, hidden[None], torch.from_numpy(tokens[None].astype(np.int64)))
     monkeypatch.setattr(Run, "text", lambda *_, **__: [segment])
     passage = write(tmp_path, trained, tokens, make_settings(size=50, k=30, theta=1.0))
     assert_recalls(passage, hidden.tolist(), tokens)
-    alike = [token for token in passage["tokens"] if len({entry["weight"] for entry in token["mbpa_top"]}) == 1]
+    alike = [pairs for pairs in passage["neighbours"]["mbpa"] if len({share for *_, share, _ in pairs}) == 1]
     assert len(alike) > 40, "most have three pairs at the same distance"
 
 
@@ -139,17 +168,79 @@ def test_gains_equal_a_computation_by_hand(trained, tmp_path):
         return math.log(mixed) - math.log(p["model"][t])
 
     both = {"cache": 0.1, "mbpa": 0.04}
-    views = {"cache": {"cache": 0.1}, "mbpa": {"mbpa": 0.04}, "both": both}
+    views = {"cache": {"cache": 0.1}, "mbpa": {"mbpa": 0.04}, "all": both}
+    first = passage["first"]
+    assert len(passage["tokens"]) == 400
     for name, weights in views.items():
-        got = [token[name] for token in passage["tokens"]]
-        want = [by_hand(t, weights) for t in range(passage["first"], passage["first"] + 250)]
-        assert got == pytest.approx(want, rel=1e-12, abs=1e-12)
-        assert passage["mean"][name] == pytest.approx(math.fsum(want) / 250, rel=1e-11)
-        everywhere = [by_hand(t, weights) for t in range(1, 400)]
-        assert passage["split_mean"][name] == pytest.approx(math.fsum(everywhere) / 400, rel=1e-11)
-        assert gains(nll, weights)[0] == pytest.approx(0, abs=1e-12), "an empty memory leaves its weight to the model"
+        got = passage["gain"][name]
+        want = [by_hand(t, weights) for t in range(first, 400)]
+        want[0] = 0.0  # empty memories leave their weight to the model
+        assert got == pytest.approx(want, rel=1e-11, abs=1e-12)
+        assert passage["split_mean"][name] == pytest.approx(math.fsum(want) / 400, rel=1e-11)
+    for t in range(1, 400):  # the mixture's probability is the weighted sum
+        own = {name: passage["nll"][name][t] for name in both}
+        given = {name: 0.0 if nll is None else math.exp(-nll) for name, nll in own.items()}
+        mixed = 0.86 * math.exp(-passage["nll"]["model"][t]) + 0.1 * given["cache"] + 0.04 * given["mbpa"]
+        assert math.exp(passage["gain"]["all"][t] - passage["nll"]["model"][t]) == pytest.approx(mixed, rel=1e-11)
     assert min(got) == pytest.approx(math.log(0.86), abs=0.05)
-    assert [token["model"] for token in passage["tokens"]] == nll["model"][passage["first"] :][:250].tolist()
+    assert passage["nll"]["model"] == nll["model"].tolist()
+    assert [x is None for x in passage["nll"]["cache"]] == np.isinf(nll["cache"]).tolist()
+
+
+def test_the_models_guesses_are_its_likeliest_words(trained, tmp_path):
+    tokens = make_text(60)
+    passage = write(tmp_path, trained, tokens, make_settings())
+    weight = trained.model.head.weight.tolist()
+    for h, guesses in zip(read_at_once(trained, tokens), passage["guesses"]["model"], strict=True):
+        z = [math.fsum(a * b for a, b in zip(h, row, strict=True)) for row in weight]
+        total = math.fsum(math.exp(x - max(z)) for x in z)
+        p = {label: math.exp(x - max(z)) / total for label, x in enumerate(z)}
+        assert guesses == [[label, close(p[label])] for label in sorted(p, key=lambda label: -p[label])[:3]]
+
+
+def test_how_long_activations_are(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("firstsight.lab.reading.passage.written.LENGTH", 20)
+    tokens = make_text(60)
+    passage = write(tmp_path, trained, tokens, make_settings())
+    h = read_at_once(trained, tokens)[passage["first"] :][:20]
+    lengths = [math.sqrt(math.fsum(x * x for x in one)) for one in h]
+    apart = [math.fsum((a - b) ** 2 for a, b in zip(one, other, strict=True)) for one in h for other in h]
+    assert passage["activations"]["length"] == pytest.approx(math.fsum(lengths) / 20, rel=1e-11)
+    assert passage["activations"]["apart"] == pytest.approx(math.sqrt(math.fsum(apart) / 400), rel=1e-11)
+
+
+class Shelf:
+    """A memory over a store of the training text: it always recalls the same two entries."""
+
+    size, stored = 0, True
+
+    def seek(self, position):
+        assert position >= 0
+
+    def recalled(self, query_QD, window, top):
+        assert len(window.keys_WD) == len(window.labels_W) == 0
+        assert (top, query_QD.dtype) == (3, torch.float64)
+        label = torch.tensor([[7, 9]]).expand(len(query_QD), 2)
+        share = torch.tensor([[0.75, 0.25]]).expand(len(query_QD), 2)
+        return Recalled(torch.tensor([[4, 30]]).expand(len(query_QD), 2), label, share, 2 * share, label, share)
+
+
+class Mute(Shelf):
+    """A memory that recalls no pairs."""
+
+    def recalled(self, query_QD, window, top):
+        return None
+
+
+def test_a_memory_over_a_store_of_the_training_text(trained, tmp_path):
+    train = with_corpus(trained, np.arange(40, dtype=np.uint32) % V).corpus.split("train")
+    passage = write(tmp_path, trained, make_text(30), make_settings(), memories={"cache": Mute(), "mbpa": Shelf()})
+    assert passage["stored"] == ["mbpa"]
+    assert passage["neighbours"] == {"mbpa": [[[4, 7, 0.75, 1.5], [30, 9, 0.25, 0.5]]] * 30}
+    assert passage["guesses"]["mbpa"] == [[[7, 0.75], [9, 0.25]]] * 30
+    assert "cache" not in passage["guesses"]
+    runs = [[0, train[:5].tolist()], [24, train[24:31].tolist()]]
+    assert passage["contexts"] == {"text": [], "train": runs}
 
 
 def test_one_memory_alone(trained, tmp_path):
@@ -158,11 +249,11 @@ def test_one_memory_alone(trained, tmp_path):
     del nll["cache"]
     passage = write(tmp_path, trained, make_text(60), settings, nll)
     assert passage["settings"] == settings
-    assert set(passage["mean"]) == {"model", "mbpa"}
-    for token in passage["tokens"]:
-        assert (token["cache"], token["both"]) == (None, None)
-        assert "cache_top" not in token
-        assert token["mbpa"] is not None
+    assert set(passage["split_mean"]) == {"model", "mbpa", "all"}
+    assert set(passage["gain"]) == {"mbpa", "all"}
+    assert passage["gain"]["mbpa"] == passage["gain"]["all"]
+    assert set(passage["nll"]) == set(passage["guesses"]) == {"model", "mbpa"}
+    assert set(passage["neighbours"]) == {"mbpa"}
 
 
 def test_what_is_not_finite_is_null(trained, tmp_path):
@@ -171,10 +262,9 @@ def test_what_is_not_finite_is_null(trained, tmp_path):
     settings = make_settings()
     settings["cache"]["weight"], settings["mbpa"]["weight"] = 1.0, 0.0
     passage = write(tmp_path, trained, make_text(20), settings, nll)
-    tokens = passage["tokens"]
-    assert [tokens[t]["model"] for t in (7, 8)] == [None, None]
-    assert [tokens[t]["cache"] for t in (7, 8, 9)] == [None, None, None]
-    assert (tokens[9]["mbpa"], passage["mean"]["cache"]) == (0, None)
+    assert [passage["nll"]["model"][t] for t in (7, 8)] == [None, None]
+    assert [passage["gain"]["cache"][t] for t in (7, 8, 9)] == [None, None, None]
+    assert (passage["gain"]["mbpa"][9], passage["split_mean"]["cache"]) == (0, None)
 
 
 def passage_by_hand(tokens):
@@ -187,12 +277,12 @@ def passage_by_hand(tokens):
     return first, min(len(tokens), first + LENGTH)
 
 
-@pytest.mark.parametrize("length", [1, 2, 3, 249, 250, 251, 499, 500, 501, 700, 1500])
+@pytest.mark.parametrize("length", [1, 2, 3, 1999, 2000, 2001, 3999, 4000, 4001, 5600, 12000])
 @pytest.mark.parametrize("lines", ["every", "few", "none", "last", "at half", "before half"])
 def test_the_passage_is_chosen_by_its_rule(length, lines):
     tokens = np.full(length, 5, dtype=np.uint32)
     if lines in ("every", "few"):
-        tokens[:: 3 if lines == "every" else 401] = EOS_ID
+        tokens[:: 3 if lines == "every" else 3201] = EOS_ID
     elif lines != "none":
         tokens[{"last": -1, "at half": length // 2, "before half": length // 2 - 1}[lines]] = EOS_ID
     assert choose(tokens, EOS_ID) == passage_by_hand(tokens)

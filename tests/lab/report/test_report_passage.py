@@ -1,5 +1,6 @@
 """The passage on the page: colours, notes and numbers, well formed and without a script."""
 
+import dataclasses
 import html
 import json
 import math
@@ -8,43 +9,19 @@ from html.parser import HTMLParser
 from importlib.resources import files
 
 import pytest
+from passages import FIRST, NASTY, SEEN, make_passage, record_of
 
 from firstsight.errors import InputError
-from firstsight.lab.report.passage import LOST, STEPS, passage_section, passage_style
+from firstsight.lab.reading.memories import MEMORIES
+from firstsight.lab.report.passage import draw_passage, passage_style
+from firstsight.lab.report.passage.opened import LOST, STEPS
 
-NASTY = '<b onclick="x">&$x'
 VOID = {"input", "br"}
 
 
-def make_passage(count=40, **settings):
-    """A passage of every kind of token, one of them hostile."""
-    used = settings or {"cache": {"size": 2000, "theta": 0.3, "weight": 0.1}, "mbpa": {"k": 64, "weight": 0.04}}
-    views = (["both"] if len(used) > 1 else []) + list(used)
-    words = ["the", "<unk>", "<eos>", NASTY, "Ärger", "it's"]
-    steps = [0.0, 0.029, 0.03, 0.11, 0.35, 1.2, 5.0, -0.02, -0.05, -0.105, -0.36, -2.0]
-    tokens = []
-    for i in range(count):
-        top = [
-            {"ago": 10 * i + j, "weight": 0.5 / j, "before": f"of the {NASTY}", "word": words[(i + j - 1) % 6]}
-            for j in (1, 2, 3)[: i % 4]
-        ]
-        gain = dict.fromkeys(("cache", "mbpa", "both")) | {name: steps[(i + n) % 12] for n, name in enumerate(views)}
-        tokens.append({"word": words[i % 6], "model": 1.0 + i % 13, **gain} | {f"{name}_top": top for name in used})
-    mean = {"model": 5.25} | dict.fromkeys(views, 0.125)
-    return {
-        "run": NASTY,
-        "split": "test",
-        "first": 17_706,
-        "settings": {"cache": None, "mbpa": None} | used,
-        "mean": mean,
-        "split_mean": mean | {views[0]: -0.0625},
-        "tokens": tokens,
-    }
-
-
-def page_of(folder, passage):
+def section_of(folder, passage):
     (folder / "passage.json").write_text(json.dumps(passage), encoding="utf-8")
-    return passage_section(folder, {"split": passage.get("split"), "memory": passage.get("settings")})
+    return draw_passage(record_of(folder, passage), folder)
 
 
 class Reader(HTMLParser):
@@ -85,23 +62,44 @@ def read(page):
 
 def test_every_token_has_its_colour_and_its_note(tmp_path):
     passage = make_passage()
-    reader = read(page_of(tmp_path, passage))
+    reader = read(section_of(tmp_path, passage))
+    words = {**passage["words"], "3": SEEN}
+    held = dict(enumerate(passage["contexts"]["text"][0][1], passage["contexts"]["text"][0][0]))
     assert len(reader.tokens) == len(passage["tokens"])
-    for shown, token in zip(reader.tokens, passage["tokens"], strict=True):
-        assert shown["text"] == ("¶" if token["word"] == "<eos>" else token["word"])
+    for i, (shown, index) in enumerate(zip(reader.tokens, passage["tokens"], strict=True)):
+        assert shown["text"] == ("¶" if index == 2 else words[str(index)])
         colours = []
-        for name in ("both", "cache", "mbpa"):
-            step = sum(abs(token[name]) >= edge for edge in STEPS)
+        for name in ("all", "cache", "mbpa"):
+            gain = passage["gain"][name][i]
+            step = sum(abs(gain) >= edge for edge in STEPS)
             if step:
-                kind = f"gain-{step}" if token[name] > 0 else f"loss-{min(step, 3)}"
+                kind = f"gain-{step}" if gain > 0 else f"loss-{min(step, 3)}"
                 colours.append(f"--{name}:var(--{kind})")
         assert shown["style"] == ";".join(colours)
-        assert shown["note"].startswith(token["word"])
-        for entry in token["cache_top"]:
-            tick = " ✓" if entry["word"] == token["word"] else ""
-            assert f"… {entry['before']} {entry['word']}{tick}{entry['ago']} ago" in shown["note"]
-        assert shown["note"].count(" ago") == len(token["cache_top"]) + len(token["mbpa_top"])
+        assert shown["note"].startswith(words[str(index)])
+        for place, label, share, _ in passage["neighbours"]["cache"][i]:
+            before = " ".join(words[str(held[at])] for at in range(place - 6, place))
+            tick = " ✓" if label == index else ""
+            ago = f"{words[str(label)]}{tick}{FIRST + i - place:,} ago{share:.0%}"
+            assert f"… {before} {ago}" in shown["note"]
+        assert shown["note"].count(" ago") == sum(len(passage["neighbours"][name][i]) for name in ("cache", "mbpa"))
     assert any("✓" in shown["note"] for shown in reader.tokens)
+
+
+def test_pairs_of_the_training_text(tmp_path):
+    passage = make_passage(stored=True)
+    held = passage["contexts"]["train"][0][1]
+    (place, label, *_), *_ = passage["neighbours"]["mbpa"][13]
+    words = {**passage["words"], "3": SEEN}
+    before = " ".join(words[str(held[at])] for at in range(max(0, place - 6), place))
+    shown = read(section_of(tmp_path, passage)).tokens[13]
+    assert f"… {before} {words[str(label)]}training token {place + 1:,}50%" in shown["note"]
+
+
+def test_an_entry_that_is_not_of_this_text_has_no_context(tmp_path):
+    passage = make_passage(cache={"size": 9, "weight": 0.1})
+    passage["neighbours"]["cache"][0] = [[FIRST - 1, (passage["contexts"]["text"][0][1][99] + 1) % 5, 1.0, 0.0]]
+    assert "…" not in read(section_of(tmp_path, passage)).tokens[0]["note"]
 
 
 @pytest.mark.parametrize(
@@ -117,116 +115,164 @@ def test_every_token_has_its_colour_and_its_note(tmp_path):
 )
 def test_probabilities_before_and_after(tmp_path, model, gain, told):
     passage = make_passage(1, cache={"size": 5, "weight": 0.1})
-    passage["tokens"][0] |= {"word": "w", "model": model, "cache": gain}
-    (token,) = read(page_of(tmp_path, passage)).tokens
+    passage["words"]["0"] = "w"
+    passage["nll"]["model"], passage["gain"]["cache"] = [model], [gain]
+    (token,) = read(section_of(tmp_path, passage)).tokens
     assert token["note"] == "w " + told
 
 
 def test_page_is_safe_and_alone(tmp_path):
-    page = page_of(tmp_path, make_passage())
+    page = section_of(tmp_path, make_passage())
     assert read(page).tags <= {"section", "h2", "p", "strong", "div", "span", "b", "i", "a", "input", "label", "br"}
     assert "&lt;unk&gt;" in page
     assert "<unk>" not in page
     assert "<b onclick" not in page
-    assert html.escape(NASTY) in page
+    assert html.escape(SEEN) in page
+    assert NASTY[-2:] not in page
     for word in ("http", "url(", "src=", "<script", "@import"):
         assert word not in page
-    assert re.findall(r'href="([^"]{1,9})', page) == ["#passage-"]
+    assert re.findall(r'href="([^"]{1,9})', page) == ["passage.h", "#passage-"]
 
 
 def test_two_runs_stand_on_one_page(tmp_path):
     pages = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        pages.append(page_of(tmp_path / name, make_passage()))
+        pages.append(section_of(tmp_path / name, make_passage()))
     ids = [read(page).ids for page in pages]
     assert len(ids[0]) == len(set(ids[0])) == 4
     assert not set(ids[0]) & set(ids[1])
     for page, own in zip(pages, ids, strict=True):
         assert re.findall(r'<label for="([^"]*)"', page) == own[:3]
         assert page.count(" checked>") == 1
-        assert f'id="{own[0]}" class=both checked' in page
+        assert f'id="{own[0]}" class=all checked' in page
 
 
 def test_the_passage_says_what_it_is(tmp_path):
-    page = html.unescape(re.sub("<.*?>", "", page_of(tmp_path, make_passage())))
-    assert f"Tokens 17,707 to 17,746 of the test split under {NASTY}, by a rule" in html.unescape(page)
-    assert "The model alone takes 5.250 nats" in page
-    assert "Both: +0.125 nats a token here, −0.062 over the whole test split. A token can lose 0.151 at most." in page
-    assert "Cache (size 2,000, theta 0.3, weight 0.1): +0.125" in page
-    assert "MbPA (k 64, weight 0.04): +0.125 nats a token here, +0.125 over" in page
+    passage = make_passage()
+    page = html.unescape(re.sub("<.*?>", "", section_of(tmp_path, passage)))
+    assert f"Tokens 17,707 to 17,746 of the test split under {SEEN}, by a rule" in html.unescape(page)
+    own = {name: math.fsum(passage["gain"][name]) / 40 for name in ("all", "cache")}
+    assert f"The model alone takes {math.fsum(passage['nll']['model']) / 40:.3f} nats" in page
+    assert (
+        f"Both: {own['all']:+.3f} nats a token here, −0.062 over the whole test split. A token can lose 0.151" in page
+    )
+    assert f"Cache (size 2,000, theta 0.3, weight 0.1): {own['cache']:+.3f} nats a token here, +0.125 over" in page
+
+
+def test_more_than_two_memories_are_all(tmp_path, monkeypatch):
+    monkeypatch.setitem(MEMORIES, "knn", MEMORIES["mbpa"])
+    passage = make_passage(**{name: {"weight": 0.1} for name in ("cache", "mbpa", "knn")})
+    page = section_of(tmp_path, passage)
+    assert ">all</label>" in page
+    assert ", with all " in page
+    assert "both" not in page
+
+
+def test_a_memory_without_pairs_has_its_numbers_only(tmp_path):
+    passage = make_passage()
+    del passage["neighbours"]["mbpa"], passage["guesses"]["mbpa"]
+    note = read(section_of(tmp_path, passage)).tokens[3]["note"]
+    assert "with MbPA" in note
+    assert note.count(" ago") == 3
 
 
 @pytest.mark.parametrize("name", ["cache", "mbpa"])
 def test_one_memory_needs_no_switch(tmp_path, name):
-    page = page_of(tmp_path, make_passage(**{name: {"size": 9, "weight": 0.05}}))
+    page = section_of(tmp_path, make_passage(**{name: {"size": 9, "weight": 0.05}}))
     read(page)
     assert "<label" not in page
     assert page.count("<input hidden ") == page.count(f"class={name} checked") == 1
-    assert "for-both" not in page
+    assert "for-all" not in page
 
 
-def test_a_page_of_250_tokens_stays_small(tmp_path):
-    assert len(page_of(tmp_path, make_passage(250)).encode()) < 400_000
+def test_a_report_shows_250_tokens_and_stays_small(tmp_path):
+    page = section_of(tmp_path, make_passage(2000))
+    assert len(read(page).tokens) == 250
+    assert len(page.encode()) < 500_000
+    assert '<a href="passage.html">Look inside</a>: 2,000 tokens' in page
+    assert (tmp_path / "passage.html").exists()
 
 
 def test_without_a_passage_there_is_no_section(tmp_path):
-    assert passage_section(tmp_path, {}) == ""
+    assert draw_passage(record_of(tmp_path, make_passage()), tmp_path) == ""
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_passage_of_another_evaluation_is_not_shown(tmp_path):
     passage = make_passage()
-    assert page_of(tmp_path, passage)
-    memory = {**passage["settings"], "variants": []}
-    assert passage_section(tmp_path, {"split": "test", "memory": memory})
-    assert passage_section(tmp_path, {"split": "valid", "memory": memory}) == ""
-    assert passage_section(tmp_path, {"split": "test", "memory": memory | {"mbpa": None}}) == ""
+    assert section_of(tmp_path, passage)
+    (tmp_path / "passage.html").unlink()
+    for change in ({"split": "valid"}, {"settings": passage["settings"] | {"mbpa": None}}):
+        assert draw_passage(record_of(tmp_path, passage | change), tmp_path) == ""
+    plain = record_of(tmp_path, passage)
+    assert draw_passage(dataclasses.replace(plain, result={"split": "test", "memory": None}), tmp_path) == ""
+    assert draw_passage(dataclasses.replace(plain, result=None), tmp_path) == ""
+    assert not (tmp_path / "passage.html").exists()
+
+
+def test_a_passage_of_an_earlier_version_is_left_out_and_named(tmp_path, capsys):
+    earlier = {"split": "test", "settings": {"cache": None}, "mean": {"model": 1.0}, "tokens": [{"word": "a"}]}
+    assert section_of(tmp_path, earlier) == ""
+    told = " ".join(capsys.readouterr().err.split())
+    assert "passage.json is of an earlier firstsight and is not shown. Make it anew: firstsight eval RUN --mem" in told
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda p: p.pop("run"), "run"),
-        (lambda p: p.update(split=3), "split"),
-        (lambda p: p.update(first=-1), "first"),
-        (lambda p: p.update(settings=None), "settings"),
-        (lambda p: p.update(settings={"cache": None}), "settings"),
-        (lambda p: p["settings"]["cache"].pop("weight"), "settings"),
-        (lambda p: p["settings"]["cache"].update(weight=2), "settings"),
-        (lambda p: p["mean"].pop("both"), "mean"),
-        (lambda p: p["split_mean"].update(model="low"), "split_mean"),
-        (lambda p: p.update(tokens=[]), "tokens"),
-        (lambda p: p["tokens"].insert(2, None), "token 2 of"),
-        (lambda p: p["tokens"][5].update(word=None), "token 5 of"),
-        (lambda p: p["tokens"][5].update(model=True), "token 5 of"),
-        (lambda p: p["tokens"][5].update(cache="nan"), "token 5 of"),
-        (lambda p: p["tokens"][5].pop("mbpa"), "token 5 of"),
-        (lambda p: p["tokens"][5].pop("mbpa_top"), "token 5 of"),
-        (lambda p: p["tokens"][3]["cache_top"][0].update(ago=0), "token 3 of"),
-        (lambda p: p["tokens"][3]["cache_top"][0].update(weight=None), "token 3 of"),
-        (lambda p: p["tokens"][3]["cache_top"][0].pop("before"), "token 3 of"),
-        (lambda p: p["tokens"][3]["mbpa_top"].append("x"), "token 3 of"),
+        (lambda p: p.update(format="firstsight passage 3"), "format is 'firstsight passage 3'"),
+        (lambda p: p.pop("run"), "run is missing"),
+        (lambda p: p.update(split=3), "split is 3"),
+        (lambda p: p.update(first=-1), "first is -1"),
+        (lambda p: p.update(settings=None), "settings is None"),
+        (lambda p: p.update(settings={"cache": None}), "settings is"),
+        (lambda p: p["settings"]["cache"].pop("weight"), "settings have no weight"),
+        (lambda p: p["settings"]["cache"].update(weight=2), "settings have no weight"),
+        (lambda p: p["split_mean"].pop("all"), "split_mean has no all"),
+        (lambda p: p["split_mean"].update(model="low"), "split_mean.model is 'low'"),
+        (lambda p: p.update(tokens=[]), "tokens is []"),
+        (lambda p: p["tokens"].insert(2, None), "tokens is"),
+        (lambda p: p["tokens"].insert(2, 1), "nll of model are 40, the tokens 41"),
+        (lambda p: p["tokens"].__setitem__(5, 77), "the word of number 77 is missing"),
+        (lambda p: p["words"].pop("3"), "the word of number 3 is missing"),
+        (lambda p: p["nll"]["model"].__setitem__(5, True), "nll.model[5] is True"),
+        (lambda p: p["nll"].pop("mbpa"), "nll has no mbpa"),
+        (lambda p: p["gain"]["cache"].__setitem__(5, "nan"), "gain.cache[5] is 'nan'"),
+        (lambda p: p["gain"].pop("all"), "gain has no all"),
+        (lambda p: p["guesses"].pop("model"), "guesses has no model"),
+        (lambda p: p["guesses"]["cache"][3].append([1, 7.0]), "guesses.cache is"),
+        (lambda p: p["neighbours"]["cache"][3][0].pop(), "neighbours.cache is"),
+        (lambda p: p["neighbours"]["cache"][3][0].__setitem__(0, -1), "neighbours.cache is"),
+        (lambda p: p["neighbours"]["cache"].pop(), "neighbours of cache are 39"),
+        (lambda p: p["contexts"].pop("train"), "contexts.train is missing"),
+        (lambda p: p["contexts"]["text"].append([1, 2]), "contexts.text is"),
+        (lambda p: p["latest"]["classes"][0].update(place="x"), "latest.classes[0].place is 'x'"),
+        (lambda p: p["latest"]["classes"][0].update({"class": 50}), "the word of number 50 is missing"),
+        (lambda p: p["moved"].pop("first"), "of moved: first is missing"),
+        (lambda p: p["moved"]["classes"][2].pop("moved"), "of moved: classes[2].moved is missing"),
+        (lambda p: p.update(moved={"why": 3}), "of moved: why is 3"),
     ],
 )
 def test_a_damaged_passage_is_named(tmp_path, change, named):
     passage = make_passage()
     change(passage)
-    with pytest.raises(InputError, match=rf"passage\.json: this is damaged: {re.escape(named)}.*eval --memory"):
-        page_of(tmp_path, passage)
+    with pytest.raises(InputError, match=rf"passage\.json: this is damaged: {re.escape(named)}.*eval RUN --memory"):
+        section_of(tmp_path, passage)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '"text"', "null"])
 def test_a_file_that_is_no_passage(tmp_path, content):
     (tmp_path / "passage.json").write_text(content, encoding="utf-8")
     with pytest.raises(InputError, match=r"passage\.json: this .*damaged"):
-        passage_section(tmp_path, {})
+        draw_passage(record_of(tmp_path, make_passage()), tmp_path)
 
 
 def test_the_page_styles_what_the_passage_is_made_of(tmp_path):
     style = files("firstsight.lab.report").joinpath("page.html").read_text(encoding="utf-8").split("</style>")[0]
     style += passage_style()
-    classes = read(page_of(tmp_path, make_passage())).classes
-    assert {"t", "n", "tokens", "recalled", "colours", "for-both"} <= classes
+    classes = read(section_of(tmp_path, make_passage())).classes
+    assert {"t", "n", "tokens", "recalled", "colours", "for-all"} <= classes
     assert not {name for name in classes if not re.search(rf"\.{name}\b", style)}
 
 

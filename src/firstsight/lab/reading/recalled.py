@@ -18,7 +18,16 @@ from firstsight.lab.data.tokens import text_hash
 from firstsight.lab.lm.reader import read
 from firstsight.lab.lm.results import write_result
 from firstsight.lab.lm.run import Run, open_run
-from firstsight.lab.reading.memories import CHUNK, MEMORIES, Mixture, Recipe, Use, check_finite, choose_recipe
+from firstsight.lab.reading.memories import (
+    CHUNK,
+    MEMORIES,
+    Mixture,
+    Recipe,
+    Use,
+    check_finite,
+    choose_recipe,
+    memory_of,
+)
 from firstsight.lab.reading.passage import write_passage
 from firstsight.lab.reading.stored import fingerprint, open_store
 from firstsight.lab.reading.tables import bands_before, summary
@@ -90,7 +99,9 @@ def recall_run(
             name: {**recipe.settings[name], "weight": whole[name]} if name in whole else None for name in MEMORIES
         }
         told |= {"tuned": None if tuned is None else str(tuned), "seconds": time.perf_counter() - began}
-        write_passage(run, tokens, split, told, nll)
+        held = {name: memory_of(name, use, settings) for name, settings in recipe.settings.items()}
+        shown_of = {name: memory for name, memory in held.items() if memory is not None}
+        write_passage(run, tokens, split, told, nll, shown_of, by_document)
         result = write_result(run, split, found | {"seconds": told["seconds"]}, {**told, "variants": table})
         forget(partial.path)
         return result

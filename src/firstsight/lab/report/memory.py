@@ -1,4 +1,4 @@
-"""Memory at test time in the report: the mixtures by band, the figures of a sweep, and a passage of text.
+"""Memory at test time in the report: the mixtures by band, and the figures of a sweep.
 
 Shape suffixes of arrays: T temperatures, S sizes, W weights, K numbers of neighbours, L rates.
 """
@@ -22,7 +22,6 @@ from firstsight.lab.lm.record import Record
 from firstsight.lab.reading.memories import MEMORIES
 from firstsight.lab.reading.tuned import best_of, read_tuned
 from firstsight.lab.report.elements import figures, section, text_table
-from firstsight.lab.report.passage import passage_section
 from firstsight.lab.report.plots import compact
 from firstsight.lab.report.style import INK, SMALL, STYLE, Plot, add_legend, lines_of, new_axes
 from firstsight.lab.report.tables import DASH, format_perplexity, format_relative, relative, rows
@@ -53,9 +52,8 @@ def memory_section(runs: Sequence[Record]) -> tuple[str, list[Plot]]:
     path = runs[0].folder / "memory" / "sweep.json"
     with naming(path, "the result of firstsight sweep memory", "Make it anew, or delete it."):
         plots = [] if sweep is None else sweep_plots(sweep)
-    passage = passage_section(runs[0].folder, runs[0].result or {}) if results else ""
     body += ["<h3>How they do on validation</h3>", figures(plots)] if plots else []
-    return section("Memory at test time", *body) + passage, plots
+    return section("Memory at test time", *body), plots
 
 
 def variants_of(result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

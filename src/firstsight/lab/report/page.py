@@ -17,7 +17,7 @@ from firstsight.lab.lm.recipes import recipe
 from firstsight.lab.lm.record import Record, load_records
 from firstsight.lab.report.elements import div, figures, section, small_print, text_table, write_page
 from firstsight.lab.report.memory import memory_notes, memory_section, told
-from firstsight.lab.report.passage import passage_style
+from firstsight.lab.report.passage import draw_passage, passage_style
 from firstsight.lab.report.plots import make_plots, make_sight_plots, series
 from firstsight.lab.report.sights import SightCurves, compare_sights, sight_table
 from firstsight.lab.report.style import Plot, PlotKind
@@ -48,6 +48,8 @@ def write_report(
     csv: bool = False,
 ) -> Path:
     """Write ``report.html``, whose path it gives, and its figures in ``plots/``, of one run or several.
+
+    Beside the report of one run that was evaluated with memories lies ``passage.html``, a look inside.
 
     The page holds its figures and its style, loads nothing, runs no script, and follows the reader's dark mode.
 
@@ -82,7 +84,9 @@ def _write(loaded: Sequence[Record], folder: Path, plots: PlotKind, csv: bool) -
         plot.save(folder / "plots", plots)
     if csv:
         write_csv(folder / "metrics.csv", {run.name: run.metrics for run in loaded})
-    sections = [_perplexities(loaded), section("Figures", figures(main_plots)), memory, _sights(sights, sight_plots)]
+    passage = draw_passage(loaded[0], folder) if len(loaded) == 1 else ""
+    sections = [_perplexities(loaded), section("Figures", figures(main_plots)), memory, passage]
+    sections.append(_sights(sights, sight_plots))
     return write_page(
         folder / "report.html",
         _title(loaded),
