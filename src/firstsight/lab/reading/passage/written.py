@@ -84,7 +84,9 @@ def write_passage(
     starts = [] if documents is None else documents.starts[:-1].tolist()
     written = max(0, first - WRITTEN)
     segments = _read(run, tokens[:stop], int(max(0, min(written, first - pairs_before(memories)))), starts)
-    to_write = [part for one in segments if (part := _from(one, written))]
+    neighbours, recalled = recall_all(segments, first, stop, memories)
+    text = {name: pairs for name, pairs in neighbours.items() if not memories[name].stored}
+    stored = {name: pairs for name, pairs in neighbours.items() if memories[name].stored}
     found: dict[str, Any] = {
         "format": FORMAT,
         "run": run.name,
@@ -94,40 +96,21 @@ def write_passage(
         "split_tokens": len(tokens),
         "first": first,
         "settings": dict(settings),
+        "activations": activation_lengths(segments, first, stop),
         "split_mean": {name: _mean(values) for name, values in {"model": nll["model"], **gain}.items()},
         "tokens": tokens[first:stop].tolist(),
         "nll": {name: _finite(nll[name][first:stop]) for name in ("model", *used)},
         "gain": {name: _finite(values[first:stop]) for name, values in gain.items()},
-        **_recalled(run, tokens[:stop], train_N, segments, first, memories),
+        "guesses": {"model": model_guesses(run.model, segments, first, stop), **recalled},
+        "neighbours": neighbours,
+        "stored": list(stored),
+        "contexts": {"text": _contexts(tokens[:stop], text), "train": _contexts(train_N, stored)},
         "latest": latest_classes(run, train_N, tokens, nll["model"], mixed_nll(nll, weights)),
-        "moved": moved_classes(run, train_N, tokens, nll["model"], to_write, starts),
+        "moved": moved_classes(
+            run, train_N, tokens, nll["model"], [part for one in segments if (part := _from(one, written))], starts
+        ),
     }
     write_json(run.folder / "passage.json", found | {"words": _words(run, found)})
-
-
-def _recalled(
-    run: Run,
-    tokens: np.ndarray,
-    train_N: np.ndarray,
-    segments: list[Segment],
-    first: int,
-    memories: Mapping[str, Recalls],
-) -> dict[str, Any]:
-    """What model and memories guessed from the token ``first`` on, the pairs they recalled, and where those stand."""
-    stop = len(tokens)
-    neighbours, guesses = recall_all(segments, first, stop, memories)
-    stored = [name for name in neighbours if memories[name].stored]
-    read = [name for name in neighbours if name not in stored]
-    return {
-        "activations": activation_lengths(segments, first, stop),
-        "guesses": {"model": model_guesses(run.model, segments, first, stop), **guesses},
-        "neighbours": neighbours,
-        "stored": stored,
-        "contexts": {
-            "text": _contexts(tokens, [neighbours[name] for name in read]),
-            "train": _contexts(train_N, [neighbours[name] for name in stored]),
-        },
-    }
 
 
 def choose(tokens: np.ndarray, eos_id: int) -> tuple[int, int]:
@@ -167,9 +150,9 @@ def _from(segment: Segment, low: int) -> Segment | None:
     return segment.part(low, segment.stop) if segment.stop > low else None
 
 
-def _contexts(tokens: np.ndarray, pairs: Iterable[Neighbours]) -> list[list[Any]]:
+def _contexts(tokens: np.ndarray, pairs: Mapping[str, Neighbours]) -> list[list[Any]]:
     """The parts of a text that are shown with these pairs, each once: where it begins, and its ids."""
-    places = {int(place) for rows in pairs for token in rows for place, *_ in token}
+    places = {int(place) for rows in pairs.values() for token in rows for place, *_ in token}
     runs: list[list[int]] = []
     for place in sorted(place for place in places if place < len(tokens)):
         begin = max(0, place - BEFORE)
