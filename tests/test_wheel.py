@@ -46,7 +46,8 @@ def test_the_wheel_has_the_package_and_nothing_else(built):
     sources = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src").rglob("*") if path.is_file()}
     expected = {name for name in sources if "__pycache__" not in name and ".egg-info" not in name}
     assert {name for name in names if ".dist-info/" not in name} == expected
-    assert {"firstsight/py.typed", "firstsight/lab/report/page.html"} <= set(names)
+    passage = {f"firstsight/lab/report/passage/page.{kind}" for kind in ("css", "js")}
+    assert {"firstsight/py.typed", "firstsight/lab/report/page.html", *passage} <= set(names)
 
 
 def test_the_sdist_builds_the_same_wheel(built, tmp_path):

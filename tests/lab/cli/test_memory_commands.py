@@ -46,6 +46,8 @@ def test_eval_with_memory(run, capfd):
     page = (run / "report.html").read_text()
     assert "Memory at test time" in page
     assert "What the memories change" in page
+    assert 'href="passage.html"' in page
+    assert "Met last in training" in (run / "passage.html").read_text()
     code, out, _ = call(capfd, "eval", run, "--memory", "cache", "--split", "test")
     assert code == 0
     assert "+ cache" in out

@@ -49,7 +49,7 @@
     const model = data.nll.model[at];
     const [all, label, weights] = data.views[0];
     const rest = Math.max(0, 1 - Object.values(weights).reduce((a, b) => a + b, 0));
-    const share = (weight) => ` × ${parseFloat(weight.toFixed(4))}`;
+    const share = (weight) => `\u00a0×\u00a0${parseFloat(weight.toFixed(4))}`;
     const gained = (name) => data.gain[name][at];
     const mixed = gained(all) === null || model === null ? null : chance(model - gained(all));
     const table = element("div", "votes");
