@@ -140,7 +140,7 @@ def test_what_an_index_refuses(store, tmp_path):
         with pytest.raises(InputError, match=said):
             store.build_index(**asked)
     small = build(tmp_path / "small", *clusters(20))
-    with pytest.raises(InputError, match="20 entries.*ivfpq needs"):
+    with pytest.raises(InputError, match=r"20 entries.*ivfpq needs"):
         small.build_index("ivfpq")
     assert small.build_index("ivf").recall == 1
 
