@@ -95,6 +95,8 @@ def learn(keys: Keys, kind: Kind, lists: int, probes: int) -> Approximation:
     parts = max(m for m in range(1, max(1, keys.dim // 4) + 1) if keys.dim % m == 0)
     codes = {"ivf": f"IVF{lists},SQfp16", "ivfpq": f"IVF{lists},PQ{parts}x8", "hnsw": f"HNSW{_LINKS},SQfp16"}
     index = faiss.index_factory(keys.dim, codes[kind])
+    if kind == "ivfpq":
+        index.do_polysemous_training = False  # seconds for each byte of a code, for a filter that is not used here
     size = min(keys.count, max(_SAMPLE * lists, 2**14))
     sample = np.sort(np.random.default_rng(0).choice(keys.count, size, replace=False))
     index.train(keys.at(torch.from_numpy(sample)).float().numpy())
@@ -169,13 +171,12 @@ def build_index(store: Searched, kind: Kind, lists: int | None, probes: int, k: 
     sync_folder(store.path)
     size, of = (store.path / CODES).stat().st_size, store.contents.sha256["keys"]
     index = Index(kind, lists, probes, k, 0, 0.0, of, size, sha256, _load(store.path, kind, probes))
+    own = None
     if query is None:
         own = torch.from_numpy(
-            np.random.default_rng(1).choice(store.keys.count, min(_QUERIES, store.keys.count), replace=False)
+            np.random.default_rng(1).choice(store.keys.count, min(_QUERIES, store.keys.count), False)
         )
         query = store.keys.at(own).float()
-    else:
-        own = torch.full((len(query),), -1)
     store.index = index
     index = replace(index, queries=len(query), recall=recall(store, query, k, own))
     text = sealed({"format": _FORMAT, "version": VERSION, **{name: getattr(index, name) for name in _VALUES}})

@@ -104,18 +104,12 @@ def closest(keys: Keys, query_QD: Tensor, index_QX: Tensor, K: int) -> tuple[Ten
     index_QK = torch.empty_like(squared_QK, dtype=torch.int64)
     for q in slices(len(query_QD), max(1, _GATHERED[kind(query_QD)] // (latest_QX.shape[1] * keys.dim))):
         index_RX = latest_QX[q]
-        query_PD = query_QD[q].double().repeat_interleave(index_RX.shape[1], 0)
-        squared_RX = _squared(keys, query_PD, index_RX.reshape(-1).clamp(min=0)).view(index_RX.shape)
+        near_RXD = keys.at(index_RX.reshape(-1).clamp(min=0).cpu()).view(*index_RX.shape, -1).to(query_QD.device)
+        squared_RX = near_RXD.sub_(query_QD[q, None]).square_().sum(2)
         squared_RX.masked_fill_(index_RX < 0, math.inf)
         order = squared_RX.sort(dim=1, stable=True)
         squared_QK[q], index_QK[q] = order.values[:, :K], index_RX.gather(1, order.indices[:, :K])
     return squared_QK, index_QK
-
-
-def _squared(keys: Keys, query_PD: Tensor, index_P: Tensor) -> Tensor:
-    """Squared distances [P], in float64, of as many pairs of a query and a key; the queries are used up."""
-    near_PD = keys.at(index_P.cpu()).to(query_PD.device)
-    return query_PD.sub_(near_PD).square_().sum(1)
 
 
 def _surely_farther(query_QD: Tensor, squared_Q: Tensor) -> tuple[Tensor, Tensor]:
@@ -158,12 +152,14 @@ def _scores(keys: Keys, query_QD: Tensor, seen: Seen) -> Iterator[tuple[Tensor, 
         yield score_QT, part.start
 
 
-def _above(score_QT: Tensor, least_Q1: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Query, place in the tile and score [P] of all scores above a query's least; None if more groups than ``most``."""
+def _above(score_QT: Tensor, least_Q1: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Query, place in the tile and score [P] of all scores above a query's least."""
     score_QJG = score_QT.view(len(score_QT), _GROUP, -1)
-    query_P, group_P = (score_QJG.amax(1) > least_Q1).nonzero(as_tuple=True)
-    if len(query_P) > most:
-        return None
+    passes_QG = score_QJG.amax(1) > least_Q1
+    if 4 * int(passes_QG.sum()) > passes_QG.numel():  # while few have been seen; then groups save nothing
+        query_P, place_P = (score_QT > least_Q1).nonzero(as_tuple=True)
+        return query_P, place_P, score_QT[query_P, place_P]
+    query_P, group_P = passes_QG.nonzero(as_tuple=True)
     score_PJ = score_QJG[query_P, :, group_P]
     p, j = (score_PJ > least_Q1[query_P]).nonzero(as_tuple=True)
     return query_P[p], j * score_QJG.shape[2] + group_P[p], score_PJ[p, j]
@@ -182,12 +178,11 @@ class _Best:
     def take(self, score_QT: Tensor, first: int) -> None:
         """Take in the scores of the entries from ``first`` on."""
         Q, X = self._score_QX.shape
-        above = _above(score_QT, self._least_Q1, score_QT.numel() // (4 * _GROUP))
-        if above is None:  # while few have been seen: most are better than those so far
+        query_P, place_P, score_P = _above(score_QT, self._least_Q1)
+        if 2 * len(query_P) > score_QT.numel():
             top = score_QT.topk(min(X, score_QT.shape[1]), 1)
             self._merge(slice(None), top.values, top.indices + first)
             return
-        query_P, place_P, score_P = above
         self._waiting.append((query_P, place_P + first, score_P))
         self._count += len(query_P)
         if 2 * self._count > Q * X:
@@ -229,12 +224,11 @@ def _all_within(keys: Keys, query_QD: Tensor, K: int, seen: Seen, enough_Q: Tens
     parts = [(query_QD.new_empty(0, dtype=torch.int64),) * 2 + (query_QD.new_empty(0, dtype=torch.float64),)]
     waiting = 0
     for score_QT, first in _scores(keys, query_QD, seen):
-        above = _above(score_QT, least_Q1, score_QT.numel())
-        assert above is not None
-        query_P, place_P, _ = above
+        query_P, place_P, _ = _above(score_QT, least_Q1)
         for p in slices(len(query_P), max(1, _GATHERED[kind(query_QD)] // keys.dim)):
             index_P = place_P[p] + first
-            squared_P = _squared(keys, query_QD[query_P[p]].double(), index_P)
+            near_PD = keys.at(index_P.cpu()).to(query_QD.device)
+            squared_P = near_PD.sub_(query_QD[query_P[p]]).square_().sum(1)
             parts.append((query_P[p], index_P, squared_P))
             waiting += len(index_P)
             if waiting > _GATHERED[kind(query_QD)]:
