@@ -107,6 +107,14 @@ def test_knn_is_that_of_a_plain_loop(run, tmp_path, corpus, small, monkeypatch):
     knn = plain_nearest(hidden, tokens, keys, np.asarray(store.labels), **NEAR)
     assert variants(result)["+ kNN"]["nll"] == pytest.approx(plain_mixture(model, [(knn, 0.4)]).mean(), abs=1e-4)
     assert result["memory"]["knn"] == {**NEAR, "weight": 0.4}
+    assert result["store"] == store_info(run / "memory/store")
+    exact = variants(result)["+ kNN"]["nll"]
+    index = store_run(run, index="ivf")["index"]
+    assert index["kind"] == "ivf"
+    assert index["recall"] > 0.5
+    approximate = recall_run(run, "test", "knn", tuned=path)
+    assert approximate["store"]["index"] == index
+    assert variants(approximate)["+ kNN"]["nll"] == pytest.approx(exact, abs=0.05)
 
 
 def test_the_text_that_was_stored_does_not_find_itself(run, tmp_path, corpus, small):

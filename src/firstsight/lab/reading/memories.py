@@ -53,9 +53,10 @@ class Use:
 
 
 def _knn(use: Use, **settings: Any) -> Memory:
-    """kNN-LM over a store; where that is of the text that is read, no token finds itself."""
+    """kNN-LM over a store, by its index where it has one; of the text that is read itself, no token finds itself."""
     store = open_store(use.run, use.store)
-    return KNN(store, **settings, leave_out=store.about.get("text") == text_hash(use.text))
+    own = store.about.get("text") == text_hash(use.text)
+    return KNN(store, **settings, leave_out=own, approximate=store.index is not None)
 
 
 def _dynamic(use: Use, **settings: Any) -> Reader:

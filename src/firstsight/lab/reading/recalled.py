@@ -29,7 +29,7 @@ from firstsight.lab.reading.memories import (
     memory_of,
 )
 from firstsight.lab.reading.passage import write_passage
-from firstsight.lab.reading.stored import fingerprint, open_store
+from firstsight.lab.reading.stored import fingerprint, open_store, stored_told
 from firstsight.lab.reading.tables import bands_before, summary
 from firstsight.lab.reading.tuned import check_tuned, read_tuned
 from firstsight.lab.system.devices import AUTO
@@ -98,6 +98,8 @@ def recall_run(
         told: dict[str, Any] = {
             name: {**recipe.settings[name], "weight": whole[name]} if name in whole else None for name in MEMORIES
         }
+        if "knn" in recipe.settings:
+            found["store"] = stored_told(open_store(run, store))
         told |= {"tuned": None if tuned is None else str(tuned), "seconds": time.perf_counter() - began}
         held = {name: memory_of(name, use, settings) for name, settings in recipe.settings.items()}
         shown_of = {name: memory for name, memory in held.items() if memory is not None}

@@ -80,7 +80,7 @@ def store_run(
         if index is not None and (store.index is None or store.index.kind != index):
             say(f"making the index {index} of {len(store):,} entries, and measuring what it finds")
             store.build_index(index)
-        return told(store)
+        return stored_told(store)
 
 
 def about_of(run: Run, tokens: np.ndarray, split: str) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def fingerprint(store: Datastore) -> str:
     return hashlib.sha256(files.encode() + store.deleted().tobytes()).hexdigest()
 
 
-def told(store: Datastore) -> dict[str, Any]:
+def stored_told(store: Datastore) -> dict[str, Any]:
     """What a store holds, in plain values."""
     found = store.index
     index = (
@@ -134,7 +134,7 @@ def told(store: Datastore) -> dict[str, Any]:
         "documents": len(store.documents),
         "dim": store.dim,
         "dtype": store.dtype,
-        "bytes": sum(path.stat().st_size for path in store.path.iterdir()),
+        "bytes": sum(path.stat().st_size for path in store.path.glob("[!.]*")),
         "index": index,
         "about": dict(store.about),
     }
@@ -143,7 +143,7 @@ def told(store: Datastore) -> dict[str, Any]:
 def store_info(folder: Path) -> dict[str, Any]:
     """What a store holds, all of which is checked."""
     with hold(folder, make=False):
-        return told(Datastore.open(folder))
+        return stored_told(Datastore.open(folder))
 
 
 def delete_from(
@@ -163,7 +163,7 @@ def delete_from(
         store = Datastore.open(folder)
         label = None if word is None else _label(store, word, run)
         now = store.delete(document=document, label=label, entries=None if entry is None else [entry])
-        return {**told(store), "now": now}
+        return {**stored_told(store), "now": now}
 
 
 def _label(store: Datastore, word: str, run: Path | None) -> int:
@@ -180,7 +180,7 @@ def _label(store: Datastore, word: str, run: Path | None) -> int:
 def compact_store(folder: Path, out: Path) -> dict[str, Any]:
     """Write a store anew without what was deleted from it."""
     with hold(folder, make=False):
-        return told(compact(Datastore.open(folder), out))
+        return stored_told(compact(Datastore.open(folder), out))
 
 
 def join_stores(folders: Sequence[Path], out: Path) -> dict[str, Any]:
@@ -192,4 +192,4 @@ def join_stores(folders: Sequence[Path], out: Path) -> dict[str, Any]:
         raise InputError(f"{given} are of several models: {' and '.join(differing)} differ. Join those of one run.")
     about = {name: values.pop() for name, values in common.items()}
     about |= {name: " + ".join(str(store.about.get(name)) for store in stores) for name in ("corpus", "split", "text")}
-    return told(join(stores, out, about))
+    return stored_told(join(stores, out, about))

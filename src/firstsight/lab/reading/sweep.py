@@ -173,7 +173,9 @@ def _nearest(name: str, use: Use, stages: "_Stages", asked: _Asked) -> tuple[dic
 
     def measured() -> dict[str, Any]:
         axes = (grids.NEAREST, grids.TEMPERATURES)
-        memory: Memory = UnboundedCacheGrid(*axes) if store is None else KNNGrid(store, *axes)
+        memory: Memory = (
+            UnboundedCacheGrid(*axes) if store is None else KNNGrid(store, *axes, approximate=store.index is not None)
+        )
         return grids.nearest_grid(use, label, memory, **asked.where)
 
     found = stages.run(name, of, measured)

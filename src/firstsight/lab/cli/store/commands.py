@@ -33,7 +33,7 @@ class Build:
     dtype: Literal["float16", "float32", "int8"] = "float16"
     """how the activations are kept"""
     index: Annotated[Literal["ivf", "ivfpq", "hnsw"] | None, arg(metavar="{ivf,ivfpq,hnsw}")] = None
-    """make an approximate index too, by faiss, and measure what it finds"""
+    """make an approximate index too, by faiss, and measure what it finds; eval and sweep then search by it"""
     checkpoint: Checkpoint = "best"
     data: Moved = None
     device: Device = AUTO
