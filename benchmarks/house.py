@@ -115,7 +115,7 @@ def run_side(tree: Path, work: Path) -> None:
         command(f"train-{name}", "train", "data", "--out", f"runs/{name}", *each, *flags)
     run = "runs/centered"
     command("eval", "eval", run, "--split", "test")
-    small = ["--split-tokens", "3000", "--mbpa-first", "1000", "--mbpa-tokens", "600", "--two-step-tokens", "12"]
+    small = ["--split-tokens", "3000", "--first", "1000", "--tokens", "600", "--two-step-tokens", "12"]
     command("sweep", "sweep", "memory", run, *small)
     command("eval-paper", "eval", run, "--memory", "cache,mbpa")
     shutil.copy(work / run / "passage.json", work / "passage-paper.json")

@@ -49,6 +49,8 @@ def test_private_names_stay_in_their_folder(modules):
 def test_the_library_imports_torch_and_numpy_alone_and_nothing_of_the_lab(modules):
     allowed = {"torch", "numpy", *layers.STANDARD}
     outside = {(source, name) for source, name in layers.third_party(modules) if of_library(source)}
+    assert {source for source, name in outside if name == "faiss"} == {"memory.datastore.index"}, "when it is asked for"
+    outside -= {("memory.datastore.index", "faiss")}
     assert {name for _, name in outside} <= allowed
     assert not [one for one in layers.imports(modules) if of_library(one.source) and one.target.startswith("lab")]
 

@@ -60,7 +60,7 @@ def trained(place: Path, run: Run) -> None:
     text(place, run)
     for name, seed in (("run", 0), ("run-b", 1)):
         run("train", "data", "--out", name, *TRAIN, f"--seed={seed}")
-    run("sweep", "memory", "run", "--mbpa-first=40", "--mbpa-tokens=20", "--two-step-tokens=4")
+    run("sweep", "memory", "run", "--first=40", "--tokens=20", "--two-step-tokens=4")
     run("eval", "run", "--memory=cache", "--tuned=run/memory/sweep.json")
     run("report", "run", "run-b", "--out", "both")
 
@@ -69,10 +69,10 @@ def broken_off(place: Path, run: Run) -> None:
     """A run that was ended in the midst of its training, of its sweep and of its evaluation with a memory."""
     text(place, run)
     run("train", "data", "--out", "run", *TRAIN)
-    run("sweep", "memory", "run", "--no-mbpa")
+    run("sweep", "memory", "run", "--memory=cache")
     shutil.copy(place / "run/memory/sweep.json", place / "swept.json")
     run("eval", "run", "--memory=cache", first=interrupt_reading, code=130)
-    run("sweep", "memory", "run", "--mbpa-first=40", "--mbpa-tokens=20", first=interrupt_sweep, code=130)
+    run("sweep", "memory", "run", "--first=40", "--tokens=20", first=interrupt_sweep, code=130)
     run("train", "data", "--out", "half", *TRAIN, "--steps=6", first=partial(interrupt_training, 3), code=130)
 
 
@@ -93,12 +93,12 @@ def interrupt_reading() -> None:
 
 def interrupt_sweep() -> None:
     """Ctrl-C in the second part of a sweep."""
-    from firstsight.lab.reading import sweep
+    from firstsight.lab.reading import grids
 
     def grid(*_, **__):
         raise KeyboardInterrupt
 
-    sweep.MbPAGrid = grid
+    grids.MbPAGrid = grid
 
 
 def interrupt_training(step: int) -> None:

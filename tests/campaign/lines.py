@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.campaign.beds import GIGAWORD, GUTENBERG, LEARN, TRAIN, TRY
 
-SWEEP = ("--mbpa-first=40", "--mbpa-tokens=20", "--two-step-tokens=0")
+SWEEP = ("--first=40", "--tokens=20", "--two-step-tokens=0")
 
 
 @dataclass(frozen=True)

@@ -55,13 +55,13 @@ def _small_corpora() -> None:
     from firstsight.lab.data import wikitext
     from firstsight.lab.data.omniglot import archives
     from firstsight.lab.lm import reader
-    from firstsight.lab.reading import recalled, sweep
+    from firstsight.lab.reading import grids, recalled
 
     wikitext.EXPECTED["wikitext-2"] = WIKITEXT
     archives.CLASSES.update(OMNIGLOT)
-    reader.BLOCK = recalled.CHUNK = sweep.CHUNK = 64  # a text of 200 tokens is read in several parts
+    reader.BLOCK = recalled.CHUNK = grids.CHUNK = 64  # a text of 200 tokens is read in several parts
     for name, values in {"SIZES": (40, 300), "THETAS": (0.1, 0.8), "KS": (5, 20), "LRS": (0.1, 2.0)}.items():
-        setattr(sweep, name, values)
+        setattr(grids, name, values)
 
 
 def _small_figures() -> None:

@@ -13,16 +13,17 @@ from firstsight.lab.system.files import sha256, write_json
 CACHE = {"size": 150, "theta": 0.3}
 MBPA = {"size": 150, "k": 16, "lr": 0.5, "beta": 0.5, "steps": 1}
 WEIGHTS = {"cache": 0.3, "mbpa": 0.2, "both": [0.25, 0.1]}
-FEW = {"mbpa_first": 700, "mbpa_tokens": 150, "two_step_tokens": 12}  # of a sweep
+MIXTURES = [{"weights": {"cache": 0.3}}, {"weights": {"mbpa": 0.2}}, {"weights": {"cache": 0.25, "mbpa": 0.1}}]
+FEW = {"first": 700, "tokens": 150, "two_step_tokens": 12}  # of a sweep
 
 
 def small_grids(monkeypatch):
     """Grids that a text of 1,500 tokens tells apart, read in several chunks."""
     monkeypatch.setattr("firstsight.lab.lm.reader.BLOCK", 64)
     for name, value in {"CHUNK": 256, "STEP_CHUNK": 5, "SIZES": (40, 300), "THETAS": (0.1, 0.8)}.items():
-        monkeypatch.setattr(f"firstsight.lab.reading.sweep.{name}", value)
-    monkeypatch.setattr("firstsight.lab.reading.sweep.KS", (5, 20))
-    monkeypatch.setattr("firstsight.lab.reading.sweep.LRS", (0.1, 0.3, 2.0))
+        monkeypatch.setattr(f"firstsight.lab.reading.grids.{name}", value)
+    monkeypatch.setattr("firstsight.lab.reading.grids.KS", (5, 20))
+    monkeypatch.setattr("firstsight.lab.reading.grids.LRS", (0.1, 0.3, 2.0))
 
 
 def make_swept(corpus, folder):
@@ -37,7 +38,7 @@ def write_tuned(run, path, checkpoint="best", **chosen):
     """What a sweep of this run writes, as far as an evaluation reads it."""
     step = open_run(run, checkpoint).step
     known = {"name": checkpoint, "step": step, "sha256": sha256(run / f"checkpoints/{checkpoint}.pt")}
-    chosen = {"cache": CACHE, "mbpa": MBPA, "weights": WEIGHTS} | chosen
+    chosen = {"cache": CACHE, "mbpa": MBPA, "mixtures": MIXTURES} | chosen
     write_json(path, {"run": run.name, "checkpoint": known, "chosen": chosen})
     return path
 

@@ -74,8 +74,8 @@ def test_coarse_products_are_checked_more_widely(precision, coarse):
     before = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision(precision)
-        assert (neighbours._product_eps(torch.float32) > 1e-4) == coarse
-        assert neighbours._product_eps(torch.float64) < 1e-15
+        assert (neighbours.product_eps(torch.float32) > 1e-4) == coarse
+        assert neighbours.product_eps(torch.float64) < 1e-15
     finally:
         torch.set_float32_matmul_precision(before)
 

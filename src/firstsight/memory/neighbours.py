@@ -46,7 +46,7 @@ def nearest(h_QD: Tensor, keys: Tensor, start: int, M: int, k: int) -> tuple[Ten
         latest_QX = found.indices.sort(descending=True).values
         place_QK, squared_QK = _directly(h_QD, keys, origin_Q, latest_QX, K)
         square_Q, farthest_Q = h_QD.square().sum(1), found.values.amax(1)
-        rounding_Q = _product_eps(h_QD.dtype) * (D + 4) * (square_Q + square_W.max())
+        rounding_Q = product_eps(h_QD.dtype) * (D + 4) * (square_Q + square_W.max())
         unsure_Q = squared_QK[:, -1] >= farthest_Q + square_Q - rounding_Q
         row = (unsure_Q & (farthest_Q < math.inf)).nonzero()[:, 0]  # infinite: all of its pairs were candidates
         place_QK[row], squared_QK[row] = _directly(h_QD[row], keys, origin_Q[row], every_M.expand(len(row), M), K)
@@ -74,7 +74,7 @@ def _directly(h_QD: Tensor, keys: Tensor, origin_Q: Tensor, place_QX: Tensor, K:
     return torch.cat([place for place, _ in parts]), torch.cat([squared for _, squared in parts])
 
 
-def _product_eps(dtype: torch.dtype) -> float:
+def product_eps(dtype: torch.dtype) -> float:
     """How coarsely matrix products may round: TensorFloat32 or bfloat16 where the user has allowed them."""
     allowed = {"high": 2.0**-10, "medium": 2.0**-7} if dtype == torch.float32 else {}
     return allowed.get(torch.get_float32_matmul_precision(), torch.finfo(dtype).eps)

@@ -87,6 +87,10 @@ class Memory:
         """Forget everything: streams, width, dtype and device may then be others."""
         self._stores = []
 
+    def new_document(self) -> None:
+        """A document begins that has nothing to do with what was read: forget that, unless it is of another text."""
+        self.reset()
+
     @abstractmethod
     def read(self, head: Any, hidden: Tensor, target: Tensor, *, score: bool = True) -> Tensor:
         """The NLL of each pair from those before it, which then are remembered too; without ``score`` only remembered.
@@ -116,6 +120,9 @@ class Memory:
             return None
         score_QW = score_QW.masked_fill((window.ago_QW < 1) | (window.ago_QW > self.size), -math.inf)
         return recalled_of(query_QD, window, score_QW, self.shares(score_QW), top)
+
+    def seek(self, position: int) -> None:
+        """The next pair is that of this position of the text; of no account but to a memory that counts them."""
 
     def affinity(self, query_QD: Tensor, keys_WD: Tensor) -> Tensor | None:
         """How near each pair is to each query, [Q, W]: the larger the more weight. None: it recalls no single pair."""

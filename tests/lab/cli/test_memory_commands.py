@@ -58,7 +58,7 @@ def test_eval_with_memory(run, capfd):
 
 
 def test_sweep_and_its_file(run, capfd, tmp_path):
-    flags = ["--mbpa-first", "100", "--mbpa-tokens", "30", "--two-step-tokens", "2"]
+    flags = ["--first", "100", "--tokens", "30", "--two-step-tokens", "2"]
     found = read(call(capfd, "sweep", "memory", run, *flags, "--json"))
     axes = {"theta": [0.1, 0.2, 0.3], "size": [1000, 5000, 8000, 9000, 10_000]}  # of appendix A.2
     axes["weight"] = [0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35]
@@ -70,9 +70,10 @@ def test_sweep_and_its_file(run, capfd, tmp_path):
     assert [row["k"] for row in found["mbpa"]["two_steps"]["grid"]] == [512, 1024]
     assert found == json.loads((run / "memory/sweep.json").read_text())
     result = read(call(capfd, "eval", run, "--memory", "cache", "--tuned", run / "memory/sweep.json", "--json"))
-    assert result["memory"]["cache"] == {**found["chosen"]["cache"], "weight": found["chosen"]["weights"]["cache"]}
+    weight = found["chosen"]["mixtures"][0]["weights"]["cache"]
+    assert result["memory"]["cache"] == {**found["chosen"]["cache"], "weight": weight}
     assert "memory_mbpa" in (run / "report.html").read_text()
-    code, out, err = call(capfd, "sweep", "memory", run, "--no-mbpa", "--split-tokens", "60")
+    code, out, err = call(capfd, "sweep", "memory", run, "--memory=cache", "--split-tokens", "60")
     assert code == 0, err
     assert "paper" in out
     assert f"firstsight eval {run} --split test --memory cache --tuned" in out
@@ -88,7 +89,7 @@ def test_sweep_and_its_file(run, capfd, tmp_path):
         (["eval", "--memory", "cash"], "--memory is 'cash'; expected one or more of"),
         (["eval", "--tuned", "t.json"], "--tuned t.json holds settings of memories: say which with --memory"),
         (["eval", "--memory", "cache", "--tuned", "t.json"], "t.json: there is no such file"),
-        (["sweep", "memory", "--mbpa-first", "100000"], "Lower --mbpa-first"),
+        (["sweep", "memory", "--first", "100000"], "Lower --first"),
         (["sweep", "memory", "--data", "nowhere"], "there is no such folder"),
     ],
 )

@@ -81,7 +81,8 @@ def test_a_file_joined_with_itself_is_read_once_and_named(tmp_path: Path, packed
     found, tally = read(path)
     assert found == [ONE, TWO, THREE]
     assert tally.files == [(path.name, "3 of its documents a second time")]
-    assert tally.damaged == {"the same document again": 3} and not tally.duplicates
+    assert tally.damaged == {"the same document again": 3}
+    assert not tally.duplicates
 
 
 def test_a_document_as_it_stands(tmp_path: Path) -> None:

@@ -188,7 +188,8 @@ def test_what_was_read_is_used_only_where_it_fits(change, run, tuned, small_chun
 @pytest.mark.parametrize("memory", ["", "cache,cache", "cache,", "Cache", "none"])
 def test_other_memories_are_refused(memory, run):
     with pytest.raises(
-        InputError, match=f"--memory is {memory!r}; expected one or more of cache, mbpa, separated by commas"
+        InputError,
+        match=f"--memory is {memory!r}; expected one or more of cache, mbpa, unbounded, knn, dynamic",
     ):
         recall_run(run, "valid", memory)
 
@@ -214,7 +215,7 @@ def test_a_file_of_another_model(run, tuned, trained_run, tmp_path):
 
 
 def test_a_file_without_mbpa(run, tmp_path):
-    path = write_tuned(run, tmp_path / "t.json", mbpa=None, weights={"cache": 0.2, "mbpa": None, "both": None})
+    path = write_tuned(run, tmp_path / "t.json", mbpa=None, mixtures=[{"weights": {"cache": 0.2}}])
     assert variants(recall_run(run, "valid", "cache", tuned=path))["+ cache"]["cache_weight"] == 0.2
     for memory in ("mbpa", "cache,mbpa"):
         with pytest.raises(InputError, match="holds no settings of MbPA: its sweep was made without"):
@@ -229,8 +230,12 @@ def test_a_file_without_mbpa(run, tmp_path):
         (("chosen", "cache", "theta"), -1, "chosen.cache.theta"),
         (("chosen", "mbpa", "k"), 1.5, "chosen.mbpa.k"),
         (("chosen", "mbpa"), [], "chosen.mbpa.size, chosen.mbpa.k, chosen.mbpa.lr, chosen.mbpa.beta"),
-        (("chosen", "weights", "both"), [0.9, 0.2], "chosen.weights.both"),
-        (("chosen", "weights", "cache"), 1.01, "chosen.weights.cache"),
+        (("chosen", "mixtures", 2, "weights", "mbpa"), 0.9, "chosen.mixtures"),
+        (("chosen", "mixtures", 0, "weights", "cache"), 1.01, "chosen.mixtures"),
+        (("chosen", "mixtures", 0), None, "chosen.mixtures"),
+        (("chosen", "mixtures"), {}, "chosen.mixtures"),
+        (("chosen", "by_band"), [{"cache": 0.1}], "chosen.by_band"),
+        (("chosen", "dynamic"), {"rule": 3, "lr": 0.1}, "chosen.dynamic.rule, chosen.dynamic.decay"),
         (("run",), 3, "run"),
     ],
 )

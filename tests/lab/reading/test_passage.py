@@ -13,6 +13,7 @@ from firstsight.errors import InputError
 from firstsight.lab.data.vocabulary import EOS, UNK, Vocabulary
 from firstsight.lab.lm.reader import Segment
 from firstsight.lab.lm.run import Run, build_model
+from firstsight.lab.reading.memories import Use, memory_of
 from firstsight.lab.reading.passage import write_passage
 from firstsight.lab.reading.passage.written import LENGTH, choose
 from firstsight.memory.recalled import Recalled
@@ -58,6 +59,9 @@ def make_settings(size=10, k=4, theta=0.7, mbpa_size=None):
 
 
 def write(folder, trained, tokens, settings, nll=None, memories=None):
+    if memories is None:
+        given = {name: {k: v for k, v in of.items() if k != "weight"} for name, of in settings.items() if of}
+        memories = {name: memory_of(name, Use(trained, tokens), of) for name, of in given.items()}
     write_passage(trained, tokens, "valid", settings, nll or make_nll(len(tokens)), memories)
     text = (folder / "passage.json").read_text(encoding="utf-8")
     return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
@@ -209,6 +213,9 @@ class Shelf:
     """A memory over a store of the training text: it always recalls the same two entries."""
 
     size, stored = 0, True
+
+    def seek(self, position):
+        assert position >= 0
 
     def recalled(self, query_QD, window, top):
         assert len(window.keys_WD) == len(window.labels_W) == 0

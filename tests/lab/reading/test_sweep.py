@@ -11,10 +11,11 @@ from memory_runs import FEW, activations, make_swept, plain_cache, plain_mbpa, p
 from firstsight.errors import InputError
 from firstsight.lab.lm.results import evaluate_run
 from firstsight.lab.lm.run import open_run
+from firstsight.lab.reading import grids
 from firstsight.lab.reading import sweep as sweeps
 from firstsight.lab.reading.recalled import recall_run
 from firstsight.lab.reading.sweep import sweep_memory
-from firstsight.lab.reading.tuned import choose_cache, choose_mbpa, read_tuned
+from firstsight.lab.reading.tuned import choose_cache, choose_mbpa, choose_mixtures, read_tuned
 
 
 @pytest.fixture(scope="module")
@@ -81,37 +82,33 @@ def test_what_is_chosen_is_best_and_reads_like_it(swept):
     folder, found = swept
     tuned = read_tuned(folder / "memory/sweep.json")
     chosen = tuned["chosen"]
-    both = [
-        row for row in tuned["mbpa"]["grid"] if [row["cache_weight"], row["mbpa_weight"]] == chosen["weights"]["both"]
-    ]
-    (perplexity,) = {
-        row["perplexity"] for row in both if (row["k"], row["lr"]) == (chosen["mbpa"]["k"], chosen["mbpa"]["lr"])
-    }
+    perplexity = min(one["perplexity"] for one in chosen["mixtures"])
     assert (tuned["sweep"], tuned["split"]) == ("memory", "valid")
     assert tuned["best"] == {"settings": chosen, "perplexity": perplexity}
     best = min(found["cache"]["grid"], key=lambda row: row["nll"])
     assert chosen["cache"] == {"size": best["size"], "theta": best["theta"]}
-    assert chosen["weights"]["cache"] == best["weight"]
-    best_mbpa = min(found["mbpa"]["grid"], key=lambda row: row["nll"])
-    assert chosen["weights"]["both"] == [best_mbpa["cache_weight"], best_mbpa["mbpa_weight"]]
+    best_mbpa = min((row for row in found["mbpa"]["grid"] if row["mbpa_weight"]), key=lambda row: row["nll"])
     assert chosen["mbpa"] == {
         "size": best["size"], "k": best_mbpa["k"], "lr": best_mbpa["lr"], "beta": 0.5, "steps": 1
     }  # fmt: skip
     result = recall_run(folder, "valid", "cache,mbpa", tuned=folder / "memory/sweep.json")
     rows = {row["name"]: row for row in result["memory"]["variants"]}
-    assert rows["+ cache"]["nll"] == pytest.approx(best["nll"], abs=1e-6)
+    weights = {frozenset(one["weights"]): one["weights"] for one in chosen["mixtures"]}
+    assert rows["+ cache"]["cache_weight"] == weights[frozenset(["cache"])]["cache"]
+    assert rows["+ cache + MbPA"]["mbpa_weight"] == weights[frozenset(["cache", "mbpa"])]["mbpa"]
     assert rows["model"]["nll"] == pytest.approx(found["cache"]["model"]["nll"], abs=1e-7)
     assert rows["model"]["nll"] == pytest.approx(evaluate_run(folder, "valid")["nll"], abs=1e-7)
 
 
 def test_part_of_the_text_and_no_mbpa(run, corpus):
     folder = run
-    found = sweep_memory(folder, split_tokens=400, mbpa=False)
+    found = sweep_memory(folder, split_tokens=400, memory="cache")
     _, model = activations(open_run(folder), np.asarray(corpus.split("valid")[:400]))
     assert found["tokens"] == 400
     assert found["cache"]["model"]["nll"] == pytest.approx(model.mean(), abs=2e-6)
     assert found["mbpa"] is None
-    assert (found["chosen"]["mbpa"], found["chosen"]["weights"]["both"]) == (None, None)
+    assert found["chosen"]["mbpa"] is None
+    assert [set(one["weights"]) for one in found["chosen"]["mixtures"]] == [{"cache"}]
     assert {path.name for path in (folder / "memory").iterdir()} == {"sweep.json"}
     with pytest.raises(InputError, match="holds no settings of MbPA"):
         recall_run(folder, "valid", "mbpa", tuned=folder / "memory/sweep.json")
@@ -120,12 +117,12 @@ def test_part_of_the_text_and_no_mbpa(run, corpus):
 def test_what_is_left_of_a_short_text_is_used(run, corpus):
     folder = run
     last = len(corpus.split("valid")) - 30
-    found = sweep_memory(folder, mbpa_first=last, mbpa_tokens=5000, two_step_tokens=0)
+    found = sweep_memory(folder, first=last, tokens=5000, two_step_tokens=0)
     assert (found["mbpa"]["first"], found["mbpa"]["tokens"]) == (last, 30)
     assert found["mbpa"]["two_steps"] is None
-    found = sweep_memory(folder, mbpa_tokens=1, two_step_tokens=0)
+    found = sweep_memory(folder, tokens=1, two_step_tokens=0)
     assert found["mbpa"]["first"] == len(corpus.split("valid")) // 2
-    found = sweep_memory(folder, mbpa_first=0, mbpa_tokens=1)
+    found = sweep_memory(folder, first=0, tokens=1)
     model = found["mbpa"]["model"]["nll"]
     nll = [row["nll"] for row in found["mbpa"]["grid"]]
     assert nll == pytest.approx([model] * len(nll), abs=1e-6), "empty memories say what the model says"
@@ -134,11 +131,11 @@ def test_what_is_left_of_a_short_text_is_used(run, corpus):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"mbpa_first": 1500}, "leaves none of them to measure MbPA on. Lower --mbpa-first"),
-        ({"split_tokens": 300, "mbpa_first": 300}, "the text has 300 tokens"),
+        ({"first": 1500}, "leaves none of them to measure the memories on. Lower --first"),
+        ({"split_tokens": 300, "first": 300}, "the text has 300 tokens"),
         ({"split_tokens": 0}, "split-tokens is 0; expected 1 or more"),
-        ({"mbpa_tokens": 0}, "mbpa-tokens is 0; expected 1 or more"),
-        ({"mbpa_first": -1}, "mbpa-first is -1; expected 0 or more"),
+        ({"tokens": 0}, "tokens is 0; expected 1 or more"),
+        ({"first": -1}, "first is -1; expected 0 or more"),
         ({"two_step_tokens": -1}, "two-step-tokens is -1; expected 0 or more"),
         ({"checkpoint": "none"}, "there is no such checkpoint"),
     ],
@@ -151,28 +148,28 @@ def test_refused(options, said, run):
 
 def test_cut_off_it_goes_on_after_the_last_part(swept, monkeypatch, capsys):
     folder, undisturbed = swept
-    real, done = sweeps._measure, []
+    real, done = grids.measure, []
 
     def measure(run, tokens, title, *rest):
         if title.endswith("two") and not done:
             raise KeyboardInterrupt
         return real(run, tokens, title, *rest)
 
-    monkeypatch.setattr(sweeps, "_measure", measure)
+    monkeypatch.setattr(grids, "measure", measure)
     (folder / "memory/sweep.json").unlink()
     with pytest.raises(KeyboardInterrupt):
         sweep_memory(folder, **FEW)
     assert not (folder / "memory/sweep.json").exists()
     done.append(True)
-    monkeypatch.setattr(sweeps, "cache_grid", None)
-    monkeypatch.setattr(sweeps, "mbpa_grid", None)
+    monkeypatch.setattr(grids, "cache_grid", None)
+    monkeypatch.setattr(grids, "mbpa_grid", None)
     capsys.readouterr()
     found = sweep_memory(folder, **FEW)
     said = capsys.readouterr().err
     assert "cache was done before" in said
     assert "mbpa was done before" in said
     for part in (found, undisturbed):
-        for inner in (part["cache"], part["mbpa"], part["mbpa"]["two_steps"]):
+        for inner in (part["cache"], part["mbpa"], part["mbpa"]["two_steps"], part["mixed"]):
             assert inner.pop("seconds") > 0
     assert found == undisturbed
     assert not (folder / "memory/sweep.partial.json").exists()
@@ -202,37 +199,50 @@ def cache_rows(best):
 
 def test_warnings_at_the_edge():
     inside = {"theta": 0.2, "size": 5000, "weight": 0.1}
-    chosen, warnings = choose_cache(cache_rows(inside), 6.0)
+    chosen, warnings = choose_cache(cache_rows(inside))
     assert warnings == []
-    assert chosen["cache"] == {"size": 5000, "theta": 0.2}
-    assert chosen["weights"]["cache"] == 0.1
-    _, warnings = choose_cache(cache_rows(inside | {"theta": 0.3, "size": 1000}), 6.0)
+    assert chosen == {"size": 5000, "theta": 0.2}
+    _, warnings = choose_cache(cache_rows(inside | {"theta": 0.3, "size": 1000}))
     assert len(warnings) == 2
     assert "the best theta, 0.3, is the largest of its grid: a larger one may be better" in warnings[0]
     assert "the best size, 1000, is the smallest of its grid" in warnings[1]
     level = [row | {"nll": 5 + abs(row["weight"] - 0.1)} for row in cache_rows(inside)]
-    assert choose_cache(level, 6.0)[1] == [], "theta and size change nothing"
-    chosen, warnings = choose_cache(cache_rows(inside), 4.9)
-    assert chosen["weights"]["cache"] == 0
-    assert warnings == ["the cache helps at no point of its grid: its weight is set to 0"]
+    assert choose_cache(level)[1] == [], "theta and size change nothing"
     with pytest.raises(InputError, match="diverged"):
-        choose_cache([row | {"nll": None} for row in cache_rows(inside)], 4.9)
+        choose_cache([row | {"nll": None} for row in cache_rows(inside)])
 
 
 def test_mbpa_that_does_not_help():
-    """Its k and rate are those that do the least harm, its weight is 0, and the cache keeps its own."""
+    """Its k and rate are those that do the least harm."""
     rows = [
         {"k": k, "lr": lr, "cache_weight": c, "mbpa_weight": m, "nll": 5 + m / lr / k - c * (0.2 - c)}
-        for k in (512, 1024)
-        for lr in (0.1, 0.3)
+        for k in (512, 1024, 2048)
+        for lr in (0.1, 0.3, 1.0)
         for c in (0.0, 0.1, 0.2)
         for m in (0.0, 0.02, 0.1)
     ]
-    chosen = {"cache": {"size": 5000, "theta": 0.2}, "mbpa": None, "weights": {"cache": 0.2}}
-    warnings = choose_mbpa(chosen, rows)
-    assert chosen["mbpa"] == {"size": 5000, "k": 1024, "lr": 0.3, "beta": 0.5, "steps": 1}
-    assert chosen["weights"] == {"cache": 0.2, "mbpa": 0.0, "both": [0.1, 0.0]}
-    assert warnings == [
-        "MbPA with the cache: the best mbpa weight is 0: MbPA does not help here",
-        "MbPA alone: the best mbpa weight is 0: MbPA does not help here",
-    ]
+    chosen, warnings = choose_mbpa(rows, 5000)
+    assert chosen == {"size": 5000, "k": 2048, "lr": 1.0, "beta": 0.5, "steps": 1}
+    assert len(warnings) == 2
+    assert "the best k, 2048, is the largest of its grid" in warnings[0]
+
+
+def test_the_weights_of_every_mixture():
+    """Exact for each choice of memories, and for each band of the word before that has words enough."""
+    rng = np.random.default_rng(3)
+    nll = {name: rng.gamma(2.0, 2.0, 3000) for name in ("model", "cache", "mbpa", "dynamic")}
+    band_N = np.r_[np.full(1500, 4), np.full(1450, 1), np.full(50, 2)]
+    nll["cache"][:1500] += 9  # of no use after frequent words
+    nll["dynamic"] = nll["model"] + 1  # of no use anywhere
+    found, warnings = choose_mixtures(nll, band_N)
+    assert [set(one["weights"]) for one in found["mixtures"]] == [
+        {"cache"}, {"mbpa"}, {"dynamic"}, {"cache", "mbpa"}, {"cache", "dynamic"}, {"mbpa", "dynamic"},
+        {"cache", "mbpa", "dynamic"},
+    ]  # fmt: skip
+    for one in found["mixtures"]:
+        parts = [(nll[name], weight) for name, weight in one["weights"].items()]
+        assert one["nll"] == pytest.approx(plain_mixture(nll["model"], parts).mean(), abs=1e-9)
+        assert one["residual"] < 1e-6
+    assert warnings == ["dynamic helps by no weight: in a mixture of the model and it its weight is 0"]
+    assert found["by_band"][4]["cache"] < 0.01 < found["by_band"][1]["cache"]
+    assert found["by_band"][2] == found["by_band"][0] == found["mixtures"][-1]["weights"], "too few words of it"

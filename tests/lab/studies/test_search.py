@@ -134,6 +134,8 @@ def test_another_search_of_that_name_is_refused(grid):
             grid.found(dataclasses.replace(grid.search, **change))
     with pytest.raises(InputError, match="vocabulary_hash was"):
         grid.found(grid.search, vocabulary_hash="other")
+    with pytest.raises(InputError, match=r"my\.yaml: sqlite.* was made otherwise: seeds was"):
+        grid.found(dataclasses.replace(grid.search, seeds=[3], source="my.yaml"))
 
 
 def test_a_grid_is_ranked_by_the_mean_over_its_seeds(grid, corpus, tmp_path):

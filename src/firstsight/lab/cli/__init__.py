@@ -18,6 +18,7 @@ from firstsight.lab.cli.omniglot import omniglot
 from firstsight.lab.cli.output import BadFlagError, fail, spoken, tell
 from firstsight.lab.cli.report import report
 from firstsight.lab.cli.score import score
+from firstsight.lab.cli.store import store
 from firstsight.lab.cli.study import study
 from firstsight.lab.cli.sweep import sweep
 from firstsight.lab.cli.train import default_settings, train_command
@@ -59,8 +60,8 @@ def _run(arguments: list[str]) -> int:
         train = train_command(default_settings(arguments))
         trial = try_command(default_trial(arguments))
         names: dict[Any, str] = {evaluate: "eval", trial: "try"}
-        commands = (demo, trial, data, train, evaluate, score, report, study, adapt, sweep, omniglot, figure, accept)
-        for command in commands:
+        commands = (demo, trial, data, train, evaluate, score, report, study, adapt, sweep, store, omniglot, figure)
+        for command in (*commands, accept):
             app.command(name=names.get(command))(command)
         return int(app.cli(prog="firstsight", description=DESCRIPTION, args=arguments))
     except InputError as error:

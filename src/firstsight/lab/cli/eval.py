@@ -17,6 +17,9 @@ def evaluate(
     split: Literal["valid", "test"] = "valid",
     memory: MaybeText = None,
     tuned: MaybePath = None,
+    by_band: bool = False,
+    by_document: bool = False,
+    store: MaybePath = None,
     checkpoint: Checkpoint = "best",
     data: Moved = None,
     device: Device = AUTO,
@@ -33,21 +36,29 @@ def evaluate(
     Args:
         run: folder of the run.
         split: which text.
-        memory: cache, mbpa or cache,mbpa: neural cache, MbPA, or both; by default none.
+        memory: one or more of cache, mbpa, unbounded, knn, dynamic, separated by commas: neural cache, MbPA, unbounded
+            cache, kNN-LM over a store, dynamic evaluation; by default none.
         tuned: settings of the memories that sweep memory chose, RUN/memory/sweep.json; by default the paper's.
+        by_document: forget what a document said where the next one begins, if the corpus knows where.
+        store: of kNN-LM, as firstsight store build wrote it; by default RUN/memory/store.
+        by_band: weights of the whole mixture by how often training had the word before, from that file.
     """
     from firstsight.lab.lm.results import evaluate_run
     from firstsight.lab.report import write_report
     from firstsight.lab.system.folder import RUN, hold
 
     where: dict[str, Any] = {"checkpoint": checkpoint, "data": data, "device": device}
+    if memory is None and by_band:
+        raise InputError("--by-band chooses the weights of memories: say which with --memory cache,mbpa.")
     if memory is None and tuned is not None:
         raise InputError(f"--tuned {tuned} holds settings of memories: say which with --memory cache,mbpa.")
     with hold(run, RUN, make=False):
         if memory is not None:
             from firstsight.lab.reading.recalled import recall_run
 
-            result = recall_run(run, split, memory, tuned=tuned, **where)
+            result = recall_run(
+                run, split, memory, tuned=tuned, by_band=by_band, by_document=by_document, store=store, **where
+            )
         else:
             result = evaluate_run(run, split, **where)
         write_report([run])

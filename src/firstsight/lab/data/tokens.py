@@ -105,6 +105,11 @@ def open_tokens(path: str | Path, vocabulary_hash: str) -> np.memmap:
     return np.memmap(path, dtype=_DTYPE, mode="r", offset=HEADER_BYTES, shape=(count,))
 
 
+def text_hash(tokens: npt.NDArray[Any]) -> str:
+    """The SHA-256 of a text's ids [N], in hex."""
+    return hashlib.sha256(tokens.tobytes()).hexdigest()
+
+
 def _digest(path: Path) -> str:
     with open(path, "rb") as file:
         file.seek(HEADER_BYTES)

@@ -38,6 +38,8 @@ class Segment(NamedTuple):
     """[B, S] int64; ``IGNORE_INDEX`` where a stream is shorter than the longest"""
     nll: Tensor | None = None
     """[B, S] the model's own NLL, once the reader named "model" has read it"""
+    input: Tensor | None = None
+    """[B, S] int64: the token before each, from which the model made the activation"""
 
     @property
     def stop(self) -> int:
@@ -48,7 +50,8 @@ class Segment(NamedTuple):
         """What of it lies between two steps; it may be empty."""
         inside = slice(max(0, start - self.first), max(0, stop - self.first))
         fresh = self.fresh and start <= self.first
-        return Segment(max(start, self.first), fresh, self.hidden[:, inside], self.target[:, inside])
+        tokens = None if self.input is None else self.input[:, inside]
+        return Segment(max(start, self.first), fresh, self.hidden[:, inside], self.target[:, inside], input=tokens)
 
 
 class Reader(Protocol):
@@ -97,7 +100,8 @@ class Text:
         eos_id: the id of ``<eos>``.
         streams: parts, 1 or more. With more than 1 it is faster, and each part but the first lacks its context.
         size: steps that the model gets at once; by default so many that they are 1024 tokens.
-        chunk: steps that a segment has at least, but for the last one; by default ``size``.
+        chunk: steps that a segment has at least, but for the last one of the text, or of a document; by default
+            ``size``.
         starts: positions where documents begin, for one stream: a segment ends there.
         share: those of the streams that are read; by default all.
 
@@ -127,14 +131,13 @@ class Text:
         held: list[Segment] = []
         last = int(np.diff(self.edges()).max())
         for segment in self._segments(last):
+            if held and segment.fresh:
+                yield _joined(held)
+                held = []
             held.append(segment)
-            if segment.stop - held[0].first < self.chunk and segment.stop < last:
-                continue
-            if len(held) > 1:
-                hidden, target = torch.cat([one.hidden for one in held], 1), torch.cat([one.target for one in held], 1)
-                segment = held[0]._replace(hidden=hidden, target=target)
-            yield segment
-            held = []
+            if segment.stop - held[0].first >= self.chunk or segment.stop == last:
+                yield _joined(held)
+                held = []
 
     def _segments(self, last: int) -> Iterator[Segment]:
         size = self.size or max(1, BLOCK // self.streams)
@@ -148,9 +151,21 @@ class Text:
                 target_BS = self.tokens[np.minimum(index_BS, len(self.tokens) - 1)].astype(np.int64)
                 before_BS = self.tokens[np.maximum(index_BS - 1, 0)]
                 input_BS = np.where(index_BS > 0, before_BS, self.eos_id).astype(np.int64)
-                hidden_BSD, state = self.model(torch.from_numpy(input_BS).to(device), state)
-                target_BS = np.where(index_BS < ends_B1, target_BS, IGNORE_INDEX)
-                yield Segment(first, first == begin > 0, hidden_BSD, torch.from_numpy(target_BS).to(device))
+                before, after = torch.from_numpy(input_BS), np.where(index_BS < ends_B1, target_BS, IGNORE_INDEX)
+                before = before.to(device)
+                hidden_BSD, state = self.model(before, state)
+                target = torch.from_numpy(after).to(device)
+                yield Segment(first, first == begin > 0, hidden_BSD, target, input=before)
+
+
+def _joined(parts: list[Segment]) -> Segment:
+    """Segments that follow each other, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    hidden, target, tokens = (
+        torch.cat([getattr(one, name) for one in parts], 1) for name in ("hidden", "target", "input")
+    )
+    return parts[0]._replace(hidden=hidden, target=target, input=tokens)
 
 
 def read(

@@ -3,9 +3,9 @@
 Shape suffix: N tokens of the text.
 """
 
-import hashlib
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,23 @@ import numpy as np
 from firstsight import __version__
 from firstsight.errors import InputError
 from firstsight.lab.data.arrays import load_array, load_arrays
+from firstsight.lab.data.tokens import text_hash
 from firstsight.lab.lm.reader import read
 from firstsight.lab.lm.results import write_result
 from firstsight.lab.lm.run import Run, open_run
-from firstsight.lab.reading.memories import CHUNK, MEMORIES, Mixture, Recipe, check_finite, choose_recipe, model_and
+from firstsight.lab.reading.memories import (
+    CHUNK,
+    MEMORIES,
+    Mixture,
+    Recipe,
+    Use,
+    check_finite,
+    choose_recipe,
+    memory_of,
+)
 from firstsight.lab.reading.passage import write_passage
-from firstsight.lab.reading.tables import summary
+from firstsight.lab.reading.stored import fingerprint, open_store
+from firstsight.lab.reading.tables import bands_before, summary
 from firstsight.lab.reading.tuned import check_tuned, read_tuned
 from firstsight.lab.system.devices import AUTO
 from firstsight.lab.system.files import atomic_write, parse_json
@@ -37,6 +48,9 @@ def recall_run(
     memory: str,
     *,
     tuned: str | Path | None = None,
+    by_band: bool = False,
+    by_document: bool = False,
+    store: Path | None = None,
     checkpoint: str = "best",
     data: str | Path | None = None,
     device: str = AUTO,
@@ -55,6 +69,9 @@ def recall_run(
         split: "valid" or "test".
         memory: names of ``MEMORIES``, separated by commas.
         tuned: the file of ``firstsight sweep memory``; without it the paper's settings are used.
+        by_band: weights of the whole mixture by the band of the word before, as that file has them.
+        by_document: forget what a document said where the next one begins; dynamic evaluation goes on.
+        store: of kNN-LM; by default the one in the run's folder.
         folder, checkpoint, data, device: as :func:`firstsight.lab.lm.run.open_run`.
 
     Raises:
@@ -63,47 +80,65 @@ def recall_run(
     """
     began, folder = time.perf_counter(), Path(folder)
     chosen = None if tuned is None else read_tuned(tuned)
-    recipe = choose_recipe(memory, chosen, str(tuned))
+    recipe = choose_recipe(memory, chosen, str(tuned), by_band)
     with hold(folder, RUN, make=False):
         run = open_run(folder, checkpoint, data, device)
         tokens, weights = np.asarray(run.corpus.split(split)), run.weights()
         if tuned is not None and chosen is not None:
             check_tuned(chosen, tuned, folder, weights)
-        partial = Partial(folder / "memory" / f"partial-{split}.npz", weights["sha256"], recipe, tokens)
-        nll = _read(run, tokens, recipe, partial, f"eval {folder.name} {split} {recipe.mixtures[-1].name}")
-        table = [_row(mixture, nll, run.vocabulary.counts[tokens]) for mixture in recipe.mixtures]
+        use = Use(run, tokens, store, by_document)
+        starts = _starts(run, split) if by_document else ()
+        partial = Partial(folder / "memory" / f"partial-{split}.npz", weights["sha256"], recipe, use)
+        nll = _read(use, starts, recipe, partial, f"eval {folder.name} {split} {recipe.mixtures[-1].name}")
+        counts = run.vocabulary.counts
+        band_N = bands_before(tokens, counts, run.vocabulary.eos_id)
+        table = [_row(mixture, mixture.nll(nll, band_N), counts[tokens]) for mixture in recipe.mixtures]
         found = {"tokens": len(tokens), **{key: table[-1][key] for key in ("nll", "perplexity", "bands")}, "streams": 1}
         whole = recipe.mixtures[-1].weights
         told: dict[str, Any] = {
             name: {**recipe.settings[name], "weight": whole[name]} if name in whole else None for name in MEMORIES
         }
         told |= {"tuned": None if tuned is None else str(tuned), "seconds": time.perf_counter() - began}
-        write_passage(run, tokens, split, told, nll)
+        held = {name: memory_of(name, use, settings) for name, settings in recipe.settings.items()}
+        shown_of = {name: memory for name, memory in held.items() if memory is not None}
+        write_passage(run, tokens, split, told, nll, shown_of, by_document)
         result = write_result(run, split, found | {"seconds": told["seconds"]}, {**told, "variants": table})
         forget(partial.path)
         return result
 
 
-def _row(mixture: Mixture, nll: dict[str, np.ndarray], count_N: np.ndarray) -> dict[str, Any]:
+def _row(mixture: Mixture, nll_N: np.ndarray, count_N: np.ndarray) -> dict[str, Any]:
     """A mixture as a row of ``memory.variants``."""
     weights = {f"{name}_weight": mixture.weights.get(name, 0.0) for name in MEMORIES}
-    return {"name": mixture.name, **summary(mixture.nll(nll), count_N), **weights}
+    banded = {} if mixture.by_band is None else {"by_band": [dict(one) for one in mixture.by_band]}
+    return {"name": mixture.name, **summary(nll_N, count_N), **weights, **banded}
 
 
-def _read(run: Run, tokens: np.ndarray, recipe: Recipe, partial: "Partial", title: str) -> dict[str, np.ndarray]:
+def _starts(run: Run, split: str) -> list[int]:
+    """Where the documents of a split begin."""
+    if (documents := run.corpus.documents(split)) is None:
+        raise InputError(
+            f"{run.corpus.folder} does not know where the documents of its {split} split begin, where --by-document "
+            "forgets. Leave it out, or take a corpus of books or articles."
+        )
+    return [int(start) for start in documents.starts[:-1]]
+
+
+def _read(use: Use, starts: Sequence[int], recipe: Recipe, partial: "Partial", title: str) -> dict[str, np.ndarray]:
     """The NLL [N] of every token under the model and each memory, float32; resumed where ``partial`` ends."""
-    readers = model_and(recipe.memories(), run.model.head)
+    readers = recipe.readers(use)
     done = partial.load()
-    with Bar(title, len(tokens), start=done) as bar:
-        text = run.text(tokens, chunk=CHUNK)
+    with Bar(title, len(use.text), start=done) as bar:
+        text = use.run.text(use.text, chunk=CHUNK, starts=starts)
         read(text, readers, found=partial.nll, start=done, progress=bar.update, save=partial.save)
     check_finite(partial.nll["model"])
+    for name, nll_N in partial.nll.items():
+        if (lost_N := np.isnan(nll_N)).any():
+            raise InputError(
+                f"{MEMORIES[name].label} gives {int(lost_N.sum()):,} of {len(nll_N):,} tokens no number, the first at "
+                f"{int(lost_N.argmax()):,}: it has diverged. Choose a lower rate for it."
+            )
     return partial.nll
-
-
-def text_hash(tokens: np.ndarray) -> str:
-    """The SHA-256 of a text's ids, in hex."""
-    return hashlib.sha256(tokens.tobytes()).hexdigest()
 
 
 def _are_nll(nll: np.ndarray, total: int) -> bool:
@@ -113,10 +148,13 @@ def _are_nll(nll: np.ndarray, total: int) -> bool:
 class Partial:
     """What an evaluation that was cut off has read, with what it belongs to."""
 
-    def __init__(self, path: Path, checkpoint: str, recipe: Recipe, tokens: np.ndarray) -> None:
-        self.path, self._total, self._saved = path, len(tokens), time.monotonic()
-        known = {name: recipe.settings.get(name) for name in MEMORIES}
-        text = text_hash(tokens)
+    def __init__(self, path: Path, checkpoint: str, recipe: Recipe, use: Use) -> None:
+        self.path, self._total, self._saved = path, len(use.text), time.monotonic()
+        known: dict[str, Any] = {name: recipe.settings.get(name) for name in MEMORIES}
+        text, tokens = text_hash(use.text), use.text
+        known |= {"by_document": use.by_document}
+        if "knn" in recipe.settings:
+            known["store"] = fingerprint(open_store(use.run, use.store))
         self.header = {"checkpoint": checkpoint, "text": text, "chunk": CHUNK, "firstsight": __version__, **known}
         self.nll = {name: np.empty(len(tokens), dtype=np.float32) for name in ("model", *recipe.settings)}
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from firstsight.lab.data.bands import EDGES
 from firstsight.lab.lm.evaluation import by_band, exp_or_inf
 from firstsight.lab.system.shape import finite_or_none
 
@@ -17,6 +18,16 @@ def summary(nll_N: np.ndarray, count_N: np.ndarray) -> dict[str, Any]:
     nll, bands = by_band(nll_N, count_N)
     bands = [band | {"perplexity": finite_or_none(band["perplexity"])} for band in bands]
     return {"nll": finite_or_none(nll), "perplexity": finite_or_none(exp_or_inf(nll)), "bands": bands}
+
+
+def bands_before(tokens: np.ndarray, counts: np.ndarray, eos_id: int) -> np.ndarray:
+    """The band [N] of the word before each token, an index of ``BANDS``, from training's counts [V].
+
+    A mixture's weights may depend on it, for it is known before the word is: weights by the word's own band would not
+    sum to a probability of 1 over all words.
+    """
+    band_N: np.ndarray = np.digitize(counts[np.concatenate([[eos_id], tokens[:-1]])], EDGES)
+    return band_N
 
 
 def sight_table(

@@ -1,15 +1,22 @@
 """Settings of the memories that a sweep chose for one checkpoint: how they are chosen, and how they are read again."""
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from firstsight.errors import InputError
+from firstsight.lab.data.bands import BANDS
+from firstsight.lab.lm.evaluation import exp_or_inf
 from firstsight.lab.reading.memories import MEMORIES
 from firstsight.lab.system.files import read_json
 from firstsight.lab.system.shape import as_dict, is_finite, is_share, is_whole
+from firstsight.memory import fit_weights
 
-WHOLE = ("size", "k", "steps")
+FEW = 200  # words of a band below which its weights would follow chance
 
 Rows = list[dict[str, Any]]
 
@@ -46,47 +53,82 @@ def _faults(tuned: Any) -> list[str]:
     faults = [] if isinstance(tuned.get("run"), str) else ["run"]
     faults += [f"checkpoint.{key}" for key in ("name", "sha256") if not isinstance(checkpoint.get(key), str)]
     faults += [] if is_whole(checkpoint.get("step")) else ["checkpoint.step"]
-    weights = as_dict(chosen.get("weights"))
-    swept = [name for name in ("cache", "mbpa") if name == "cache" or chosen.get(name, {}) is not None]
+    swept = [name for name in MEMORIES if chosen.get(name) is not None]
     for name in swept:
-        given = as_dict(chosen.get(name))
-        faults += [f"chosen.{name}.{key}" for key in MEMORIES[name].settings if not _sound(key, given.get(key))]
-    faults += [f"chosen.weights.{name}" for name in swept if not is_share(weights.get(name))]
-    both = weights.get("both")
-    pair = isinstance(both, list) and len(both) == len(swept) and all(map(is_share, both)) and sum(both) <= 1
-    return faults if pair or len(swept) < 2 else [*faults, "chosen.weights.both"]
+        given, usual = as_dict(chosen.get(name)), MEMORIES[name].settings
+        faults += [f"chosen.{name}.{key}" for key, value in usual.items() if not _sound(value, given.get(key))]
+    mixtures = chosen.get("mixtures")
+    every = [as_dict(as_dict(one).get("weights")) for one in mixtures] if isinstance(mixtures, list) else []
+    known = {frozenset(weights) for weights in every if _are_weights(weights)}
+    if not swept or any(frozenset(some) not in known for some in subsets(swept)):
+        faults.append("chosen.mixtures")
+    banded = chosen.get("by_band")
+    bands = banded if isinstance(banded, list) else []
+    if banded is not None and (len(bands) != len(BANDS) or not all(_are_weights(as_dict(one)) for one in bands)):
+        faults.append("chosen.by_band")
+    return faults
 
 
-def _sound(key: str, value: Any) -> bool:
-    return is_whole(value, 1) if key in WHOLE else is_finite(value) and value >= 0
+def _are_weights(weights: Mapping[str, Any]) -> bool:
+    return bool(weights) and all(map(is_share, weights.values())) and sum(weights.values()) <= 1 + 1e-9
 
 
-def choose_cache(grid: Rows, model_nll: float) -> tuple[dict[str, Any], list[str]]:
-    """The best point of the cache's grid as ``sweep.json`` has it under "chosen", and what to warn of."""
+def _sound(usual: Any, value: Any) -> bool:
+    if isinstance(usual, str):
+        return isinstance(value, str)
+    return is_whole(value, 1) if isinstance(usual, int) else is_finite(value) and value >= 0
+
+
+def subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """All choices of one or more of these names, in their order."""
+    return [some for size in range(1, len(names) + 1) for some in combinations(names, size)]
+
+
+def choose_mixtures(nll: Mapping[str, np.ndarray], band_N: np.ndarray) -> tuple[dict[str, Any], list[str]]:
+    """The best weights of every mixture of the model with some memories, and what to warn of.
+
+    Args:
+        nll: by name [N] of the model and of each memory.
+        band_N: [N] of the word before each, see ``bands_before``.
+
+    Returns:
+        ``mixtures``: of each choice of memories ``{"weights", "nll", "perplexity", "residual"}``, the weights by name;
+        ``by_band``: of each band those of all memories, where its words are too few for a choice those of all words;
+        and memories that get no weight.
+    """
+    names = [name for name in nll if name != "model"]
+    mixtures = [_fitted(nll, some) for some in subsets(names)]
+    whole = mixtures[-1]["weights"]
+    by_band = []
+    for band in range(len(BANDS)):
+        here_N = band_N == band
+        few = int(here_N.sum()) < FEW
+        by_band.append(whole if few else _fitted({n: one[here_N] for n, one in nll.items()}, names)["weights"])
+    idle = [MEMORIES[name].label for name in names if not dict(mixtures[names.index(name)]["weights"])[name]]
+    warnings = [f"{label} helps by no weight: in a mixture of the model and it its weight is 0" for label in idle]
+    return {"mixtures": mixtures, "by_band": by_band}, warnings
+
+
+def _fitted(nll: Mapping[str, np.ndarray], some: Sequence[str]) -> dict[str, Any]:
+    found = fit_weights(torch.from_numpy(np.stack([nll[name] for name in ("model", *some)]).astype(np.float64)))
+    weights = dict(zip(some, found.weights[1:].tolist(), strict=True))
+    return {"weights": weights, "nll": found.nll, "perplexity": exp_or_inf(found.nll), "residual": found.residual}
+
+
+def choose_cache(grid: Rows) -> tuple[dict[str, Any], list[str]]:
+    """The settings at the best point of the cache's grid, and what to warn of."""
     best = best_of(grid)
-    warnings = edge_warnings("cache", grid, best, ["theta", "size", "weight"])
-    helps = best["nll"] < model_nll
-    if not helps:
-        warnings.append("the cache helps at no point of its grid: its weight is set to 0")
-    chosen = {"cache": {"size": best["size"], "theta": best["theta"]}, "mbpa": None}
-    return chosen | {"weights": {"cache": best["weight"] if helps else 0.0, "mbpa": None, "both": None}}, warnings
+    return {"size": best["size"], "theta": best["theta"]}, edge_warnings("cache", grid, best, ["theta", "size"])
 
 
-def choose_mbpa(chosen: dict[str, Any], grid: Rows) -> list[str]:
-    """Put the best one-step setting into ``chosen``, and say what to warn of.
+def choose_mbpa(grid: Rows, size: int) -> tuple[dict[str, Any], list[str]]:
+    """The best one-step setting, and what to warn of.
 
-    k and lr are those of the best point at which MbPA has a weight, so that they mean something where it does not
-    help. At these the weights are chosen, of both memories and of MbPA alone; 0 is among them.
+    That is k and lr of the best point at which MbPA has a weight, so that they mean something where it does not help.
     """
     best = best_of([row for row in grid if row["mbpa_weight"]])
-    here = [row for row in grid if (row["k"], row["lr"]) == (best["k"], best["lr"])]
-    solo = [row for row in here if not row["cache_weight"]]
-    alone, both = best_of(solo), best_of(here)
-    chosen["mbpa"] = {"size": chosen["cache"]["size"], "k": best["k"], "lr": best["lr"]}
-    chosen["mbpa"] |= {"beta": MEMORIES["mbpa"].settings["beta"], "steps": 1}
-    chosen["weights"] |= {"mbpa": alone["mbpa_weight"], "both": [both["cache_weight"], both["mbpa_weight"]]}
-    warnings = edge_warnings("MbPA with the cache", grid, both, ["k", "lr", "cache_weight", "mbpa_weight"])
-    return warnings + edge_warnings("MbPA alone", solo, alone, ["mbpa_weight"])
+    chosen = {"size": size, "k": best["k"], "lr": best["lr"], "beta": MEMORIES["mbpa"].settings["beta"], "steps": 1}
+    return chosen, edge_warnings("MbPA with the cache", grid, best, ["k", "lr"])
 
 
 def best_of(rows: Rows) -> dict[str, Any]:
@@ -100,21 +142,18 @@ def best_of(rows: Rows) -> dict[str, Any]:
 def edge_warnings(what: str, rows: Rows, best: dict[str, Any], axes: Sequence[str]) -> list[str]:
     """What to warn of where the best row lies on the edge of its grid: the optimum may lie beyond.
 
-    An axis along which nothing changes has no edge, and neither has one of a single value. A weight of 0 is no edge,
-    it says that the memory does not help.
+    An axis along which nothing changes has no edge, and neither has one of a single value.
     """
     warnings = []
     for name in axes:
-        fixed = [other for other in axes if other != name]
+        fixed = [other for other in best if other not in (name, "nll", "perplexity", "seconds")]
         line = {row["nll"] for row in rows if all(row[other] == best[other] for other in fixed)}
         values = {row[name] for row in rows}
         if best[name] not in (min(values), max(values)) or len(line) < 2:
             continue
-        if "weight" in name and not best[name]:
-            memory = "the cache" if name == "cache_weight" else "MbPA"
-            warnings.append(f"{what}: the best {name.replace('_', ' ')} is 0: {memory} does not help here")
-        else:
-            end, more = ("largest", "larger") if best[name] == max(values) else ("smallest", "smaller")
-            named = f"{what}: the best {name.replace('_', ' ')}, {best[name]:g}"
-            warnings.append(f"{named}, is the {end} of its grid: a {more} one may be better still")
+        end, more = ("largest", "larger") if best[name] == max(values) else ("smallest", "smaller")
+        warnings.append(
+            f"{what}: the best {name.replace('_', ' ')}, {best[name]:g}, is the {end} of its grid: a {more} one may be "
+            "better still"
+        )
     return warnings

@@ -20,7 +20,7 @@ from rich.text import Text
 from firstsight.errors import InputError
 from firstsight.lab.lm.record import Record
 from firstsight.lab.reading.memories import MEMORIES
-from firstsight.lab.reading.tuned import read_tuned
+from firstsight.lab.reading.tuned import best_of, read_tuned
 from firstsight.lab.report.elements import figures, section, text_table
 from firstsight.lab.report.plots import compact
 from firstsight.lab.report.style import INK, SMALL, STYLE, Plot, add_legend, lines_of, new_axes
@@ -29,6 +29,7 @@ from firstsight.lab.runs.result import perplexity
 from firstsight.lab.system.files import naming, regular_file, sha256
 from firstsight.lab.system.manifest import check_file, check_there
 from firstsight.lab.system.progress import readable
+from firstsight.lab.system.shape import as_dict
 
 LEVELS = 24  # colours of a heat map: few enough for matplotlib to draw their scale without a bitmap
 PAPER = {name: {**kind.settings, "weight": kind.weight} for name, kind in MEMORIES.items()}
@@ -67,8 +68,7 @@ def told(memory: Mapping[str, Any] | None) -> str:
         return "none"
     parts = []
     for name, kind in MEMORIES.items():
-        settings = memory.get(name)
-        if settings:
+        if settings := as_dict(memory.get(name)):
             values = (f"{setting} {_short(value)}" for setting, value in settings.items())
             parts.append(f"{kind.label}: {', '.join(values)}")
     tuned = memory.get("tuned")
@@ -166,7 +166,7 @@ def sweep_plots(sweep: Mapping[str, Any]) -> list[Plot]:
 
 
 def _cache_plot(sweep: Mapping[str, Any]) -> Plot:
-    grid, chosen = sweep["cache"]["grid"], sweep["chosen"]
+    grid = sweep["cache"]["grid"]
     thetas, sizes, weights = ([*dict.fromkeys(row[key] for row in grid)] for key in ("theta", "size", "weight"))
     value_TSW = np.array([perplexity(row["perplexity"]) for row in grid])
     value_TSW = value_TSW.reshape(len(thetas), len(sizes), len(weights))
@@ -174,7 +174,7 @@ def _cache_plot(sweep: Mapping[str, Any]) -> Plot:
     axes.remove()
     panels = figure.subplots(1, len(thetas), sharey=True, squeeze=False)[0]
     colors = _colors(value_TSW)
-    best = {**chosen["cache"], "weight": chosen["weights"]["cache"]}
+    best = best_of(sweep["cache"]["grid"])
     for panel, theta, value_SW in zip(panels, thetas, value_TSW, strict=True):
         _heat(panel, value_SW, colors)
         panel.set_title(f"theta {theta:g}", fontsize=SMALL, color=INK)
@@ -227,7 +227,7 @@ def _mbpa_plot(sweep: Mapping[str, Any]) -> Plot:
 def _weight_plot(sweep: Mapping[str, Any]) -> Plot:
     mbpa, chosen = sweep["mbpa"], sweep["chosen"]
     here = [row for row in mbpa["grid"] if all(row[key] == chosen["mbpa"][key] for key in ("k", "lr"))]
-    cache_weights = sorted({0.0, chosen["weights"]["both"][0]})
+    cache_weights = sorted({0.0, best_of(here)["cache_weight"]})
     figure, axes = new_axes("What MbPA changes of the perplexity, by its weight", 1.9)
     curves, methods = {}, {}
     for weight in cache_weights:
@@ -280,5 +280,5 @@ def _readable(colors: ScalarMappable, value: float) -> str:
     return "#000000" if 0.3 * red + 0.6 * green + 0.1 * blue > 0.5 else "#ffffff"
 
 
-def _short(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+def _short(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:.3g}"

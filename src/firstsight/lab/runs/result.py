@@ -5,7 +5,6 @@ from typing import Any
 
 from firstsight.lab.system.shape import (
     COUNT,
-    NUMBER,
     NUMBER_OR_NULL,
     OBJECT,
     TEXT,
@@ -22,10 +21,9 @@ from firstsight.lab.system.shape import (
 MEND = "Evaluate the run anew with firstsight eval."
 PERPLEXITY = Kind(lambda value: value is None or (is_finite(value) and value > 0), "a number above 0")
 BANDS: Shape = [{"name": TEXT, "tokens": WHOLE, "perplexity": PERPLEXITY}]
+_SETTING = Kind(lambda value: isinstance(value, str) or is_finite(value), "a number or text")
 _VARIANT: dict[str, Shape] = {"name": TEXT, "perplexity": PERPLEXITY, "bands": BANDS}
-_VARIANT |= {"cache_weight?": NUMBER_OR_NULL, "mbpa_weight?": NUMBER_OR_NULL}
 _MEMORY: dict[str, Shape] = {"tuned?": TEXT_OR_NULL, "variants?": [_VARIANT]}
-_MEMORY |= {"cache?": or_null(Named(NUMBER)), "mbpa?": or_null(Named(NUMBER))}
 EVALUATED: dict[str, Shape] = {
     "split": TEXT,
     "perplexity": PERPLEXITY,
@@ -46,6 +44,12 @@ RESULT: Shape = {**EVALUATED, "dataset": TEXT, "tokens": WHOLE, "config": OBJECT
 def check_result(result: Any, source: str) -> None:
     """Check that what was read from ``source`` has the fields of an evaluation that tables and plots need."""
     check_shape(result, RESULT, source, MEND)
+    memory = result.get("memory") or {}  # whose memories have names of their own: a new one is not to be told here
+    settings = {name: value for name, value in memory.items() if isinstance(value, dict)}
+    check_shape(settings, Named(Named(_SETTING)), source, MEND)
+    for row in memory.get("variants", []):
+        weights = {name: value for name, value in row.items() if name.endswith("_weight")}
+        check_shape(weights, Named(NUMBER_OR_NULL), source, MEND)
 
 
 def perplexity(value: float | None) -> float:

@@ -6,7 +6,19 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from firstsight.lab.cli.output import Checkpoint, Device, Found, Json, MaybeInt, Moved, console, new_table, show, tell
+from firstsight.lab.cli.output import (
+    Checkpoint,
+    Device,
+    Found,
+    Json,
+    MaybeInt,
+    MaybePath,
+    Moved,
+    console,
+    new_table,
+    show,
+    tell,
+)
 from firstsight.lab.system.devices import AUTO
 
 SHOWN = 5  # points of a grid
@@ -23,17 +35,19 @@ class Memories:
 
     run: Positional[Path]
     """folder of the run"""
+    memory: str = "cache,mbpa"
+    """which: the cache, and any of mbpa, unbounded, knn, dynamic, separated by commas"""
     split_tokens: MaybeInt = None
     """tokens of validation to use; by default all"""
-    mbpa: bool = True
-    """choose for MbPA too"""
-    mbpa_first: MaybeInt = None
-    """tokens that fill the memories before MbPA is measured; by default 10,000, or half of a shorter text"""
-    mbpa_tokens: int = 5000
-    """tokens that MbPA is measured on"""
+    first: MaybeInt = None
+    """tokens that fill the memories before they are measured; by default 10,000, or half of a shorter text"""
+    tokens: int = 5000
+    """tokens that all but the cache are measured on, and the weights of the mixtures"""
     two_step_tokens: int = 500
     """the first of these, on which two steps are held against one; each takes seconds with a vocabulary of 30,000;
     0 for none"""
+    store: MaybePath = None
+    """of kNN-LM, as firstsight store build wrote it; by default RUN/memory/store"""
     checkpoint: Checkpoint = "best"
     data: Moved = None
     device: Device = AUTO
@@ -81,17 +95,41 @@ def show_sweep(found: Found, run: Path) -> None:
         _table(f"MbPA and the cache chosen, weights of both, {where}", columns, mbpa, paper, mark)
         if mbpa["two_steps"]:
             _steps(mbpa["two_steps"])
-    chosen, weights = found["chosen"], found["chosen"]["weights"]
-    tell(f"chosen: cache: {_told(chosen['cache'])}; weight {weights['cache']:g}")
-    if mbpa:
-        both = "both together: cache {:g}, MbPA {:g}".format(*weights["both"])
-        tell(f"chosen: MbPA: {_told(chosen['mbpa'])}; weight {weights['mbpa']:g}; {both}")
-    names = "cache,mbpa" if mbpa else "cache"
-    tell(f"Next: firstsight eval {run} --split test --memory {names} --tuned {run / 'memory' / 'sweep.json'}")
+    for name in ("unbounded", "knn"):
+        if found[name]:
+            where = f"{found[name]['tokens']:,} tokens after {found[name]['first']:,}"
+            columns = {"k": "neighbours", "temperature": "temperature", "weight": "weight"}
+            _table(f"{MEMORIES[name].label}, at its best weight, {where}", columns, found[name], {})
+    if found["dynamic"]:
+        columns = {"rule": "rule", "lr": "rate", "decay": "decay"}
+        where = f"{found['dynamic']['tokens']:,} tokens after {found['dynamic']['first']:,}"
+        _table(f"dynamic evaluation in place of the model, {where}", columns, found["dynamic"], {})
+    chosen = found["chosen"]
+    names = [name for name in MEMORIES if chosen[name]]
+    for name in names:
+        tell(f"chosen: {MEMORIES[name].label}: {_told(chosen[name])}")
+    _mixtures(found)
+    asked = ",".join(names)
+    tell(f"Next: firstsight eval {run} --split test --memory {asked} --tuned {run / 'memory' / 'sweep.json'}")
+
+
+def _mixtures(found: Found) -> None:
+    """The best weights of each memory alone and of all."""
+    from firstsight.lab.reading.memories import MEMORIES, label_of
+
+    mixed, rows = found["mixed"], found["chosen"]["mixtures"]
+    names = list(rows[-1]["weights"])
+    shown = [row for row in rows if len(row["weights"]) in (1, len(names))]
+    title = f"the best weights, {mixed['tokens']:,} tokens after {mixed['first']:,}"
+    table = new_table(title, ["mixture", *(MEMORIES[name].label for name in names), "perplexity"])
+    for row in shown:
+        weights = [f"{row['weights'][name]:.3f}" if name in row["weights"] else "" for name in names]
+        table.add_row(label_of(list(row["weights"])), *weights, _values(row["perplexity"], None)[0])
+    console.print(table)
 
 
 def _told(settings: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value:,}" for name, value in settings.items())
+    return ", ".join(f"{name} {_cell(value)}" for name, value in settings.items())
 
 
 def _table(
@@ -108,15 +146,19 @@ def _table(
         if row["nll"] is not None
     }
     ranked = sorted(distinct.values(), key=lambda row: row["nll"])
-    theirs = [row for row in ranked if all(row[key] == paper[key] for key in columns)]
+    theirs = [row for row in ranked if paper and all(row[key] == paper[key] for key in columns)]
     without = [row for row in ranked if row.get("mbpa_weight") == 0][:1]
     for row in ranked:
         if row in ranked[:SHOWN] or row in without or row in theirs:
             mark = paper_mark if row in theirs else "no MbPA" if row in without else ""
             idle = ("k", "lr") if row in without else ()  # they decide nothing there
-            cells = ["" if key in idle else f"{row[key]:,}" for key in columns]
+            cells = ["" if key in idle else _cell(row[key]) for key in columns]
             table.add_row(*cells, *_values(row["perplexity"], model), mark)
     console.print(table)
+
+
+def _cell(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
 def _steps(found: Found) -> None:

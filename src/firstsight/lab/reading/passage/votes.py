@@ -29,6 +29,9 @@ class Recalls(Protocol):
     def stored(self) -> bool:
         """Whether it recalls entries of a store of the training text, entry i of token i, and needs no window."""
 
+    def seek(self, position: int) -> None:
+        """The next query stands at this position of the text."""
+
     def recalled(self, query_QD: Tensor, window: Window, top: int) -> Recalled | None:
         """See :meth:`firstsight.memory.store.Memory.recalled`; of a memory with a store, a window of no pairs."""
 
@@ -43,7 +46,7 @@ def pairs_before(memories: Mapping[str, Recalls]) -> float:
 
 
 def recall_all(
-    segments: Sequence[Segment], first: int, stop: int, memories: Mapping[str, Recalls]
+    segments: Sequence[Segment], first: int, stop: int, memories: Mapping[str, Recalls], starts: Sequence[int] = ()
 ) -> tuple[dict[str, Neighbours], dict[str, Guesses]]:
     """What each memory recalls at the tokens ``first`` to ``stop``; a memory that recalls no pairs is left out.
 
@@ -52,24 +55,34 @@ def recall_all(
     Args:
         segments: of a text in one stream, up to ``stop`` and as far back as :func:`pairs_before` says.
         memories: by name; what they hold is not looked at.
+        starts: where they forgot all that was before.
     """
     low = segments[0].first
     h_WD = torch.cat([segment.hidden[0] for segment in segments]).double().flip(0)  # the most recent first
     labels_W = torch.cat([segment.target[0] for segment in segments]).flip(0)
     neighbours: dict[str, Neighbours] = {name: [] for name in memories}
     guesses: dict[str, Guesses] = {name: [] for name in memories}
+    for memory in memories.values():
+        memory.seek(first)
     for t_Q in torch.split(torch.arange(first, stop, device=h_WD.device), QUERIES):
         query_QD, last = h_WD[stop - 1 - t_Q], int(t_Q[-1])
         for name, memory in memories.items():
             begin = last if memory.stored else int(max(low, int(t_Q[0]) - memory.size))
             inside = slice(stop - last, stop - begin)
             ago_QW = t_Q[:, None] - torch.arange(last - 1, begin - 1, -1, device=t_Q.device)
+            ago_QW = ago_QW.masked_fill(ago_QW > (t_Q - _begin(t_Q, starts))[:, None], 0)
             found = memory.recalled(query_QD, Window(h_WD[inside], labels_W[inside], ago_QW), TOP)
             if found is not None:
                 place_QK = found.place_QK if memory.stored else t_Q[:, None] - found.place_QK
                 neighbours[name] += _rows(found.share_QK, place_QK, found.label_QK, found.share_QK, found.distance_QK)
                 guesses[name] += _rows(found.vote_QG, found.class_QG, found.vote_QG)
     return {name: rows for name, rows in neighbours.items() if rows}, {k: rows for k, rows in guesses.items() if rows}
+
+
+def _begin(t_Q: Tensor, starts: Sequence[int]) -> Tensor:
+    """The last of the starts at or before each token, 0 before all of them."""
+    known = torch.tensor([0, *starts], device=t_Q.device)
+    return known[torch.searchsorted(known, t_Q, right=True) - 1]
 
 
 def _rows(share: Tensor, *columns: Tensor) -> list[list[list[Any]]]:

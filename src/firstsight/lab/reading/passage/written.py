@@ -3,7 +3,7 @@
 Shape suffix: N tokens of the split.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,8 @@ def write_passage(
     split: str,
     settings: Mapping[str, Any],
     nll: Mapping[str, np.ndarray],
-    memories: Mapping[str, Recalls] | None = None,
+    memories: Mapping[str, Recalls],
+    by_document: bool = False,
 ) -> None:
     r"""Write ``passage.json``: a passage of a split, what model and memories said of it, and what they recalled.
 
@@ -68,7 +69,8 @@ def write_passage(
         settings: of each memory its arguments and its ``weight``, or None; kept in the file as they are.
         nll: in nats, [N] each, from the split read in one stream with memories empty at its start: ``"model"``, and
             that of each memory with settings: alone, not mixed in; inf where it knows nothing of a word.
-        memories: those that can show what they recall, by name; by default those of the settings, made anew.
+        memories: those of the settings that can show what they recall, by name, empty.
+        by_document: they forgot at the end of each document.
 
     Raises:
         InputError: no memory has settings, the numbers are not one for each token, or an id is outside the vocabulary.
@@ -79,12 +81,11 @@ def write_passage(
     weights = {name: settings[name]["weight"] for name in used}
     gain = {name: gains(nll, {name: weights[name]}) for name in used} | {ALL: gains(nll, weights)}
     first, stop = choose(tokens, run.vocabulary.eos_id)
-    memories = _made(settings, used) if memories is None else memories
     documents, train_N = run.corpus.documents(split), run.corpus.split("train")
     starts = [] if documents is None else documents.starts[:-1].tolist()
     written = max(0, first - WRITTEN)
     segments = _read(run, tokens[:stop], int(max(0, min(written, first - pairs_before(memories)))), starts)
-    neighbours, recalled = recall_all(segments, first, stop, memories)
+    neighbours, recalled = recall_all(segments, first, stop, memories, starts if by_document else ())
     text = {name: pairs for name, pairs in neighbours.items() if not memories[name].stored}
     stored = {name: pairs for name, pairs in neighbours.items() if memories[name].stored}
     found: dict[str, Any] = {
@@ -132,12 +133,6 @@ def mixed_nll(nll: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np
     """The NLL [N] of each token with memories mixed in, in float64."""
     held = {name: torch.from_numpy(nll[name].astype(np.float64)) for name in ("model", *weights)}
     return mix(held["model"], [(held[name], weight) for name, weight in weights.items()]).numpy()
-
-
-def _made(settings: Mapping[str, Any], used: Iterable[str]) -> dict[str, Recalls]:
-    """The memories of these settings, empty, that can show what they recall."""
-    made = {name: MEMORIES[name].make(**{k: v for k, v in settings[name].items() if k != "weight"}) for name in used}
-    return {name: memory for name, memory in made.items() if hasattr(memory, "recalled")}
 
 
 def _read(run: Run, tokens: np.ndarray, low: int, starts: list[int]) -> list[Segment]:

@@ -16,12 +16,14 @@ from optuna.trial import TrialState
 from optuna.visualization import matplotlib as drawn
 
 from firstsight.lab.report.style import GRID, INK, MUTED, SMALL, STYLE, WIDE, WIDTH, Plot
+from firstsight.lab.studies.search.points import telling, trials_of
 
 PALEST = 0.75  # of red, green and blue, for colours that stand for a value
 
 
 def search_plots(study: optuna.Study) -> list[Plot]:
     """What Optuna draws of a search, the parallel coordinates first; nothing before two points are finished."""
+    study = _points_of(study)
     done = [trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.COMPLETE]
     if len(done) < 2:
         return []
@@ -34,7 +36,7 @@ def search_plots(study: optuna.Study) -> list[Plot]:
         ),
         (
             "history",
-            "Perplexity of the points in the order in which they were begun, and the best so far.",
+            "Perplexity of the points in their order, and the best so far.",
             lambda: drawn.plot_optimization_history(study, target_name="perplexity"),
         ),
         (
@@ -62,6 +64,17 @@ def search_plots(study: optuna.Study) -> list[Plot]:
             )
         )
     return [Plot(name, caption, _figure(name, make)) for name, caption, make in makers]
+
+
+def _points_of(study: optuna.Study) -> optuna.Study:
+    """A study with a trial for each point, in their order: one that was killed and tried again is no other point."""
+    if "search" not in study.user_attrs:
+        return study
+    found = optuna.create_study(storage=optuna.storages.InMemoryStorage(), direction="minimize")
+    drawn_of = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+    known = [telling(trials) for trials in trials_of(study).values()]
+    found.add_trials(trial for trial in known if trial is not None and trial.state in drawn_of)
+    return found
 
 
 def _figure(name: str, make: Callable[[], Any]) -> Figure:

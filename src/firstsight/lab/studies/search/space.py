@@ -4,7 +4,7 @@ import itertools
 import math
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,6 +60,8 @@ class Search:
     prune: bool
     data: str | None = None
     """the data folder that its file names"""
+    source: str = ""
+    """that file, for messages"""
 
     def points(self) -> list[dict[str, Any]]:
         """The settings of each point that are decided from the start: of a grid all, of other searches none."""
@@ -85,7 +87,7 @@ class Search:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, which decide whether two searches are one; ``trials`` of a search may still grow."""
-        return {name: value for name, value in vars(self).items() if name != "data"}
+        return {name: value for name, value in vars(self).items() if name not in ("data", "source")}
 
 
 def paper_grid(scale: Literal["paper", "cpu"], head: str, steps: int | None, seeds: int) -> Search:
@@ -131,7 +133,8 @@ def load_search(path: str | Path) -> Search:
         raise InputError(f"{path}: trials belongs to a search. A grid has as many as it has points.")
     trials = None if kind == "grid" else values.get("trials", TRIALS)
     base, seeds = base_of(path, values.get("base")), seeds_of(path, values.get("seeds", [0]))
-    return _checked(str(path), base, space, sampler, trials, seeds, prune, data)
+    found = _checked(str(path), base, space, sampler, trials, seeds, prune, data)
+    return replace(found, source=str(path))
 
 
 def _checked(

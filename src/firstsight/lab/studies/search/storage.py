@@ -193,9 +193,10 @@ def found_study(url: URL, name: str, search: Search, about: dict[str, Any], hear
                 raise InputError(f"{shown(url)}: the study {name} is none of firstsight's. Give --study another name.")
             study.set_user_attr("search", asked)
         elif differing := _differing(kept["search"], asked):
+            asked_by = f"{search.source}: " if search.source else ""
             raise InputError(
-                f"{shown(url)}: the search {name} was made otherwise: {differing}. Give the same, or --study another "
-                "name (and --out another folder)."
+                f"{asked_by}{shown(url)}: the search {name} was made otherwise: {differing}. Give the same, or --study "
+                "another name (and --out another folder)."
             )
         study.set_user_attr("trials", max(trials, kept.get("trials", 0)))
     return study
