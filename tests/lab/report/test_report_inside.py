@@ -71,14 +71,14 @@ def test_the_page_holds_the_numbers_of_the_file(tmp_path):
     assert data["tokens"] == passage["tokens"]
     assert (data["first"], data["before"]) == (passage["first"], 6)
     for name in ("model", "cache", "mbpa"):
-        assert data["nll"][name] == [None if x is None else pytest.approx(x, rel=5e-4) for x in passage["nll"][name]]
+        assert data["nll"][name] == [None if x is None else pytest.approx(x, rel=5e-6) for x in passage["nll"][name]]
         flat = [[x for row in token for x in row] for token in passage["guesses"][name]]
-        assert data["guesses"][name] == [pytest.approx(row, rel=5e-4) for row in flat]
+        assert data["guesses"][name] == [pytest.approx(row, rel=5e-6) for row in flat]
     for name in ("all", "cache", "mbpa"):
-        assert data["gain"][name] == pytest.approx(passage["gain"][name], rel=5e-4)
+        assert data["gain"][name] == pytest.approx(passage["gain"][name], rel=5e-6)
     for name in ("cache", "mbpa"):
         for got, token in zip(data["pairs"][name], passage["neighbours"][name], strict=True):
-            assert got == pytest.approx([x for row in token for x in row], rel=5e-4)
+            assert got == pytest.approx([x for row in token for x in row], rel=5e-6)
             assert got[::4] == [row[0] for row in token], "places are whole"
     assert data["contexts"] == passage["contexts"]
     assert data["views"] == [

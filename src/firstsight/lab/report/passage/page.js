@@ -74,8 +74,9 @@
     }
     const right = label === data.tokens[at];
     const word = element("b", right ? "right" : "", named(label), right ? " ✓" : "");
+    const back = data.first + at - place;
     const ago = stored ? `training token ${(place + 1).toLocaleString("en")}`
-      : `${(data.first + at - place).toLocaleString("en")} tokens ago`;
+      : `${back.toLocaleString("en")} ${back === 1 ? "token" : "tokens"} ago`;
     line.append(word, element("span", "far", `${percent(share)} of the weight · distance ${distance.toPrecision(3)} · ${ago}`));
     return line;
   };

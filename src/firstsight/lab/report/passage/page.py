@@ -106,7 +106,7 @@ def _data(passage: Passage) -> dict[str, Any]:
     own = {index: i for i, index in enumerate(sorted(map(int, data["words"])))}
 
     def number(value: float | None) -> float | None:
-        return None if value is None else float(f"{value:.4g}")
+        return None if value is None else float(f"{value:.6g}")
 
     def rows(table: list[Any], words: tuple[int, ...]) -> list[Any]:
         return [
