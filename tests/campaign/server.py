@@ -44,10 +44,10 @@ def run_line(argv: Sequence[str]) -> int:
 
     if argv[0] in programs.PROGRAMS:
         return programs.run(argv)
-    from firstsight.lab import cli
+    from firstsight.__main__ import main
 
     sys.argv = ["firstsight", *argv]
-    return cli.main(list(argv))
+    return main()
 
 
 class Command:

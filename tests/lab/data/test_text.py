@@ -226,3 +226,16 @@ def test_what_looks_wrong_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[
         (tmp_path / f"{name}.txt").write_text(content)
     text.prepare(tmp_path, tmp_path / "out")
     assert "warning: 67% of the valid split are words that training does not have" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+@pytest.mark.parametrize("content", ["", "\n \n"])
+def test_an_empty_file_of_a_split_is_named(tmp_path, split, content):
+    source = tmp_path / "texts"
+    source.mkdir()
+    for name in ("train", "valid", "test"):
+        (source / f"{name}.txt").write_text(content if name == split else "one two one two\n" * 30)
+    with pytest.raises(
+        InputError, match=rf"{split}\.txt: this file holds no text, and the {split} split is made of it"
+    ):
+        text.prepare(source, tmp_path / "data")

@@ -113,3 +113,25 @@ def test_whatever_moment_a_writer_is_killed_at_its_file_fits(tmp_path):
         write_json(tmp_path / "a.json", 1)
     assert listed(tmp_path) == {"a.json": sha256(tmp_path / "a.json")}
     assert {path.name for path in tmp_path.iterdir()} == {"a.json", DIGESTS}
+
+
+def test_a_file_that_a_kill_kept_from_its_name_was_never_there(tmp_path):
+    """Noted, and the process killed before the file was there: the same command begins, and nothing counts as lost."""
+    functions, whole = [(os, "replace")], 0
+    for calls in range(6):
+        folder = tmp_path / str(calls)
+
+        def write(folder=folder):
+            with hold(folder, RUN):
+                write_json(folder / "a.json", 1)
+
+        killed_at(calls, functions, write)
+        whole += (folder / "a.json").exists()
+        if not (folder / "a.json").exists():
+            assert not is_listed(folder / "a.json")
+            check_there(folder / "a.json")
+        else:
+            check_file(folder / "a.json")
+        write()
+        assert is_listed(folder / "a.json")
+    assert 0 < whole < 6

@@ -92,6 +92,9 @@ def _files(source: Path) -> tuple[list[Path], dict[str, Lines]]:
         named = {split: found[split][0] for split in SPLITS}
         left = others + [path for path in texts if path not in named.values()]
         say_unread(source, left, "beside the three splits nothing is")
+        for split, path in named.items():
+            if not any(line.strip() for line in _lines([path])):
+                raise InputError(f"{path}: this file holds no text, and the {split} split is made of it. Put some in.")
         return list(named.values()), {split: partial(_lines, [path]) for split, path in named.items()}
     if some := [path.name for paths in found.values() for path in paths]:
         raise InputError(

@@ -2,7 +2,7 @@
 
 ``digests.json`` of a folder holds its kind, the identity of what is in it, and the SHA-256 of each file that was
 written while the folder was held (``folder.hold``). A digest is noted before its file takes the name, beside the one
-before: whatever moment a process is killed at, the file fits one of them.
+before: whatever moment a process is killed at, the file fits one of them, or is not there yet.
 """
 
 import errno
@@ -21,6 +21,7 @@ from firstsight.errors import InputError
 
 DIGESTS = "digests.json"
 FORMAT = "firstsight digests 1"
+ABSENT = ""  # among the digests of a file that a kill may have kept from taking its name
 DEPTH = 5  # folders above a file in which its manifest may be
 ROUNDS = 4  # readings of a file that may be replaced meanwhile
 
@@ -49,7 +50,7 @@ def noted(path: Path, content: str | Path | bytes) -> Iterator[None]:
     digest = _hex(content) if isinstance(content, bytes) else sha256(content)
     manifest = _read(folder)
     manifest["kind"] = manifest["kind"] or _recorded[folder]
-    before = manifest["files"].get(name, [])
+    before = manifest["files"].get(name) or [ABSENT]
     if len(before) > 1 and path.is_file():  # a kill came between: only one of them is true
         before = [one for one in before if one == sha256(path)] or before
     manifest["files"][name] = [*(one for one in before if one != digest), digest]
@@ -105,8 +106,9 @@ def _hex(content: bytes) -> str:
 
 
 def is_listed(path: Path) -> bool:
-    """Whether a manifest has a digest of this file."""
-    return _listed(path) is not None
+    """Whether a manifest says that this file was there."""
+    found = _listed(path)
+    return found is not None and ABSENT not in found[1]
 
 
 def _listed(path: Path) -> tuple[Path, list[str]] | None:
