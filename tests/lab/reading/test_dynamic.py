@@ -69,7 +69,7 @@ def plain_loop(model, tokens, learning, rms=None):
                 if learning.rule == "sgd":
                     parameter += -learning.lr * gradient + learning.decay * back
                 else:
-                    size = rms[name] + dynamic.EPSILON * mean
+                    size = rms[name] + dynamic.EPSILON
                     share = torch.clamp(learning.decay * rms[name] / mean, max=1)
                     parameter += -learning.lr * gradient / size + share * back
     return np.array(found)
