@@ -161,9 +161,11 @@ def test_the_unbounded_cache_is_that_of_a_plain_loop(run, tmp_path, corpus, smal
 
 def test_all_five_are_swept_and_mixed(run, monkeypatch):
     small_grids(monkeypatch)
-    for name, value in {"NEAREST": (4, 16), "TEMPERATURES": (1.0, 5.0), "DYNAMIC_DECAYS": (0.0,)}.items():
+    for name, value in {"NEAREST": (4, 16), "TEMPERATURES": (1.0, 5.0)}.items():
         monkeypatch.setattr(f"firstsight.lab.reading.grids.{name}", value)
-    monkeypatch.setattr("firstsight.lab.reading.grids.DYNAMIC_LRS", {"rms": (0.001, 0.01), "sgd": (0.1,)})
+    monkeypatch.setattr(
+        "firstsight.lab.reading.grids.DYNAMIC", {"rms": ((0.001, 0.01), (0.0,)), "sgd": ((0.1,), (0.0,))}
+    )
     names = ["cache", "mbpa", "unbounded", "knn", "dynamic"]
     found = sweep_memory(run, memory=",".join(names), **FEW)
     assert all(found["chosen"][name] for name in names)

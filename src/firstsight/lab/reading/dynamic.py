@@ -37,7 +37,7 @@ class Learning:
 
     rule: Literal["sgd", "rms"] = "rms"
     """steps along the gradient, or along the gradient by its size in training"""
-    lr: float = 1e-3
+    lr: float = 5e-4
     """eta, finite, 0 or more"""
     decay: float = 1e-3
     """lambda, from 0 to 1: how much of what was learnt each part takes back"""

@@ -28,8 +28,7 @@ KS = (512, 1024)
 LRS = (0.1, 0.3, 1.0, 3.0)
 MBPA_WEIGHTS = (0.02, 0.04, 0.06, 0.08, 0.1)
 # Our decision: Krause et al. give their choice for each corpus, and their gradients are of other batches.
-DYNAMIC_LRS = {"rms": (3e-4, 1e-3, 3e-3), "sgd": (0.1, 0.3, 1.0)}
-DYNAMIC_DECAYS = (0.0, 1e-3, 1e-2)
+DYNAMIC = {"rms": ((2e-4, 5e-4, 1e-3), (0.0, 1e-3, 1e-2)), "sgd": ((0.05, 0.1, 0.2), (0.0,))}  # rates, decays
 # Khandelwal et al. take 1,024 and 1; how far activations are apart differs from model to model.
 NEAREST = (64, 256, 1024)
 TEMPERATURES = (0.3, 1.0, 3.0, 10.0, 30.0)
@@ -86,8 +85,8 @@ def dynamic_grid(run: Run, text: np.ndarray, first: int, tokens: int) -> dict[st
     usual = MEMORIES["dynamic"].settings
     points = [
         {"rule": rule, "lr": lr, "decay": decay}
-        for rule, lrs in DYNAMIC_LRS.items()
-        for lr, decay in itertools.product(lrs, DYNAMIC_DECAYS)
+        for rule, axes in DYNAMIC.items()
+        for lr, decay in itertools.product(*axes)
     ]
     use = Use(run, text)
     readers = {str(i): reader_of("dynamic", use, {**usual, **point}) for i, point in enumerate(points)}

@@ -137,8 +137,8 @@ def _grids(run: Run, text: np.ndarray, stages: "_Stages", asked: _Asked) -> dict
         found[name], chosen[name], more = _nearest(name, use, stages, asked)
         warnings += more
     if "dynamic" in asked.names:
-        lrs = {rule: [*lrs] for rule, lrs in grids.DYNAMIC_LRS.items()}
-        of = {**asked.where, "lrs": lrs, "decays": [*grids.DYNAMIC_DECAYS]}
+        axes = {rule: [[*one] for one in axes] for rule, axes in grids.DYNAMIC.items()}
+        of = {**asked.where, "axes": axes}
         found["dynamic"] = stages.run("dynamic", of, lambda: grids.dynamic_grid(run, text, **asked.where))
         best = best_of(found["dynamic"]["grid"])
         chosen["dynamic"] = dict(MEMORIES["dynamic"].settings) | {key: best[key] for key in ("rule", "lr", "decay")}
