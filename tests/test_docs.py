@@ -104,6 +104,16 @@ def test_the_language_page_runs():
     assert int(names["head"].counts.sum()) > 50  # something was written
 
 
+def test_the_page_of_the_datastore_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for code in code_of("datastore"):
+        exec(code, names)
+    with_store, without = re.findall(r"([\d.]+) nats with the store, ([\d.]+) without", capsys.readouterr().out)[0]
+    assert float(with_store) < float(without) / 2
+    assert len(names["small"]) == len(names["store"]) < 2000
+
+
 def test_a_training_from_python_runs_with_strings_for_paths(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     text = "the cat sat on the mat\nthe dog sat on the log\n" * 400

@@ -128,6 +128,14 @@ def test_a_finished_store_is_left_as_it_is(tmp_path):
     assert bytes_of(tmp_path / "s") == before
 
 
+def test_two_cannot_build_one_store(tmp_path):
+    with DatastoreWriter(tmp_path / "s", D, about=ABOUT) as made:
+        made.append(HIDDEN, LABEL)
+        with pytest.raises(InputError, match="another process"):
+            DatastoreWriter(tmp_path / "s", D, about=ABOUT)
+    assert len(Datastore.open(tmp_path / "s")) == N
+
+
 @pytest.mark.parametrize("built", [True, False])
 @pytest.mark.parametrize(
     ("settings", "said"),

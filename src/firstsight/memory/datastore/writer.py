@@ -71,7 +71,11 @@ class DatastoreWriter:
         self._digests: dict[str, list[bytes]] = {column.name: [] for column in self.columns}
         self._documents = [(0, 0)]
         self._files: dict[str, IO[bytes]] = {}
-        self._start()
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
         self._count = self.done
         self._hashes = {name: hashlib.sha256() for name in self._digests}
 
@@ -187,8 +191,9 @@ class DatastoreWriter:
                 raise InputError(f"{self.path}: this folder holds something that is no store. Give an empty one.")
             with files.put_in_place(self.path / LOG) as file:
                 file.write(files.sealed(self._plan()).encode() + b"\n")
-        self._read_log()
         self._files["log"] = open(self.path / LOG, "ab")  # noqa: SIM115  # closed by close()
+        self._lock()
+        self._read_log()
         for column in self.columns:
             path, end = self.path / column.file, HEADER_BYTES + self.done * column.row_bytes
             path.touch()
@@ -200,6 +205,19 @@ class DatastoreWriter:
             self._files[column.name] = file = open(path, "r+b")  # noqa: SIM115
             file.truncate(end)
             file.seek(end)
+
+    def _lock(self) -> None:
+        """Have no other process write into the same files; the lock goes with this one, however it ends."""
+        if os.name != "posix":
+            return
+        import fcntl
+
+        try:
+            fcntl.flock(self._files["log"], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: another process is building this store. Wait for it, or give another folder."
+            ) from error
 
     def _plan(self) -> dict[str, Any]:
         return {
