@@ -13,6 +13,7 @@ from front import table as when
 from lasting import table as lasting
 from try_table import tables as trials
 
+from firstsight.lab.reading.memories import MEMORIES
 from firstsight.lab.report import markdown_table
 from firstsight.lab.report.curriculum import binding_rows, pace_rows
 from firstsight.lab.report.curriculum import markdown as rows_as_markdown
@@ -59,7 +60,7 @@ def demo() -> str:
 
 
 def memories() -> str:
-    """Model, + cache, + MbPA and + both by band, a table for each split."""
+    """The model, with each memory and with all, by band, a table for each split."""
     tables = []
     for split in ("valid", "test"):
         found = _read(RESULTS / "memory" / f"wikitext-2-{split}.json")
@@ -74,13 +75,19 @@ def memories() -> str:
                 name = str(band["name"]).replace("<", "\\<")
                 lines.append(f"| {name} | {band['tokens']:,} | {' | '.join(cells)} |")
         tables.append("\n".join(lines))
-    settings = {name: found["memory"][name] for name in ("cache", "mbpa")}
+    settings = {kind.label: found["memory"].get(name) for name, kind in MEMORIES.items()}
     words = "; ".join(
-        f"{name} " + ", ".join(f"{k} {v}" for k, v in one.items() if k != "weight") for name, one in settings.items()
+        f"{label}: " + ", ".join(f"{k} {v}" for k, v in one.items() if k != "weight")
+        for label, one in settings.items()
+        if one
     )
-    weights = "; ".join(f"{v['name']} {v['cache_weight']:g} and {v['mbpa_weight']:g}" for v in variants[1:])
+    shares = []
+    for variant in variants[1:]:
+        of = {kind.label: variant.get(f"{name}_weight") for name, kind in MEMORIES.items()}
+        used = ", ".join(f"{label} {weight:.3g}" for label, weight in of.items() if weight)
+        shares.append(f"{variant['name']}: {used or 'none'}")
     tables.append(
-        f"Perplexity. {words}. Weights of cache and MbPA: {weights}. Commit {found['git_commit']}; {found['machine']}."
+        f"Perplexity. {words}. Weights: {'; '.join(shares)}. Commit {found['git_commit']}; {found['machine']}."
     )
     return "\n\n".join(tables) + "\n"
 
