@@ -3,7 +3,7 @@
 Shape suffix: N tokens of the split.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -85,9 +85,7 @@ def write_passage(
     starts = [] if documents is None else documents.starts[:-1].tolist()
     written = max(0, first - WRITTEN)
     segments = _read(run, tokens[:stop], int(max(0, min(written, first - pairs_before(memories)))), starts)
-    neighbours, recalled = recall_all(segments, first, stop, memories, starts if by_document else ())
-    text = {name: pairs for name, pairs in neighbours.items() if not memories[name].stored}
-    stored = {name: pairs for name, pairs in neighbours.items() if memories[name].stored}
+    to_write = [part for one in segments if (part := _from(one, written))]
     found: dict[str, Any] = {
         "format": FORMAT,
         "run": run.name,
@@ -102,16 +100,28 @@ def write_passage(
         "tokens": tokens[first:stop].tolist(),
         "nll": {name: _finite(nll[name][first:stop]) for name in ("model", *used)},
         "gain": {name: _finite(values[first:stop]) for name, values in gain.items()},
-        "guesses": {"model": model_guesses(run.model, segments, first, stop), **recalled},
-        "neighbours": neighbours,
-        "stored": list(stored),
-        "contexts": {"text": _contexts(tokens[:stop], text), "train": _contexts(train_N, stored)},
+        **_recalled(tokens[:stop], train_N, segments, first, memories, starts if by_document else ()),
         "latest": latest_classes(run, train_N, tokens, nll["model"], mixed_nll(nll, weights)),
-        "moved": moved_classes(
-            run, train_N, tokens, nll["model"], [part for one in segments if (part := _from(one, written))], starts
-        ),
+        "moved": moved_classes(run, train_N, tokens, nll["model"], to_write, starts),
     }
+    found["guesses"]["model"] = model_guesses(run.model, segments, first, stop)
     write_json(run.folder / "passage.json", found | {"words": _words(run, found)})
+
+
+def _recalled(
+    tokens: np.ndarray,
+    train_N: np.ndarray,
+    segments: Sequence[Segment],
+    first: int,
+    memories: Mapping[str, Recalls],
+    starts: Sequence[int],
+) -> dict[str, Any]:
+    """What the memories guessed and recalled from the token ``first`` on, and the contexts of that, by their text."""
+    neighbours, guesses = recall_all(segments, first, len(tokens), memories, starts)
+    text = {name: pairs for name, pairs in neighbours.items() if not memories[name].stored}
+    stored = {name: pairs for name, pairs in neighbours.items() if memories[name].stored}
+    contexts = {"text": _contexts(tokens, text), "train": _contexts(train_N, stored)}
+    return {"guesses": guesses, "neighbours": neighbours, "stored": list(stored), "contexts": contexts}
 
 
 def choose(tokens: np.ndarray, eos_id: int) -> tuple[int, int]:
