@@ -27,7 +27,8 @@ def evaluate(
 ) -> int:
     """Perplexity of a trained run, overall and by training frequency; writes its result.json and report.html.
 
-    With --memory also under memories of the text just read. Interrupted, the same command goes on.
+    With --memory also under memories, of the text just read or of the training text; passage.html then shows a passage
+    token by token. Interrupted, the same command goes on.
 
     Example: firstsight eval runs/hebbian --split test
 
