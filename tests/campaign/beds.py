@@ -63,6 +63,7 @@ def trained(place: Path, run: Run) -> None:
     run("sweep", "memory", "run", "--first=40", "--tokens=20", "--two-step-tokens=4")
     run("eval", "run", "--memory=cache", "--tuned=run/memory/sweep.json")
     run("report", "run", "run-b", "--out", "both")
+    run("store", "build", "run", "--out", "store")
 
 
 def broken_off(place: Path, run: Run) -> None:

@@ -54,6 +54,7 @@ LINES = {
     "eval": Line("eval", "trained", ("eval", "run", "--split=test", JSON), "run"),
     "memory": Line("eval --memory", "trained", ("eval", "run", "--memory=cache", JSON), "run"),
     "sweep": Line("sweep memory", "trained", ("sweep", "memory", "run", *SWEEP, JSON), "run"),
+    "store": Line("store build", "trained", ("store", "build", "run", "--out", "new", JSON), "run"),
     "report": Line("report", "trained", ("report", "run", "--csv", JSON), "run"),
     "adapt": Line("adapt", "trained", ("adapt", "run", "--split=test", JSON), "run"),
     "study": Line("study", "study", ("study", "recipe.yaml", "--out", "new", "--workers=2", JSON), "new", jobs=True),

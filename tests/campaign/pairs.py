@@ -29,6 +29,7 @@ PAIRS = [
     ("report", "resume"),
     ("memory", "resume"),
     ("report", "report"),
+    ("store", "store"),
     ("study", "study"),
     ("curriculum", "curriculum"),
     ("figure", "figure"),

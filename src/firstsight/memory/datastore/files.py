@@ -68,7 +68,10 @@ def sealed(values: Mapping[str, Any]) -> str:
 
 def unsealed(text: str | bytes) -> dict[str, Any]:
     """The values of a line that ``sealed`` made; ValueError where one was altered."""
-    values = json.loads(text)
+    try:
+        values = json.loads(text.decode() if isinstance(text, bytes) else text)  # of bytes json takes UTF-16 too
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
     if not isinstance(values, dict) or values.pop("check", None) != _seal(values):
         raise ValueError("its values do not fit their checksum")
     return values
