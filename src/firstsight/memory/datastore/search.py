@@ -130,7 +130,7 @@ def _scores(keys: Keys, query_QD: Tensor, seen: Seen) -> Iterator[tuple[Tensor, 
     """
     (Q, D), device = query_QD.shape, query_QD.device
     start, stop = seen.first, keys.count if seen.stop is None else min(keys.count, int(seen.stop.max()))
-    size = _TILE[device.type if device.type == "cpu" else "cuda"]
+    size = _TILE[kind(query_QD)]
     size = max(size, min(_MOST * size, _SCORES[kind(query_QD)] // max(Q, 1)) // _GROUP * _GROUP)
     size = min(size, -(-max(stop - start, 1) // _GROUP) * _GROUP)
     one_QE = torch.cat([query_QD.float(), query_QD.new_ones(Q, 1, dtype=torch.float32)], 1)
