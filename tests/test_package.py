@@ -18,7 +18,7 @@ import sys, torch, numpy
 before = set(sys.modules)
 from firstsight import *
 new = {name.split(".")[0] for name in set(sys.modules) - before}
-print(sorted(new - {"firstsight"} - set(sys.stdlib_module_names)))
+print(sorted(new - {"firstsight", "numpy", "torch"} - set(sys.stdlib_module_names)))
 """
 
 

@@ -46,7 +46,7 @@ class Use:
     run: Run
     text: np.ndarray
     """[N] the tokens that are read"""
-    store: Path | None = None
+    store: str | Path | None = None
     """of kNN-LM, if not the one in the run's folder"""
     by_document: bool = False
     """what was read of a document is forgotten where the next one begins"""

@@ -50,7 +50,7 @@ def recall_run(
     tuned: str | Path | None = None,
     by_band: bool = False,
     by_document: bool = False,
-    store: Path | None = None,
+    store: str | Path | None = None,
     checkpoint: str = "best",
     data: str | Path | None = None,
     device: str = AUTO,

@@ -94,9 +94,9 @@ def about_of(run: Run, tokens: np.ndarray, split: str) -> dict[str, Any]:
     }
 
 
-def open_store(run: Run, path: Path | None) -> Datastore:
+def open_store(run: Run, path: str | Path | None) -> Datastore:
     """The store of a run, by default the one in its folder; refused if it is of other weights or words."""
-    path = run.folder / FOLDER if path is None else path
+    path = run.folder / FOLDER if path is None else Path(path)
     if not path.is_dir():
         raise InputError(
             f"{path}: there is no store, in which the neighbours are looked up. Write it with: firstsight store build "

@@ -39,7 +39,7 @@ def sweep_memory(
     first: int | None = None,
     tokens: int = 5000,
     two_step_tokens: int = 500,
-    store: Path | None = None,
+    store: str | Path | None = None,
     checkpoint: str = "best",
     data: str | Path | None = None,
     device: str = AUTO,
@@ -113,7 +113,7 @@ class _Asked:
     names: list[str]
     where: dict[str, int]
     two_steps: int
-    store: Path | None
+    store: str | Path | None
 
 
 def _common(checkpoint: str, text: np.ndarray) -> dict[str, Any]:
