@@ -12,7 +12,6 @@ from firstsight.lab.system.files import sha256, write_json
 
 CACHE = {"size": 150, "theta": 0.3}
 MBPA = {"size": 150, "k": 16, "lr": 0.5, "beta": 0.5, "steps": 1}
-WEIGHTS = {"cache": 0.3, "mbpa": 0.2, "both": [0.25, 0.1]}
 MIXTURES = [{"weights": {"cache": 0.3}}, {"weights": {"mbpa": 0.2}}, {"weights": {"cache": 0.25, "mbpa": 0.1}}]
 FEW = {"first": 700, "tokens": 150, "two_step_tokens": 12}  # of a sweep
 

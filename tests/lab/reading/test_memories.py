@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from memory_runs import CACHE, MBPA, WEIGHTS, activations, plain_cache, plain_mbpa, plain_mixture, write_tuned
+from memory_runs import CACHE, MBPA, MIXTURES, activations, plain_cache, plain_mbpa, plain_mixture, write_tuned
 from training_runs import TINY
 
 from firstsight.errors import InputError
@@ -115,7 +115,8 @@ def test_the_passage_gets_the_numbers(run, tuned, corpus, monkeypatch):
     given = []
     monkeypatch.setattr("firstsight.lab.reading.recalled.write_passage", lambda *arguments: given.append(arguments))
     result = recall_run(run, "valid", "cache", tuned=tuned)
-    opened, tokens, split, settings, nll = given[0]
+    opened, tokens, split, settings, nll, memories, by_document = given[0]
+    assert ({name: len(memory) for name, memory in memories.items()}, by_document) == ({"cache": 0}, False)
     assert (opened.folder, split, opened.step) == (run, "valid", result["checkpoint"]["step"])
     assert np.array_equal(tokens, corpus.split("valid"))
     assert settings == {key: value for key, value in result["memory"].items() if key != "variants"}
@@ -167,7 +168,7 @@ def test_what_was_read_is_used_only_where_it_fits(change, run, tuned, small_chun
     if change == "settings":
         how["tuned"] = write_tuned(run, tuned, cache={"size": 151, "theta": 0.3})
     elif change == "weights":
-        how["tuned"] = write_tuned(run, tuned, weights=WEIGHTS | {"cache": 0.01})
+        how["tuned"] = write_tuned(run, tuned, mixtures=[{"weights": {"cache": 0.01}}, *MIXTURES[1:]])
     elif change == "model":
         state = load_checkpoint(run / "checkpoints/best.pt")
         state["model"]["head.weight"] *= 1.1

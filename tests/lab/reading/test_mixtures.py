@@ -11,6 +11,7 @@ from firstsight.errors import InputError
 from firstsight.lab.lm.reader import read
 from firstsight.lab.lm.run import open_run
 from firstsight.lab.lm.training import train
+from firstsight.lab.reading import recalled
 from firstsight.lab.reading.dynamic import Dynamic, Learning, gradient_rms
 from firstsight.lab.reading.recalled import recall_run
 
@@ -86,3 +87,31 @@ def test_weights_by_the_band_of_the_word_before(run, tmp_path, corpus):
     for given, said in ((None, "give it with --tuned"), (path, "of cache,mbpa together, and cache was asked for")):
         with pytest.raises(InputError, match=said):
             recall_run(run, "valid", "cache", tuned=given, by_band=True)
+
+
+def test_what_learns_and_what_grows_go_on_where_they_were(run, tmp_path, monkeypatch):
+    """Cut off in the midst of a text, they take in again what they had read before."""
+    monkeypatch.setattr("firstsight.lab.lm.reader.BLOCK", 64)
+    monkeypatch.setattr(recalled, "CHUNK", 128)
+    monkeypatch.setattr(recalled, "SAVE_EVERY", -1.0)
+    learning = {"rule": "sgd", "lr": 0.1, "decay": 0.01, "scope": "model", "length": 7}
+    near = {"k": 8, "temperature": 2.0}
+    weights = [{"weights": dict.fromkeys(some, 0.3)} for some in (["unbounded"], ["dynamic"], ["unbounded", "dynamic"])]
+    chosen = {"cache": None, "mbpa": None, "unbounded": near, "dynamic": learning, "mixtures": weights}
+    path = write_tuned(run, tmp_path / "t.json", **chosen)
+    undisturbed = variants(recall_run(run, "valid", "unbounded,dynamic", tuned=path))
+    whole, calls = Dynamic.read, []
+
+    def stop(self, segment):
+        calls.append(segment)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return whole(self, segment)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Dynamic, "read", stop)
+        with pytest.raises(KeyboardInterrupt):
+            recall_run(run, "valid", "unbounded,dynamic", tuned=path)
+    assert (run / "memory/partial-valid.npz").exists()
+    for name, row in variants(recall_run(run, "valid", "unbounded,dynamic", tuned=path)).items():
+        assert row["nll"] == pytest.approx(undisturbed[name]["nll"], abs=1e-6), name
