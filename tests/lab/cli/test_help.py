@@ -10,10 +10,12 @@ from command import call
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMANDS = ["demo", "try", "data", "train", "eval", "score", "report", "study", "adapt", "sweep", "omniglot", "figure"]
-COMMANDS += ["accept"]
+COMMANDS += ["store", "accept"]
 CORPORA = ["stdlib", "text", "wikitext-2", "wikitext-103", "gutenberg", "gigaword", "omniglot", "info", "audit"]
 SWEEPS = ["lm", "memory", "show"]
+STORES = ["build", "info", "delete", "compact", "join"]
 ALL = [[], *([name] for name in COMMANDS), *(["data", name] for name in CORPORA), *(["sweep", name] for name in SWEEPS)]
+ALL += [["store", name] for name in STORES]
 # Names of what the user has or gets: runs and data folders are made by the commands, the rest is theirs.
 OURS = ("benchmarks/", "docs/", "examples/", "tests/", "src/", "Makefile", "README.md")
 
@@ -45,7 +47,7 @@ def test_a_file_that_is_not_there_would_be_found(capfd, monkeypatch):
 
 
 def test_all_commands_are_looked_at(capfd, monkeypatch):
-    for command, expected in (([], COMMANDS), (["data"], CORPORA), (["sweep"], SWEEPS)):
+    for command, expected in (([], COMMANDS), (["data"], CORPORA), (["sweep"], SWEEPS), (["store"], STORES)):
         text = help_of(command, capfd, monkeypatch)
         (choices,) = re.findall(r"\{([\w,-]+)\}", text)[:1]
         assert sorted(choices.split(",")) == sorted(expected)

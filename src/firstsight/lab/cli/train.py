@@ -83,8 +83,6 @@ def train_command(default: Config) -> Callable[..., int]:
             if out is not None:
                 check_folder(out, config, resume=False)
             return show(rehearsal(open_corpus(data), config, ranks=ranks, device=device), json, _print_dry_run)
-        if config.precision == "fp32" and cpu_multiplies_bf16():
-            say("hint: this machine multiplies bfloat16 in hardware; --precision bf16 trains about 1.7 times as fast")
         corpus, loggers, result = open_corpus(data), [name for name in logger.split(",") if name], None
         with ExitStack() as stack:
             folder = stack.enter_context(new_run(data, config.head)) if out is None else out
@@ -101,6 +99,10 @@ def train_command(default: Config) -> Callable[..., int]:
                 left = f" for the {config.steps - done:,} that are left" if done else ""
                 about = f"about {duration(seconds)} of training{left} on this machine"
                 say(f"{config.steps:,} steps: {about}; --dry-run tells more")
+            if config.precision == "fp32" and cpu_multiplies_bf16():
+                say(
+                    "hint: this machine multiplies bfloat16 in hardware; --precision bf16 trains about 1.7 times as fast"
+                )
             outcome = run(corpus, folder, config, resume=resume, device=device, loggers=loggers)
             if rank() == 0 and not outcome.reason.startswith("SIG"):
                 result = evaluate_run(folder, "valid", data=data, device=device)
