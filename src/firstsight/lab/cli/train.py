@@ -100,9 +100,7 @@ def train_command(default: Config) -> Callable[..., int]:
                 about = f"about {duration(seconds)} of training{left} on this machine"
                 say(f"{config.steps:,} steps: {about}; --dry-run tells more")
             if config.precision == "fp32" and cpu_multiplies_bf16():
-                say(
-                    "hint: this machine multiplies bfloat16 in hardware; --precision bf16 trains about 1.7 times as fast"
-                )
+                say("hint: this machine multiplies bfloat16 in hardware; --precision bf16 trains 1.7 times as fast")
             outcome = run(corpus, folder, config, resume=resume, device=device, loggers=loggers)
             if rank() == 0 and not outcome.reason.startswith("SIG"):
                 result = evaluate_run(folder, "valid", data=data, device=device)
