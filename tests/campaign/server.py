@@ -3,6 +3,7 @@
 import ctypes
 import json
 import os
+import re
 import resource
 import signal
 import sys
@@ -16,6 +17,8 @@ MEMORY = 4 << 30  # bytes that a command may take beyond what was there
 IDLE, LONGEST = 5.0, 40.0  # seconds: without any work, and in all, after which a command hangs
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# What Python itself prints, and drops, of a Ctrl-C that comes while it runs a destructor: see docs/reliability.md.
+IGNORED = re.compile(r"Exception ignored in[^\n]*\n(Traceback[^\n]*\n(\s[^\n]*\n)*)?KeyboardInterrupt: *\n")
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,7 @@ class Command:
         seconds = time.monotonic() - self.began
         orphans = wait_for_orphans(others)
         out, err = (Path(f"{self.log}.{name}").read_text(errors="replace") for name in ("out", "err"))
+        err = IGNORED.sub("", err)
         return Ended(self.code if self.code is not None else 99, out, err, seconds, hang, orphans, self.cpu)
 
 

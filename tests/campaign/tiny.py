@@ -18,8 +18,6 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "helpers"))
-for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[_name] = "1"
 os.environ.setdefault("NLTK_DATA", str((ROOT.parent / "shared" / "nltk_data").resolve()))
 
 WIKITEXT = {"train": 958, "valid": 87, "test": 87, "vocabulary": 62}

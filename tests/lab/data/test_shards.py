@@ -154,6 +154,19 @@ def test_a_damaged_shard_is_made_anew_or_refused(tmp_path: Path, damage: str) ->
     assert again > 5
 
 
+@pytest.mark.parametrize("name", ["documents", "types", "ids"])
+def test_a_shard_with_an_array_of_another_is_made_anew(tmp_path: Path, name: str) -> None:
+    """A whole zip, and arrays that could be a shard's."""
+    make(tmp_path, FEW[:2])
+    path, other = tmp_path / "file0.npz", tmp_path / "file1.npz"
+    expected = path.read_bytes()
+    with np.load(path) as arrays, np.load(other) as others:
+        mixed = {**arrays, name: others[name]}
+    np.savez(path, **mixed)
+    make_shard(tmp_path, item("file0", FEW[0]))
+    assert path.read_bytes() == expected
+
+
 def test_a_shard_of_another_source_or_firstsight_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def count_train() -> Counter[str]:
         return Shards(tmp_path, ["a"]).count(["train"])

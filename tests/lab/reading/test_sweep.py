@@ -146,6 +146,13 @@ def test_refused(options, said, run):
     assert not (run / "memory").exists()
 
 
+def test_a_folder_where_the_result_goes_is_refused_before_the_work(run, monkeypatch):
+    (run / "memory/sweep.json").mkdir(parents=True)
+    monkeypatch.setattr(grids, "cache_grid", None)
+    with pytest.raises(InputError, match=r"sweep\.json: this is a folder"):
+        sweep_memory(run, **FEW)
+
+
 def test_cut_off_it_goes_on_after_the_last_part(swept, monkeypatch, capsys):
     folder, undisturbed = swept
     real, done = grids.measure, []

@@ -5,6 +5,7 @@ vocabulary is the sum of the shards' counts; and encoding is one table look-up a
 number of processes, and a killed run goes on with the shards that it finds.
 """
 
+import hashlib
 import json
 import shutil
 from collections import Counter
@@ -19,7 +20,7 @@ import numpy.typing as npt
 
 from firstsight._version import __version__
 from firstsight.errors import InputError
-from firstsight.lab.data.arrays import load_array
+from firstsight.lab.data.arrays import load_array, load_arrays
 from firstsight.lab.data.corpus import SPLITS, Corpus, save_corpus, training_vocabulary
 from firstsight.lab.data.documents import Documents
 from firstsight.lab.data.vocabulary import EOS, Vocabulary
@@ -27,6 +28,7 @@ from firstsight.lab.system.files import atomic_write, naming, parse_json
 from firstsight.lab.system.progress import say
 from firstsight.lab.system.shape import OBJECT, TEXT, Kind, Shape
 
+CONTENT = ("documents", "types", "ids")
 _BROKEN = ("this piece of the corpus", "Delete it, and run again.")
 _DOCUMENT = Kind(
     lambda of: isinstance(of, list) and [type(one) for one in of] == [str, str, int] and of[2] >= 0,
@@ -83,15 +85,23 @@ class _Builder:
         self.documents.append((split, name, len(ids)))
 
     def write(self, path: Path, fingerprint: str, report: dict[str, Any]) -> None:
-        about = {"fingerprint": fingerprint, "report": report}
+        content = {
+            "documents": _bytes(json.dumps(self.documents)),
+            "types": _bytes("\n".join(self.local)),  # tokens hold no white space
+            "ids": np.concatenate([*self.ids, np.empty(0, dtype=np.uint32)]),
+        }
+        about = {"fingerprint": fingerprint, "report": report, "sha256": _digest(content)}
         with atomic_write(path, "wb") as file:
-            np.savez(
-                file,
-                about=_bytes(json.dumps(about)),
-                documents=_bytes(json.dumps(self.documents)),
-                types=_bytes("\n".join(self.local)),  # tokens hold no white space
-                ids=np.concatenate([*self.ids, np.empty(0, dtype=np.uint32)]),
-            )
+            arrays: dict[str, Any] = {"about": _bytes(json.dumps(about)), **content}
+            np.savez(file, **arrays)
+
+
+def _digest(content: Mapping[str, npt.NDArray[Any]]) -> str:
+    """Of a shard's arrays: it lies in a hidden folder, of whose files no manifest is kept."""
+    digest = hashlib.sha256()
+    for name in CONTENT:
+        digest.update(f"{name} {content[name].dtype} {content[name].shape}".encode() + content[name].tobytes())
+    return digest.hexdigest()
 
 
 def _bytes(text: str) -> npt.NDArray[np.uint8]:
@@ -104,9 +114,11 @@ def _json(path: Path, name: str, shape: Shape) -> Any:
 
 def _fingerprint(path: Path) -> str | None:
     try:
-        return str(_json(path, "about", {"fingerprint": TEXT})["fingerprint"])
+        about = _json(path, "about", {"fingerprint": TEXT, "sha256": TEXT})
+        whole = about["sha256"] == _digest(load_arrays(path, CONTENT, *_BROKEN))
     except InputError:  # a damaged one is made anew
         return None
+    return str(about["fingerprint"]) if whole else None
 
 
 class Shards:

@@ -24,6 +24,7 @@ from firstsight.lab.system.folder import RUN, hold
 from firstsight.lab.system.machine import provenance
 from firstsight.lab.system.manifest import forget
 from firstsight.lab.system.progress import say
+from firstsight.lab.system.replace import check_no_folder
 from firstsight.lab.system.shape import OBJECT, Named
 from firstsight.memory import KNNGrid, UnboundedCacheGrid
 from firstsight.memory.store import Memory
@@ -80,6 +81,7 @@ def sweep_memory(
         raise InputError(f"--memory is {memory!r}; expected the cache among them, beside which the others are chosen.")
     with hold(folder, RUN, make=False):
         run = open_run(folder, checkpoint, data, device)
+        check_no_folder(run.folder / "memory" / "sweep.json")
         text = np.asarray(run.corpus.split("valid")[:split_tokens])
         first = min(FIRST, len(text) // 2) if first is None else first
         if len(text) <= first:
