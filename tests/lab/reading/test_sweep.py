@@ -15,7 +15,7 @@ from firstsight.lab.reading import grids
 from firstsight.lab.reading import sweep as sweeps
 from firstsight.lab.reading.recalled import recall_run
 from firstsight.lab.reading.sweep import sweep_memory
-from firstsight.lab.reading.tuned import choose_cache, choose_mbpa, choose_mixtures, read_tuned
+from firstsight.lab.reading.tuned import best_of, choose_cache, choose_mbpa, choose_mixtures, edge_warnings, read_tuned
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +217,16 @@ def test_warnings_at_the_edge():
     assert choose_cache(level)[1] == [], "theta and size change nothing"
     with pytest.raises(InputError, match="diverged"):
         choose_cache([row | {"nll": None} for row in cache_rows(inside)])
+
+
+def test_a_weight_that_was_fitted_is_no_axis():
+    rows = [
+        {"k": k, "temperature": t, "best_weight": k / 5000 + t / 77, "nll": 5 + abs(k - 256) / 999 - t / 50}
+        for k in (64, 256, 1024)
+        for t in (1.0, 10.0)
+    ]
+    warnings = edge_warnings("kNN", rows, best_of(rows), ["k", "temperature"])
+    assert warnings == ["kNN: the best temperature, 10, is the largest of its grid: a larger one may be better still"]
 
 
 def test_mbpa_that_does_not_help():

@@ -28,10 +28,10 @@ KS = (512, 1024)
 LRS = (0.1, 0.3, 1.0, 3.0)
 MBPA_WEIGHTS = (0.02, 0.04, 0.06, 0.08, 0.1)
 # Our decision: Krause et al. give their choice for each corpus, and their gradients are of other batches.
-DYNAMIC = {"rms": ((2e-4, 5e-4, 1e-3), (0.0, 1e-3, 1e-2)), "sgd": ((0.05, 0.1, 0.2), (0.0,))}  # rates, decays
+DYNAMIC = {"rms": ((1e-4, 2e-4, 5e-4, 1e-3), (0.0, 1e-3)), "sgd": ((0.05, 0.1, 0.2), (0.0,))}  # rates, decays
 # Khandelwal et al. take 1,024 and 1; how far activations are apart differs from model to model.
 NEAREST = (64, 256, 1024)
-TEMPERATURES = (0.3, 1.0, 3.0, 10.0, 30.0)
+TEMPERATURES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 
 STEP_CHUNK = 8  # tokens between two updates of the bar where MbPA takes two steps: each costs seconds
 
@@ -103,7 +103,7 @@ def nearest_grid(use: Use, title: str, memory: Memory, first: int, tokens: int) 
         for j, temperature in enumerate(TEMPERATURES):
             both = np.stack([nll["model"], nll["memory"][i, j]]).astype(np.float64)
             found = fit_weights(torch.from_numpy(both))
-            best = {"weight": float(found.weights[1]), "nll": found.nll, "perplexity": exp_or_inf(found.nll)}
+            best = {"best_weight": float(found.weights[1]), "nll": found.nll, "perplexity": exp_or_inf(found.nll)}
             rows.append({"k": k, "temperature": temperature, **best})
     return {"first": first, "tokens": tokens, "model": mean_nll(nll["model"], []), "grid": rows}
 

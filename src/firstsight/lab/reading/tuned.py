@@ -16,6 +16,7 @@ from firstsight.lab.system.files import read_json
 from firstsight.lab.system.shape import as_dict, is_finite, is_share, is_whole
 from firstsight.memory import fit_weights
 
+MEASURED = ("nll", "perplexity", "best_weight")  # what a row of a grid found, beside where it stands
 FEW = 200  # words of a band below which its weights would follow chance
 
 Rows = list[dict[str, Any]]
@@ -146,7 +147,7 @@ def edge_warnings(what: str, rows: Rows, best: dict[str, Any], axes: Sequence[st
     """
     warnings = []
     for name in axes:
-        fixed = [other for other in best if other not in (name, "nll", "perplexity", "seconds")]
+        fixed = [other for other in best if other not in (name, *MEASURED)]
         line = {row["nll"] for row in rows if all(row[other] == best[other] for other in fixed)}
         values = {row[name] for row in rows}
         if best[name] not in (min(values), max(values)) or len(line) < 2:

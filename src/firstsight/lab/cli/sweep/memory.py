@@ -98,7 +98,7 @@ def show_sweep(found: Found, run: Path) -> None:
     for name in ("unbounded", "knn"):
         if found[name]:
             where = f"{found[name]['tokens']:,} tokens after {found[name]['first']:,}"
-            columns = {"k": "neighbours", "temperature": "temperature", "weight": "weight"}
+            columns = {"k": "neighbours", "temperature": "temperature", "best_weight": "weight"}
             _table(f"{MEMORIES[name].label}, at its best weight, {where}", columns, found[name], {})
     if found["dynamic"]:
         columns = {"rule": "rule", "lr": "rate", "decay": "decay"}
