@@ -53,7 +53,7 @@ def test_own_text(folder, capsys):
         ]
         arguments += ["--steps", "20"] if "demo" in command else []
         assert cli.main(arguments[1:]) == 0, command
-    assert {command[1] for command in ran} == {"data", "train", "eval", "report", "score", "adapt", "sweep"}
+    assert {command[1] for command in ran} == {"data", "train", "eval", "report", "score", "adapt", "store", "sweep"}
     assert (folder / "runs/comparison/report.html").stat().st_size > 10_000
     assert "zebras" in capsys.readouterr().out
 

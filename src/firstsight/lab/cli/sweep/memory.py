@@ -79,6 +79,7 @@ def sweep_memories(command: Memories) -> int:
 def show_sweep(found: Found, run: Path) -> None:
     """The best points of each grid, the paper's choice among them, and what was chosen."""
     from firstsight.lab.reading.memories import MEMORIES
+    from firstsight.lab.system.progress import duration
 
     cache = found["cache"]
     usual, others = MEMORIES["cache"], MEMORIES["mbpa"]
@@ -109,6 +110,8 @@ def show_sweep(found: Found, run: Path) -> None:
     for name in names:
         tell(f"chosen: {MEMORIES[name].label}: {_told(chosen[name])}")
     _mixtures(found)
+    costs = [f"{MEMORIES[name].label} {duration(found[name]['seconds'])}" for name in names]
+    tell(f"took: {', '.join(costs)}; the mixtures {duration(found['mixed']['seconds'])}")
     asked = ",".join(names)
     tell(f"Next: firstsight eval {run} --split test --memory {asked} --tuned {run / 'memory' / 'sweep.json'}")
 
