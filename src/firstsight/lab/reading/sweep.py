@@ -147,6 +147,8 @@ def _grids(run: Run, text: np.ndarray, stages: "_Stages", asked: _Asked) -> dict
         same = [row for row in found["dynamic"]["grid"] if row["rule"] == best["rule"]]
         warnings += edge_warnings("dynamic evaluation", same, best, ["lr"])
     of = {**asked.where, "chosen": chosen}
+    if "knn" in asked.names:
+        of["store"] = fingerprint(open_store(run, asked.store))
     mixed = stages.run("mixed", of, lambda: _mixed(use, chosen, **asked.where))
     for warning in (warnings := warnings + mixed.pop("warnings")):
         say(f"warning: {warning}")
