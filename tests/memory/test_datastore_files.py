@@ -317,11 +317,17 @@ def test_deletions_stay_and_are_seen_by_others(tmp_path):
         assert len(one) == N - 3
 
 
-@pytest.mark.parametrize("content", [b"[" * 100_000, "utf-16", "utf-8-sig", b"\xff\xfe", b"{}", b"null"])
+@pytest.mark.parametrize(
+    "content", [b"[" * 100_000, "utf-16", "utf-8-sig", b"\xff\xfe", b"{}", b"null", "a blank", "a line twice"]
+)
 def test_contents_that_json_takes_in_another_way_are_refused(tmp_path, content):
     """Nested past Python's stack, or in another encoding: by name, and not taken for what they were."""
     build(tmp_path / "s", torch.randn(20, 4), torch.arange(20))
     path = tmp_path / "s" / "store.json"
-    path.write_bytes(path.read_text().encode(content) if isinstance(content, str) else content)
+    if content in ("a blank", "a line twice"):
+        lines = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join([*lines[:3], *lines[2:]] if content == "a line twice" else [*lines, b" "]))
+    else:
+        path.write_bytes(path.read_text().encode(content) if isinstance(content, str) else content)
     with pytest.raises(InputError, match=r"store\.json: this should say what a store holds, but it was altered"):
         Datastore.open(tmp_path / "s")

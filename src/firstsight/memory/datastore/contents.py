@@ -1,6 +1,5 @@
 """What a store is of: the file that names its others, each with its checksum, and is written last."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,10 +12,10 @@ from firstsight.memory.datastore.files import (
     Column,
     Value,
     check_version,
+    page,
     put_in_place,
+    read_page,
     read_some,
-    sealed,
-    unsealed,
 )
 from firstsight.memory.datastore.keys import Dtype
 
@@ -52,9 +51,8 @@ class Contents:
 
 def write_contents(folder: Path, contents: Contents) -> None:
     """Make a store of the files in a folder."""
-    values = json.loads(sealed({"format": _FORMAT, "version": VERSION, **asdict(contents)}))
     with put_in_place(folder / CONTENTS) as file:
-        file.write(json.dumps(values, indent=2, ensure_ascii=False).encode() + b"\n")
+        file.write(page({"format": _FORMAT, "version": VERSION, **asdict(contents)}))
 
 
 def read_contents(folder: Path) -> Contents:
@@ -67,7 +65,7 @@ def read_contents(folder: Path) -> Contents:
         )
     raw = read_some(path, "what a store holds")
     try:
-        values = unsealed(raw)
+        values = read_page(raw)
     except ValueError as error:
         raise InputError(
             f"{path}: this should say what a store holds, but it was altered ({error}). {AGAIN}"

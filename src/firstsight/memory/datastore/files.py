@@ -77,6 +77,19 @@ def unsealed(text: str | bytes) -> dict[str, Any]:
     return values
 
 
+def page(values: Mapping[str, Any]) -> bytes:
+    """Sealed values as a file of their own, for people to read."""
+    return json.dumps(json.loads(sealed(values)), indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def read_page(raw: bytes) -> dict[str, Any]:
+    """The values of ``page``; ValueError unless it is that to the last byte: a line twice would change no value."""
+    values = unsealed(raw)
+    if raw != page(values):
+        raise ValueError("it is written in another way")
+    return values
+
+
 def _seal(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 

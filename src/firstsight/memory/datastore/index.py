@@ -4,7 +4,6 @@ Shape suffixes: Q queries, X candidates, K neighbours, D features, R rows that a
 """
 
 import hashlib
-import json
 import math
 import os
 from dataclasses import dataclass, fields, replace
@@ -23,11 +22,11 @@ from firstsight.memory.datastore.files import (
     VERSION,
     Array,
     check_version,
+    page,
     put_in_place,
+    read_page,
     read_some,
-    sealed,
     sync_folder,
-    unsealed,
 )
 from firstsight.memory.datastore.keys import Keys
 from firstsight.memory.store import check_whole
@@ -179,9 +178,9 @@ def build_index(store: Searched, kind: Kind, lists: int | None, probes: int, k: 
         query = store.keys.at(own).float()
     store.index = index
     index = replace(index, queries=len(query), recall=recall(store, query, k, own))
-    text = sealed({"format": _FORMAT, "version": VERSION, **{name: getattr(index, name) for name in _VALUES}})
+    values = {name: getattr(index, name) for name in _VALUES}
     with put_in_place(store.path / HEADER) as file:
-        file.write(json.dumps(json.loads(text), indent=2).encode() + b"\n")
+        file.write(page({"format": _FORMAT, "version": VERSION, **values}))
     return index
 
 
@@ -211,7 +210,7 @@ def open_index(folder: Path, contents: Contents, *, check: bool) -> Index | None
         return None
     mend = f"Remove {path}, or build the index again."
     try:
-        values = unsealed(read_some(path, "what an index is"))
+        values = read_page(read_some(path, "what an index is"))
     except ValueError as error:
         raise InputError(f"{path}: this should say what an index is of, but was altered ({error}). {mend}") from error
     check_version(path, values, _FORMAT)
