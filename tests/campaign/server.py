@@ -18,7 +18,7 @@ IDLE, LONGEST = 5.0, 40.0  # seconds: without any work, and in all, after which 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # What Python itself prints, and drops, of a Ctrl-C that comes while it runs a destructor: see docs/reliability.md.
-IGNORED = re.compile(r"Exception ignored in[^\n]*\n(Traceback[^\n]*\n(\s[^\n]*\n)*)?KeyboardInterrupt: *\n")
+IGNORED = re.compile(r"^Exception ignored [\s\S]*?^KeyboardInterrupt: *\n", re.MULTILINE)
 
 
 @dataclass(frozen=True)
