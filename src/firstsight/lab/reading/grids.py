@@ -8,16 +8,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from firstsight.lab.lm.evaluation import exp_or_inf
 from firstsight.lab.lm.reader import Reader, read
 from firstsight.lab.lm.run import Run
 from firstsight.lab.reading.memories import CHUNK, MEMORIES, Use, check_finite, mixture, model_and, reader_of
-from firstsight.lab.reading.tuned import Rows, best_of
+from firstsight.lab.reading.tuned import Rows, best_of, fitted
 from firstsight.lab.system.progress import Bar
 from firstsight.lab.system.shape import finite_or_none
-from firstsight.memory import CacheGrid, MbPAGrid, NeuralCache, fit_weights
+from firstsight.memory import CacheGrid, MbPAGrid, NeuralCache
 from firstsight.memory.store import Memory
 
 # The grids of appendix A.2, but for the rates: of these the paper gives only its choice.
@@ -101,9 +100,8 @@ def nearest_grid(use: Use, title: str, memory: Memory, first: int, tokens: int) 
     rows = []
     for i, k in enumerate(NEAREST):
         for j, temperature in enumerate(TEMPERATURES):
-            both = np.stack([nll["model"], nll["memory"][i, j]]).astype(np.float64)
-            found = fit_weights(torch.from_numpy(both))
-            best = {"best_weight": float(found.weights[1]), "nll": found.nll, "perplexity": exp_or_inf(found.nll)}
+            found = fitted({"model": nll["model"], "memory": nll["memory"][i, j]}, ["memory"])
+            best = {"best_weight": found["weights"]["memory"], "nll": found["nll"], "perplexity": found["perplexity"]}
             rows.append({"k": k, "temperature": temperature, **best})
     return {"first": first, "tokens": tokens, "model": mean_nll(nll["model"], []), "grid": rows}
 

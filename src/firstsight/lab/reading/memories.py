@@ -1,7 +1,8 @@
 """The memories at test time by name, as readers of a text; a new one is a line of ``MEMORIES``."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from firstsight.heads import Softmax
 from firstsight.lab.data.tokens import text_hash
 from firstsight.lab.lm.reader import Plain, Reader, Segment
 from firstsight.lab.lm.run import Run
-from firstsight.lab.reading.dynamic import MEASURED, Dynamic, Learning, gradient_rms
+from firstsight.lab.reading.dynamic import Dynamic, Learning, gradient_rms
 from firstsight.lab.reading.stored import open_store
-from firstsight.memory import KNN, MbPA, NeuralCache, UnboundedCache, mix, recall
+from firstsight.memory import KNN, Datastore, MbPA, NeuralCache, UnboundedCache, mix, recall
 from firstsight.memory.mixture import CACHE_WEIGHT, MBPA_WEIGHT
 from firstsight.memory.store import Memory
 
@@ -50,22 +51,34 @@ class Use:
     """of kNN-LM, if not the one in the run's folder"""
     by_document: bool = False
     """what was read of a document is forgotten where the next one begins"""
+    _rms: dict[int, dict[str, Tensor]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @cached_property
+    def datastore(self) -> Datastore:
+        """The store, opened once: every byte of it is checked."""
+        return open_store(self.run, self.store)
+
+    def gradient_rms(self, length: int) -> dict[str, Tensor]:
+        """Of the training text in parts of that length, measured once."""
+        if length not in self._rms:
+            text, eos_id = self.run.corpus.split("train"), self.run.vocabulary.eos_id
+            self._rms[length] = gradient_rms(self.run.model, text, eos_id=eos_id, length=length)
+        return self._rms[length]
 
 
 def _knn(use: Use, **settings: Any) -> Memory:
     """kNN-LM over a store, by its index where it has one; of the text that is read itself, no token finds itself."""
-    store = open_store(use.run, use.store)
+    store = use.datastore
     own = store.about.get("text") == text_hash(use.text)
     return KNN(store, **settings, leave_out=own, approximate=store.index is not None)
 
 
 def _dynamic(use: Use, **settings: Any) -> Reader:
     """Dynamic evaluation of a run's model, by the gradients of its training text where the rule divides by them."""
-    learning, run = Learning(**settings), use.run
+    learning = Learning(**settings)
     if learning.rule == "sgd" or not learning.lr:
-        return Dynamic(run.model, replace(learning, rule="sgd"))
-    text, eos_id = np.asarray(run.corpus.split("train")[:MEASURED]), run.vocabulary.eos_id
-    return Dynamic(run.model, learning, gradient_rms(run.model, text, eos_id=eos_id, length=learning.length))
+        return Dynamic(use.run.model, replace(learning, rule="sgd"))
+    return Dynamic(use.run.model, learning, use.gradient_rms(learning.length))
 
 
 MEMORIES: dict[str, Kind] = {

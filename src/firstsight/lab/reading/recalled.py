@@ -29,7 +29,7 @@ from firstsight.lab.reading.memories import (
     memory_of,
 )
 from firstsight.lab.reading.passage import write_passage
-from firstsight.lab.reading.stored import fingerprint, open_store, stored_told
+from firstsight.lab.reading.stored import fingerprint, stored_told
 from firstsight.lab.reading.tables import bands_before, summary
 from firstsight.lab.reading.tuned import check_tuned, read_tuned
 from firstsight.lab.system.devices import AUTO
@@ -99,7 +99,7 @@ def recall_run(
             name: {**recipe.settings[name], "weight": whole[name]} if name in whole else None for name in MEMORIES
         }
         if "knn" in recipe.settings:
-            found["store"] = stored_told(open_store(run, store))
+            found["store"] = stored_told(use.datastore)
         told |= {"tuned": None if tuned is None else str(tuned), "seconds": time.perf_counter() - began}
         held = {name: memory_of(name, use, settings) for name, settings in recipe.settings.items()}
         shown_of = {name: memory for name, memory in held.items() if memory is not None}
@@ -156,7 +156,7 @@ class Partial:
         text, tokens = text_hash(use.text), use.text
         known |= {"by_document": use.by_document}
         if "knn" in recipe.settings:
-            known["store"] = fingerprint(open_store(use.run, use.store))
+            known["store"] = fingerprint(use.datastore)
         self.header = {"checkpoint": checkpoint, "text": text, "chunk": CHUNK, "firstsight": __version__, **known}
         self.nll = {name: np.empty(len(tokens), dtype=np.float32) for name in ("model", *recipe.settings)}
 

@@ -14,7 +14,7 @@ from firstsight.lab.data.tokens import text_hash
 from firstsight.lab.lm.run import Run, open_run
 from firstsight.lab.reading import grids
 from firstsight.lab.reading.memories import MEMORIES, Use, names_of, reader_of
-from firstsight.lab.reading.stored import fingerprint, open_store
+from firstsight.lab.reading.stored import fingerprint
 from firstsight.lab.reading.tables import bands_before
 from firstsight.lab.reading.tuned import best_of, choose_cache, choose_mbpa, choose_mixtures, edge_warnings
 from firstsight.lab.runs.result import best_part
@@ -148,7 +148,7 @@ def _grids(run: Run, text: np.ndarray, stages: "_Stages", asked: _Asked) -> dict
         warnings += edge_warnings("dynamic evaluation", same, best, ["lr"])
     of = {**asked.where, "chosen": chosen}
     if "knn" in asked.names:
-        of["store"] = fingerprint(open_store(run, asked.store))
+        of["store"] = fingerprint(use.datastore)
     mixed = stages.run("mixed", of, lambda: _mixed(use, chosen, **asked.where))
     for warning in (warnings := warnings + mixed.pop("warnings")):
         say(f"warning: {warning}")
@@ -171,7 +171,7 @@ def _mbpa(
 def _nearest(name: str, use: Use, stages: "_Stages", asked: _Asked) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
     """The grid of kNN-LM or of the unbounded cache, what is chosen of it, and what to warn of."""
     label, of = MEMORIES[name].label, {**asked.where, "ks": [*grids.NEAREST], "temperatures": [*grids.TEMPERATURES]}
-    store = open_store(use.run, use.store) if name == "knn" else None
+    store = use.datastore if name == "knn" else None
     if store is not None:
         of["store"] = fingerprint(store)
 

@@ -98,19 +98,20 @@ def choose_mixtures(nll: Mapping[str, np.ndarray], band_N: np.ndarray) -> tuple[
         and memories that get no weight.
     """
     names = [name for name in nll if name != "model"]
-    mixtures = [_fitted(nll, some) for some in subsets(names)]
+    mixtures = [fitted(nll, some) for some in subsets(names)]
     whole = mixtures[-1]["weights"]
     by_band = []
     for band in range(len(BANDS)):
         here_N = band_N == band
         few = int(here_N.sum()) < FEW
-        by_band.append(whole if few else _fitted({n: one[here_N] for n, one in nll.items()}, names)["weights"])
+        by_band.append(whole if few else fitted({n: one[here_N] for n, one in nll.items()}, names)["weights"])
     idle = [MEMORIES[name].label for name in names if not dict(mixtures[names.index(name)]["weights"])[name]]
     warnings = [f"{label} helps by no weight: in a mixture of the model and it its weight is 0" for label in idle]
     return {"mixtures": mixtures, "by_band": by_band}, warnings
 
 
-def _fitted(nll: Mapping[str, np.ndarray], some: Sequence[str]) -> dict[str, Any]:
+def fitted(nll: Mapping[str, np.ndarray], some: Sequence[str]) -> dict[str, Any]:
+    """The best weights of the model and some memories, by name, and what they give: from the NLLs [N] by name."""
     found = fit_weights(torch.from_numpy(np.stack([nll[name] for name in ("model", *some)]).astype(np.float64)))
     weights = dict(zip(some, found.weights[1:].tolist(), strict=True))
     return {"weights": weights, "nll": found.nll, "perplexity": exp_or_inf(found.nll), "residual": found.residual}
