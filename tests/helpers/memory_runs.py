@@ -25,9 +25,20 @@ def small_grids(monkeypatch):
     monkeypatch.setattr("firstsight.lab.reading.grids.LRS", (0.1, 0.3, 2.0))
 
 
+def train_small(corpus, folder):
+    """A run that has learned a little."""
+    train(corpus, folder, TINY.replace(head="softmax", steps=60, eval_every=60))
+    return folder
+
+
+def variants(result):
+    """The mixtures of an evaluation, by name."""
+    return {row["name"]: row for row in result["memory"]["variants"]}
+
+
 def make_swept(corpus, folder):
     """A trained run whose memories were swept, and what was found."""
-    train(corpus, folder, TINY.replace(head="softmax", steps=60, eval_every=60))
+    train_small(corpus, folder)
     with pytest.MonkeyPatch.context() as patch:
         small_grids(patch)
         return folder, sweep_memory(folder, **FEW)

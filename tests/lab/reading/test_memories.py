@@ -6,31 +6,27 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from memory_runs import CACHE, MBPA, MIXTURES, activations, plain_cache, plain_mbpa, plain_mixture, write_tuned
-from training_runs import TINY
+from memory_runs import (
+    CACHE,
+    MBPA,
+    MIXTURES,
+    activations,
+    plain_cache,
+    plain_mbpa,
+    plain_mixture,
+    variants,
+    write_tuned,
+)
 
 from firstsight.errors import InputError
 from firstsight.lab.lm.evaluation import by_band
 from firstsight.lab.lm.results import evaluate_run
 from firstsight.lab.lm.run import open_run
-from firstsight.lab.lm.training import train
 from firstsight.lab.reading import recalled as memory_results
 from firstsight.lab.reading.memories import Recalling
 from firstsight.lab.reading.recalled import recall_run
 from firstsight.lab.runs.checkpoint import load_checkpoint, save_checkpoint
 from firstsight.lab.system.folder import hold
-
-
-@pytest.fixture(scope="module")
-def trained_run(corpus, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    train(corpus, folder, TINY.replace(head="softmax", steps=60, eval_every=60))
-    return folder
-
-
-@pytest.fixture
-def run(trained_run, tmp_path):
-    return shutil.copytree(trained_run, tmp_path / "run")
 
 
 @pytest.fixture
@@ -44,10 +40,6 @@ def small_chunks(monkeypatch):
     monkeypatch.setattr("firstsight.lab.lm.reader.BLOCK", 64)
     monkeypatch.setattr(memory_results, "CHUNK", 128)
     monkeypatch.setattr(memory_results, "SAVE_EVERY", -1.0)
-
-
-def variants(result):
-    return {row["name"]: row for row in result["memory"]["variants"]}
 
 
 def test_every_mixture_is_that_of_plain_loops(run, tuned, corpus):

@@ -1,35 +1,15 @@
 """Mixtures of more than the cache and MbPA: dynamic evaluation, and weights by the word before."""
 
-import shutil
-
 import numpy as np
 import pytest
-from memory_runs import CACHE, MBPA, activations, plain_cache, plain_mbpa, plain_mixture, write_tuned
-from training_runs import TINY
+from memory_runs import CACHE, MBPA, activations, plain_cache, plain_mbpa, plain_mixture, variants, write_tuned
 
 from firstsight.errors import InputError
 from firstsight.lab.lm.reader import read
 from firstsight.lab.lm.run import open_run
-from firstsight.lab.lm.training import train
 from firstsight.lab.reading import recalled
 from firstsight.lab.reading.dynamic import Dynamic, Learning, gradient_rms
 from firstsight.lab.reading.recalled import recall_run
-
-
-@pytest.fixture(scope="module")
-def trained_run(corpus, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    train(corpus, folder, TINY.replace(head="softmax", steps=60, eval_every=60))
-    return folder
-
-
-@pytest.fixture
-def run(trained_run, tmp_path):
-    return shutil.copytree(trained_run, tmp_path / "run")
-
-
-def variants(result):
-    return {row["name"]: row for row in result["memory"]["variants"]}
 
 
 def test_dynamic_evaluation_among_them(run, tmp_path, corpus):

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from memory_runs import FEW, activations, plain_mixture, small_grids, write_tuned
+from memory_runs import FEW, activations, plain_mixture, small_grids, train_small, variants, write_tuned
 from training_runs import TINY
 
 from firstsight.errors import InputError
@@ -25,25 +25,15 @@ NEAR = {"k": 8, "temperature": 2.0}
 
 @pytest.fixture(scope="module")
 def trained_run(corpus, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    train(corpus, folder, TINY.replace(head="softmax", steps=60, eval_every=60))
+    folder = train_small(corpus, tmp_path_factory.mktemp("runs") / "run")
     store_run(folder)
     return folder
-
-
-@pytest.fixture
-def run(trained_run, tmp_path):
-    return shutil.copytree(trained_run, tmp_path / "run")
 
 
 @pytest.fixture
 def small(monkeypatch):
     monkeypatch.setattr("firstsight.lab.lm.reader.BLOCK", 64)
     monkeypatch.setattr(recalled, "CHUNK", 128)
-
-
-def variants(result):
-    return {row["name"]: row for row in result["memory"]["variants"]}
 
 
 def plain_nearest(query_ND, target_N, keys_MD, label_M, k, temperature, seen=None):
