@@ -26,17 +26,32 @@ def cut(corpus: Corpus, split: str, tokens: int) -> tuple[np.ndarray, Documents]
     return np.concatenate([*parts, np.zeros(0, np.uint32)]), Documents(documents.names, starts)
 
 
+def parted(text: np.ndarray, documents: Documents, count: int) -> dict[str, tuple[np.ndarray, Documents]]:
+    """The last ``count`` documents of a validation text as a test text, for a corpus whose own is not at hand."""
+    kept = len(documents.names) - count
+    if not 0 < kept:
+        raise SystemExit(f"--test-documents {count}: the validation text has {len(documents.names)}, and must keep one")
+    border = documents.starts[kept]
+    first = Documents(documents.names[:kept], documents.starts[: kept + 1])
+    return {
+        "valid": (text[:border], first),
+        "test": (text[border:], Documents(documents.names[kept:], documents.starts[kept:] - border)),
+    }
+
+
 def main(given: Any) -> None:
     """Cut, count the words anew and write the folder."""
     corpus = open_corpus(given.source)
     before, kept = corpus.vocabulary, {"train": given.train, "valid": given.valid}
     texts = {split: cut(corpus, split, tokens) for split, tokens in kept.items()}
+    if given.test_documents:
+        texts |= parted(*texts["valid"], given.test_documents)
     ids, occurrences = np.unique(texts["train"][0], return_counts=True)
     counter = Counter(dict(zip(before.decode(ids), occurrences.tolist(), strict=True)))
     vocabulary = training_vocabulary(corpus.name, counter, before.tokenizer, max_size=given.max_size)
     new_id_V = vocabulary.encode(before.tokens)
-    blocks = {split: [new_id_V[text]] for split, (text, _) in texts.items()} | {"test": []}
-    described = {"types": len(counter), "min_count": 1, "max_size": given.max_size, "cut": kept}
+    blocks = {"test": []} | {split: [new_id_V[text]] for split, (text, _) in texts.items()}
+    described = {"types": len(counter), "min_count": 1, "max_size": given.max_size, "cut": kept, "test_of_valid": given.test_documents}
     described |= {"sources": corpus.meta["sources"], "of": str(given.source), "of_vocabulary": before.hash}
     documents = {split: documents for split, (_, documents) in texts.items()}
     made = save_corpus(given.out, corpus.name, vocabulary, blocks, described, documents=documents, may_be_empty=True)
@@ -49,5 +64,8 @@ if __name__ == "__main__":
     parser.add_argument("out", type=Path)
     parser.add_argument("--train", type=int, default=40_000, help="tokens of each training document")
     parser.add_argument("--valid", type=int, default=20_000)
+    parser.add_argument(
+        "--test-documents", type=int, default=0, metavar="N", help="take the last N validation documents as the test text"
+    )
     parser.add_argument("--max-size", type=int, default=10_000)
     main(parser.parse_args())
