@@ -21,10 +21,11 @@ if TYPE_CHECKING:
         Softmax,
     )
     from firstsight.heads.adopted import attach
+    from firstsight.heads.steps.sparse import clip_grad_norm_
     from firstsight.memory import MbPA, NeuralCache, score_stream
 else:
     _ROOMS = ("errors", "functional", "heads", "memory")
-    _PLACES = {"InputError": "errors", "attach": "heads.adopted"}
+    _PLACES = {"InputError": "errors", "attach": "heads.adopted", "clip_grad_norm_": "heads.steps.sparse"}
     _PLACES |= dict.fromkeys(("MbPA", "NeuralCache", "score_stream"), "memory")
 
     def __getattr__(name: str) -> object:
@@ -51,6 +52,7 @@ __all__ = [
     "Softmax",
     "__version__",
     "attach",
+    "clip_grad_norm_",
     "functional",
     "score_stream",
 ]
