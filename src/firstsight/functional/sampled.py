@@ -156,7 +156,7 @@ class _SparseRows(torch.autograd.Function):
         return table[at_U]
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
         (at_U,) = ctx.saved_tensors
         return torch.sparse_coo_tensor(at_U[None], g, ctx.shape, is_coalesced=True, check_invariants=False), None
@@ -164,7 +164,8 @@ class _SparseRows(torch.autograd.Function):
 
 def rows_of(table: Tensor, at: Tensor, sparse: bool) -> Tensor:
     """The rows [U, ...] of a table [V, ...] at places [U], each once and rising; a sparse gradient of them if asked."""
-    return _SparseRows.apply(table, at) if sparse else table[at]
+    apply: Callable[..., Tensor] = _SparseRows.apply
+    return apply(table, at) if sparse else table[at]
 
 
 def sampled_cross_entropy(
