@@ -33,12 +33,12 @@ def _of_rows(h_ND: Tensor, weight: Tensor, bias: Tensor | None, k: int) -> tuple
     class_Nk = torch.empty(len(h_ND), 0, dtype=torch.int64, device=h_ND.device)
     held_NC = h_ND.new_empty(len(h_ND) * width)
     for v in slices(len(weight), width):
-        z_NC = held_NC[: len(h_ND) * (v.stop - v.start)].view(len(h_ND), -1)
+        z_NC = held_NC[: len(h_ND) * (v.stop - v.start)].view(len(h_ND), v.stop - v.start)
         if bias is None:
             torch.mm(h_ND, weight[v].t(), out=z_NC)
         else:
             torch.addmm(bias[v].to(weight.dtype), h_ND, weight[v].t(), out=z_NC)
-        best = _largest(z_NC, min(k, z_NC.shape[1]))
+        best = largest_of(z_NC, min(k, z_NC.shape[1]))
         # Those of the classes before come first, so that of equal logits the order is that of one whole row.
         both = torch.cat([value_Nk, best[0]], 1).topk(min(k, value_Nk.shape[1] + best[0].shape[1]))
         class_Nk = torch.cat([class_Nk, best[1] + v.start], 1).gather(1, both.indices)
@@ -46,8 +46,8 @@ def _of_rows(h_ND: Tensor, weight: Tensor, bias: Tensor | None, k: int) -> tuple
     return value_Nk, class_Nk
 
 
-def _largest(z_NC: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """``z.topk(k)``."""
+def largest_of(z_NC: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """``z.topk(k)`` of contiguous logits, by groups."""
     N, C = z_NC.shape
     groups = C // _GROUP
     if groups <= 2 * k:

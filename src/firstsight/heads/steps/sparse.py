@@ -41,14 +41,15 @@ def check_takes_sparse(optimizer: torch.optim.Optimizer) -> None:
 
 def is_any(grad: Tensor) -> bool:
     """Whether a gradient, dense or sparse, has a number that is not 0."""
-    return bool((grad._values() if grad.is_sparse else grad).any())
+    return bool((grad.coalesce().values() if grad.is_sparse else grad).any())
 
 
 def any_of_rows(grad: Tensor, rows: Tensor) -> Tensor:
     """Whether it has one in these rows [n], as bool []."""
     if not grad.is_sparse:
         return grad[rows].any()
-    return grad._values()[torch.isin(grad._indices()[0], rows)].any()
+    grad = grad.coalesce()
+    return grad.values()[torch.isin(grad.indices()[0], rows)].any()
 
 
 def averaging(parameters: Iterable[Tensor], group: Group) -> list[Any]:

@@ -113,8 +113,9 @@ def build_model(vocab_size: int, config: Config) -> LanguageModel:
 
 def build_optimizer(model: LanguageModel, config: Config) -> torch.optim.Optimizer:
     """The optimizer of these settings for all of the model that trains."""
-    if config.sparse and not torch.sparse.check_sparse_tensor_invariants.is_enabled():
-        torch.sparse.check_sparse_tensor_invariants.disable()  # in so many words: else torch warns that it is not on
+    checks: Any = torch.sparse.check_sparse_tensor_invariants
+    if config.sparse and not checks.is_enabled():
+        checks.disable()  # in so many words: else torch warns that they are off
     return make_optimizer(
         model.parameters(), config.optimizer, config.lr, weight_decay=config.weight_decay, momentum=config.momentum
     )
