@@ -100,7 +100,9 @@ def main() -> None:
     found["step"] = {"ms": {name: 1e3 * statistics.median(of) for name, of in seconds.items()}}
     found["step"] |= ratios(seconds, "large", "small")
     hidden, (weight, bias) = torch.randn(QUERIES, D), (part.detach() for part in head.parameters())
-    seconds = paired({"topk": lambda: head.topk(hidden, K), "bare": bare(weight, bias, hidden)}, max(4, given.rounds // 8))
+    seconds = paired(
+        {"topk": lambda: head.topk(hidden, K), "bare": bare(weight, bias, hidden)}, max(4, given.rounds // 8)
+    )
     found["topk"] = {"ms": {name: 1e3 * statistics.median(of) for name, of in seconds.items()}}
     found["topk"] |= {"share_of_the_products_rate": 1 / ratios(seconds, "topk", "bare")["median"]}
     print_and_save(given.out, found)
