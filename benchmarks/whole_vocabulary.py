@@ -15,7 +15,10 @@ lacks too are left out of both. The bands are by the larger one's counts.
 """
 
 import argparse
+import json
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +59,14 @@ def measure(folder: Path, whole: Corpus, split: str) -> dict[str, Any]:
     }
 
 
+def peak(folder: Path) -> int:
+    """Bytes that a process of its own grows by at the peak of a training step with these settings."""
+    data = str(open_run(folder).corpus.folder)
+    command = [sys.executable, "-m", "firstsight", "train", data, "--config", str(folder / "config.yaml")]
+    done = subprocess.run([*command, "--dry-run", "--json"], check=True, capture_output=True, text=True)
+    return int(json.loads(done.stdout)["measured"]["peak_bytes"])
+
+
 def main(given: Any) -> None:
     """Measure every run on both splits and write it."""
     whole, found = open_corpus(given.whole), {}
@@ -63,6 +74,7 @@ def main(given: Any) -> None:
         lines = list(read_metrics(folder / "metrics.jsonl"))
         row: dict[str, Any] = {split: measure(folder, whole, split) for split in ("valid", "test")}
         row["classes"] = open_run(folder).model.num_types
+        row["peak_bytes"] = peak(folder)
         row["tokens_per_second"] = statistics.median(line["tokens_per_second"] for line in lines)
         found[folder.name] = row
         bands = {band["name"]: round(band["perplexity"], 1) for band in row["test"]["bands"] if band["tokens"]}
