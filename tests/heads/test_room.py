@@ -179,7 +179,7 @@ class Moved(TorchDispatchMode):
         name = function.overloadpacket.__name__
         if isinstance(out, torch.Tensor) and out.shape[1:] == (64,):
             self.written += len(out) if name == "copy_" else 0
-            self.largest = max(self.largest, len(out) if name in ("index", "empty", "new_empty") else 0)
+            self.largest = max(self.largest, len(out) if name in ("index", "index_select", "empty", "new_empty") else 0)
         return out
 
 

@@ -17,7 +17,7 @@ from firstsight.functional import IGNORE_INDEX
 from firstsight.functional.checks import Classes, class_labels
 from firstsight.heads.steps.attachment import Handle
 from firstsight.heads.steps.exchange import Group, introduce
-from firstsight.heads.steps.growth import check_growable, check_landed, check_state, grow_, shrink_
+from firstsight.heads.steps.growth import check_growable, check_landed, check_state, grow_, rows_left, shrink_
 from firstsight.heads.steps.optimizers import followed, holds
 
 REPLACED = (
@@ -238,9 +238,8 @@ class Head(nn.Module):
             raise InputError(f"classes are {len(gone)} of {self.num_classes}; expected some of them, not all.")
         parameters = [self.weight] if self.bias is None else [self.weight, self.bias]
         optimizers = self._growable(parameters)
-        stays_V = torch.ones(self.num_classes, dtype=torch.bool, device=self.weight.device)
-        stays_V[gone.to(stays_V.device)] = False
-        self._keep_classes(stays_V.nonzero()[:, 0], parameters, optimizers)
+        kept = rows_left(gone.to(self.weight.device), self.num_classes)
+        self._keep_classes(kept, parameters, optimizers)
 
     def _keep_classes(
         self, kept: Tensor, parameters: list[nn.Parameter], optimizers: list[torch.optim.Optimizer]

@@ -106,6 +106,16 @@ def grow_(parameter: nn.Parameter, n: int, bound: float, optimizers: Iterable[to
         parameter.grad = _longer_sparse(grad, n) if grad.is_sparse else longer(grad, n, 0)
 
 
+def rows_left(gone: Tensor, num_rows: int) -> Tensor:
+    """All other rows, rising; those before the first that goes are not looked at."""
+    first = int(gone.min())
+    stays = torch.ones(num_rows - first, dtype=torch.bool, device=gone.device)
+    stays[gone - first] = False
+    kept = torch.arange(num_rows - len(gone), device=gone.device)
+    kept[first:] = stays.nonzero()[:, 0].add_(first)
+    return kept
+
+
 @torch.inference_mode(False)
 @torch.no_grad()
 def shrink_(parameter: nn.Parameter, kept: Tensor, optimizers: Iterable[torch.optim.Optimizer]) -> None:
