@@ -336,6 +336,8 @@ def test_a_head_that_was_cast_or_shared_has_no_room_and_grows_on(move):
     head = HebbianSoftmax(D, 30)
     head.add_classes(1)
     move(head)
+    with torch.no_grad():
+        head.weight.mul_(2)  # of which the memory from before knows nothing
     before = {name: value.clone() for name, value in head.state_dict().items()}
     head.add_classes(1)
     head.remove_classes([31])
