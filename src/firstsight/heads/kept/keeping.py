@@ -24,6 +24,7 @@ from firstsight.heads.kept.stored import Stored
 from firstsight.heads.objectives import with_surprise
 from firstsight.heads.steps.attachment import Seen, together
 from firstsight.heads.steps.exchange import Group, Sums, exchange, is_shared
+from firstsight.heads.steps.room import longer, shorter
 
 
 class Keeping(Stored):
@@ -44,17 +45,14 @@ class Keeping(Stored):
         self._watch.forget_rows()
         unchanged = self._looks.keep(self.weight, self.bias)
         super().add_classes(n)
-        counts = self._kept("counts")
-        self._keep("counts", torch.cat([counts, counts.new_ones(n)]))
+        self._keep("counts", longer(self._kept("counts"), n, 1))
         if self._record:
-            written = self._kept("written")
-            self._keep("written", torch.cat([written, written.new_zeros(n, self.in_features)]))
+            self._keep("written", longer(self._kept("written"), n, 0))
         if self._rule.sighted:
             later = self._has_taught() or (not self.attached and Moments(self._kept("moments")).trained())
             for name in self._of_sight():
-                kept = self._kept(name)
                 start = NEW if name == "fresh" and later else TRAINED
-                self._keep(name, torch.cat([kept, kept.new_full((n,), start)]))
+                self._keep(name, longer(self._kept(name), n, start))
             unchanged()
 
     def _keep_classes(
@@ -65,10 +63,10 @@ class Keeping(Stored):
         self._watch.forget_rows()
         self._pending.keep_classes(kept, self.num_classes)
         if self._rule.sighted:
-            Moments(self._kept("moments")).forget_rows_(self.weight.detach(), self._occurrences(), kept)
+            Moments(self._kept("moments")).forget_rows_(self.weight.detach(), self._occurrences, kept)
         super()._keep_classes(kept, parameters, optimizers)
         for name in ["counts"] + ["written"] * self._record + self._of_sight():
-            self._keep(name, self._kept(name)[kept])
+            self._keep(name, shorter(self._kept(name), kept))
         self._looks.forget()
 
     @contextmanager
@@ -223,7 +221,7 @@ class Keeping(Stored):
 
     def _has_taught(self) -> bool:
         """Whether it was a trained layer before it was a head."""
-        return bool((self._kept("fresh") >= TAUGHT).any())
+        return int(self._kept("fresh").max()) >= TAUGHT  # one look at V bytes, a quarter of a millisecond at 10^7
 
     def _is_trained(self, moments: Moments) -> bool:
         """Whether gradients have made its rows, as far as can be known; at its first steps they have not yet."""
