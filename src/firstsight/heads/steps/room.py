@@ -64,9 +64,8 @@ def shorter(old: Tensor, kept: Tensor) -> Tensor:
         return old[kept]
     at = bisect_left(range(n), True, key=lambda i: int(kept[i]) != i)  # kept rises: before that nothing moves
     for rows in kept[at:].split(max(1, BLOCK * len(old) // old.numel())):  # type: ignore[no-untyped-call]
-        old[at : at + len(rows)] = old.index_select(
-            0, rows
-        )  # which lie behind: nothing is overwritten that is still to be read
+        # They lie behind: nothing is overwritten that is still to be read.
+        old[at : at + len(rows)] = old.index_select(0, rows)
         at += len(rows)
     whole = _taken_room(old)
     old.data = _start_of(old.data if whole is None else whole, n)
