@@ -155,21 +155,18 @@ def _let_go(parameter: nn.Parameter) -> None:
 
 def _longer_sparse(grad: Tensor, n: int) -> Tensor:
     """The same numbers, of n rows more."""
-    return _sparse_like(grad, grad._indices(), grad._values(), len(grad) + n)
+    size = [len(grad) + n, *grad.shape[1:]]
+    return grad.clone().sparse_resize_(size, grad.sparse_dim(), grad.dense_dim())
 
 
 def _shorter_sparse(grad: Tensor, kept: Tensor) -> Tensor:
-    """The numbers of these rows, by their new places."""
-    rows_K = grad._indices()[0]
+    """The numbers of these rows by their new places, each place once."""
+    grad = grad.coalesce()
+    rows_K = grad.indices()[0]
     place_K = torch.searchsorted(kept, rows_K).clamp(max=len(kept) - 1)
     stays_K = kept[place_K] == rows_K
-    indices = grad._indices()[:, stays_K]
+    indices = grad.indices()[:, stays_K]
     indices[0] = place_K[stays_K]
-    return _sparse_like(grad, indices, grad._values()[stays_K], len(kept))
-
-
-def _sparse_like(grad: Tensor, indices: Tensor, values: Tensor, V: int) -> Tensor:
-    # In their order, so that what was coalesced still is.
-    return torch.sparse_coo_tensor(
-        indices, values, (V, *grad.shape[1:]), is_coalesced=grad.is_coalesced(), check_invariants=False
-    )
+    size = (len(kept), *grad.shape[1:])
+    # In their order, so that they are coalesced as they were.
+    return torch.sparse_coo_tensor(indices, grad.values()[stays_K], size, is_coalesced=True, check_invariants=False)
