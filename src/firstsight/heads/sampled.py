@@ -17,6 +17,7 @@ from firstsight.heads.softmax import Softmax
 from firstsight.heads.steps.attachment import Handle
 from firstsight.heads.steps.exchange import Group
 from firstsight.heads.steps.optimizers import followed
+from firstsight.heads.steps.room import longer
 from firstsight.heads.steps.sparse import averaging, check_takes_sparse
 from firstsight.heads.write import HebbianWrite
 
@@ -164,10 +165,13 @@ class SampledSoftmax(Softmax):
         return hooks
 
     def add_classes(self, n: int) -> None:
-        """As :meth:`Softmax.add_classes`; where the sampler is occurrences, those of the new classes are 0."""
+        """As :meth:`Softmax.add_classes`; where the sampler is occurrences, those of the new classes are 0.
+
+        The next loss then makes the tables of such a sampler anew, a pass over V numbers.
+        """
         super().add_classes(n)
         if isinstance(self.sampler, Tensor):
-            self.sampler = torch.cat([self.sampler, self.sampler.new_zeros(n)])
+            self.sampler = longer(self.sampler, n, 0)
 
     def _keep_classes(self, kept: Tensor, parameters: list[Any], optimizers: list[torch.optim.Optimizer]) -> None:
         super()._keep_classes(kept, parameters, optimizers)
