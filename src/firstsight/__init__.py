@@ -23,10 +23,11 @@ if TYPE_CHECKING:
         Softmax,
     )
     from firstsight.heads.adopted import attach
+    from firstsight.heads.steps.wrapping import prepare_ddp
     from firstsight.memory import MbPA, NeuralCache, score_stream
 else:
     _ROOMS = ("errors", "functional", "heads", "memory")
-    _PLACES = {"InputError": "errors", "attach": "heads.adopted"}
+    _PLACES = {"InputError": "errors", "attach": "heads.adopted", "prepare_ddp": "heads.steps.wrapping"}
     _PLACES |= dict.fromkeys(("MbPA", "NeuralCache", "score_stream"), "memory")
 
     def __getattr__(name: str) -> object:
@@ -56,5 +57,6 @@ __all__ = [
     "__version__",
     "attach",
     "functional",
+    "prepare_ddp",
     "score_stream",
 ]

@@ -5,20 +5,26 @@ Shapes: V classes, V_r of them on rank r, D features.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
 
 from firstsight.errors import InputError
 from firstsight.functional.checks import Classes, class_labels
+from firstsight.heads.head import Head
 from firstsight.heads.shards.ranks import Ranks
 from firstsight.heads.softmax import Softmax
 from firstsight.heads.steps.exchange import Group
 from firstsight.heads.steps.growth import shrink_
 
+if TYPE_CHECKING:
+    Whole = Softmax
+else:  # what stands between them and a head are the layers of the write, where there is one
+    Whole = Head
 
-class Numbered(Softmax):
+
+class Numbered(Whole):
     """A head that has every R-th class; ``Parts`` is one with a loss over all.
 
     Arguments, attributes and errors as
@@ -139,6 +145,7 @@ class Numbered(Softmax):
         parameters = [self.weight] if self.bias is None else [self.weight, self.bias]
         for parameter in parameters:
             shrink_(parameter, torch.zeros(n, dtype=torch.int64, device=self.weight.device), self._growable(parameters))
+        self._number(self.classes.new_zeros(n))
 
     def extra_repr(self) -> str:
         """The sizes, for ``print``."""

@@ -17,19 +17,26 @@ from firstsight.functional.checks import product_dtype as dtype_of
 from firstsight.functional.tiling.largest import largest_logits
 from firstsight.heads.head import log_share
 from firstsight.heads.shards.loss import Shown, Weighting, own_slice, shared_nll
-from firstsight.heads.shards.numbered import Numbered
 from firstsight.heads.shards.ranks import REFUSED
+from firstsight.heads.shards.saving import Saving
 from firstsight.heads.steps.attachment import Handle
 from firstsight.heads.steps.exchange import Group
 from firstsight.heads.steps.peers import LOSS
 
+_WRAPPED = (
+    "DistributedDataParallel takes a head for the same on all. Call firstsight.prepare_ddp(model) before "
+    "DistributedDataParallel(model)."
+)
 
-class Parts(Numbered):
+
+class Parts(Saving):
     """What stands before a head to share its classes out: ``class ShardedSoftmax(Parts)``.
 
     Of a group of one process it is the head behind it. Arguments, attributes and errors as
     :class:`firstsight.ShardedSoftmax`.
     """
+
+    _unwrapped = False  # whether it was looked if its rows are those of another process
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Logits [..., V], of a head whose classes are all here.
@@ -74,7 +81,7 @@ class Parts(Numbered):
         """[] int64, how many steps were taken, as far as is known."""
         return torch.zeros((), dtype=torch.int64, device=self.weight.device)
 
-    def show(self, hidden: Tensor, target: Tensor, check: Callable[[], object] = bool) -> Shown:
+    def show(self, hidden: Tensor, target: Tensor, check: Callable[[], object] = bool, told: int = 0) -> Shown:
         """Bring the tokens of all ranks together: a collective. What one refuses is an InputError on all."""
         error = None
         try:
@@ -86,9 +93,11 @@ class Parts(Numbered):
             error = found
         size = REFUSED if error is not None else len(y_N)
         try:
-            sizes, _ = self._ranks.begin(size, 0, self._terms_of_loss(hidden), self._clock(), LOSS)
+            sizes, tells = self._ranks.begin(size, told, self._terms_of_loss(hidden), self._clock(), LOSS)
         except InputError as found:
             raise found if error is None else error from None
+        if all(tells) and len(set(tells)) == 1:
+            raise InputError(f"each process has the same rows, and other classes. {_WRAPPED}")
         h_MD, y_M = self._ranks.gather(h_ND, sizes), self._ranks.gather(y_N, sizes)
         return Shown(h_MD, y_M, self.places(y_M), sizes, keep_N)
 
@@ -105,8 +114,9 @@ class Parts(Numbered):
     ) -> Tensor:
         if self._alone():
             return super()._cross_entropy(hidden, target, reduction, nll_out, **options)
+        told = 0
         if self.training and torch.is_grad_enabled():
-            self._check_not_of_ddp()
+            told = self._check_not_of_ddp()
         weight, epsilon = options.get("class_weight"), options.get("label_smoothing", 0.0)
 
         def check() -> None:
@@ -115,7 +125,7 @@ class Parts(Numbered):
             if weight is not None:
                 check_class_weight(weight, self._total)
 
-        shown = self.show(hidden, target, check)
+        shown = self.show(hidden, target, check, told)
         result = self._shared(hidden, shown, reduction, nll_out, options)
         self._note_shown(result, shown)
         return result
@@ -143,13 +153,14 @@ class Parts(Numbered):
         of_all = weighting.own_N.sum()
         return loss_N.sum() / torch.where(of_all > 0, of_all, 1.0)
 
-    def _check_not_of_ddp(self) -> None:
+    def _check_not_of_ddp(self) -> int:
+        """Raise InputError if DDP has hold of the rows; once, a number of the first row, which DDP makes alike."""
         wrapper = getattr(DistributedDataParallel, "_active_ddp_module", None)
         if wrapper is not None and any(one is self.weight for one in getattr(wrapper, "_module_parameters", ())):
-            raise InputError(
-                "DistributedDataParallel takes the mean of this head's gradients over the processes, and each has "
-                "other classes. Call firstsight.prepare_ddp(model) before DistributedDataParallel(model)."
-            )
+            raise InputError(f"the gradients of this head are averaged over the processes. {_WRAPPED}")
+        told, self._unwrapped = not self._unwrapped, True
+        row = self.weight.detach()[0].double().tolist() if told else [0]
+        return hash(tuple(row)) >> 2 if any(row) else 0
 
     def _prior(self, adjustment: float | Tensor | None) -> Tensor | None:
         if self._alone() or adjustment is None:

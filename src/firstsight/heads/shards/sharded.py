@@ -20,7 +20,7 @@ from firstsight.heads.steps.exchange import Group, Sums, agree
 from firstsight.heads.write import HebbianWrite
 
 
-class ShardedSoftmax(Parts):
+class ShardedSoftmax(Parts, Softmax):
     r"""A :class:`Softmax` of which each process of a group has every R-th class: weight, bias and optimizer state.
 
     For layers too large for one process, or for its optimizer: with R processes each holds V / R rows. The body is
@@ -72,6 +72,15 @@ class HebbianShardedSoftmax(Parts, HebbianWrite, Softmax):
 
     def _clock(self) -> Tensor:
         return steps_of(self._kept("settings"))
+
+    def _by_class(self) -> set[str]:
+        return {*super()._by_class(), "counts", *self._of_sight()} | ({"written"} if self._record else set())
+
+    def _fit(self, n: int) -> None:
+        super()._fit(n)
+        self._pending.clear()
+        self._watch.forget_rows()
+        self._keep_nothing(torch.ones(n, dtype=torch.int64, device=self.weight.device))
 
     def _terms(self) -> dict[str, Any]:
         return {**super()._terms(), "processes": self._ranks.size}

@@ -1,0 +1,42 @@
+"""What ``DistributedDataParallel`` has to leave to the heads that look after it themselves."""
+
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from firstsight.errors import InputError
+
+
+def prepare_ddp(model: nn.Module) -> list[str]:
+    """Call it before ``DistributedDataParallel(model)``, where a head in it has gradients of its own.
+
+    Those whose classes are shared out over the processes have: the same row is another class on each, and a mean over
+    processes, like the copies that are made of the first one's rows, would be of different things. All else in the
+    model is wrapped as ever. Where no head is such a one, nothing is changed.
+
+    Args:
+        model: the module that will be wrapped itself, not a part of it.
+
+    Returns:
+        The names of the parameters and buffers that are left out.
+
+    Raises:
+        InputError: (a ``ValueError``) the model is wrapped already, or is nothing but such a head.
+    """
+    if isinstance(model, DistributedDataParallel):
+        raise InputError("the model is wrapped already; call prepare_ddp(model) before DistributedDataParallel(model).")
+    heads = [(name, head) for name, head in model.named_modules() if getattr(head, "_own_gradients", False)]
+    names: set[str] = set()
+    for prefix, head in heads:
+        if head is model:
+            raise InputError(
+                "the model is a head whose classes are shared out, which needs no DistributedDataParallel: wrap the "
+                "body alone."
+            )
+        kept = [*head.named_parameters(remove_duplicate=False), *head.named_buffers(remove_duplicate=False)]
+        names |= {f"{prefix}.{name}" for name, _ in kept}
+    if not names:
+        return []
+    names |= set(getattr(model, "_ddp_params_and_buffers_to_ignore", ()))
+    # torch's own way, which is not public yet (pytorch#43690); the root module alone is asked.
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, sorted(names))  # type: ignore[no-untyped-call]
+    return sorted(names)
