@@ -18,6 +18,7 @@ from firstsight.functional.tiling.passes import nll_of
 from firstsight.functional.tiling.shards import part_gradients, part_of
 from firstsight.functional.tiling.tiles import LOG2_E
 from firstsight.heads.shards.ranks import Ranks
+from firstsight.heads.steps.peers import BACKWARD
 
 
 class Shown(NamedTuple):
@@ -113,6 +114,8 @@ class _SharedNLL(torch.autograd.Function):
                 "processes, which has none. Use firstsight.Softmax for it."
             )
         ranks, weighting, sizes = ctx.ranks, ctx.weighting, ctx.shown
+        step = torch.zeros((), dtype=torch.int64, device=g_N.device)
+        ranks.begin(len(g_N), 0, {}, step, BACKWARD)  # so that a rank that is elsewhere is told, and not mixed up
         g_M = ranks.gather(g_N.contiguous(), sizes)
         target_M = g_M if weighting.share_M is None else g_M * weighting.share_M.to(g_M.dtype)
         even_V = None if weighting.even_V is None else weighting.even_V.to(g_M.dtype)

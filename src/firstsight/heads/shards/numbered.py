@@ -140,6 +140,14 @@ class Numbered(Whole):
         self._total -= len(gone)
         self._number(left - torch.searchsorted(gone, left))
 
+    @torch.no_grad()
+    def _copy(self, linear: Any) -> None:
+        """Take this rank's rows of a whole layer."""
+        own_V = self.classes.to(linear.weight.device)
+        self.weight.copy_(linear.weight[own_V])
+        if self.bias is not None:
+            self.bias.copy_(linear.bias[own_V])
+
     def _fit(self, n: int) -> None:
         """Have n rows, of which nothing is known yet."""
         parameters = [self.weight] if self.bias is None else [self.weight, self.bias]

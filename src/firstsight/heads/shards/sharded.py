@@ -4,19 +4,24 @@ Shapes: N tokens of a rank, V classes, V_r of them on rank r, U that are written
 dimensions.
 """
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Self, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from firstsight.functional.checks import as_labels, check_rule
+from firstsight.functional.checks import Classes, as_labels, check_rule
 from firstsight.functional.rows import STAND_INS, Rows, moments_of_rows, stand_ins_for
 from firstsight.functional.write import check_finite
+from firstsight.heads.head import check_parameters
+from firstsight.heads.kept.known import Counts, known
 from firstsight.heads.kept.state import steps_of
 from firstsight.heads.shards.loss import Shown
 from firstsight.heads.shards.parts import Parts
+from firstsight.heads.shards.ranks import Ranks
 from firstsight.heads.softmax import Softmax
-from firstsight.heads.steps.exchange import Group, Sums, agree
+from firstsight.heads.steps.exchange import Group, Sums
+from firstsight.heads.steps.peers import WRITE
 from firstsight.heads.write import HebbianWrite
 
 
@@ -59,6 +64,22 @@ class ShardedSoftmax(Parts, Softmax):
             was wrapped as if it were the same on all.
     """
 
+    @classmethod
+    def from_linear(cls, linear: nn.Linear, *, group: Group = None) -> Self:
+        """Take over an ``nn.Linear`` that is the same on all processes: copies of this one's rows.
+
+        Of a group of one process its parameters themselves, as :meth:`Softmax.from_linear`.
+        """
+        D, V = linear.in_features, linear.out_features
+        if Ranks(group).size == 1:
+            head = cls(D, V, bias=False, device="meta", group=group)._take_over(linear)
+            head._number(head.classes)
+            return head
+        like: dict[str, Any] = {"device": linear.weight.device, "dtype": linear.weight.dtype}
+        head = cls(D, V, bias=linear.bias is not None, group=group, **like)
+        head._copy(linear)
+        return head
+
 
 class HebbianShardedSoftmax(Parts, HebbianWrite, Softmax):
     """A :class:`ShardedSoftmax` that writes, as :class:`HebbianSoftmax` does: each process the rows that it has.
@@ -69,6 +90,48 @@ class HebbianShardedSoftmax(Parts, HebbianWrite, Softmax):
 
     Arguments, attributes and errors of both. The buffers of classes are of those of this process.
     """
+
+    @classmethod
+    def from_linear(
+        cls,
+        linear: nn.Linear,
+        counts: Counts | None = None,
+        *,
+        new: Classes = (),
+        T: float | None = None,
+        gamma: float | None = None,
+        group: Group = None,
+        **options: Any,
+    ) -> Self:
+        """As :meth:`HebbianSoftmax.from_linear`, of a layer that is the same on all processes: copies of its rows.
+
+        Of a group of one process its parameters themselves.
+        """
+        if Ranks(group).size == 1:
+            head = super().from_linear(linear, counts, new=new, T=T, gamma=gamma, group=group, **options)
+            head._number(head.classes)
+            return head
+        check_parameters(linear)
+        counts_V, fresh_V = known(linear, counts, new)
+        like: dict[str, Any] = {"device": linear.weight.device, "dtype": linear.weight.dtype}
+        sizes = linear.in_features, linear.out_features
+        head = cls(*sizes, T, gamma, bias=linear.bias is not None, group=group, **like, **options)
+        head._copy(linear)
+        head._keep_nothing(counts_V[head.classes], fresh_V[head.classes])
+        return head
+
+    def set_counts(self, counts: Counts, *, new: Classes = ()) -> None:
+        """As :meth:`HebbianSoftmax.set_counts`, with those of all classes, on each process."""
+        if self._alone():
+            super().set_counts(counts, new=new)
+            return
+        whole = SimpleNamespace(weight=torch.empty(self._total, 0, device=self.weight.device))
+        of_all = known(cast(nn.Module, whole), counts, new)
+        looked = self._kept("counts") is self._settled and self._rule.needs != "nothing"
+        moments = self._kept("moments") if looked else None
+        self._keep_nothing(*(x[self.classes] for x in of_all))
+        self._keep("moments", moments)
+        self._looks.forget()
 
     def _clock(self) -> Tensor:
         return steps_of(self._kept("settings"))
@@ -91,7 +154,8 @@ class HebbianShardedSoftmax(Parts, HebbianWrite, Softmax):
     def _exchanged(self, sums: Sums, skip: bool, group: Group, after: int = 0) -> Sums:
         if self._alone():
             return super()._exchanged(sums, skip, group, after)
-        _, skips, _ = agree(len(sums[0]), skip, self._ranks.group, {**self._terms(), "after": after}, self._clock())
+        terms = {**self._terms(), "after": after}
+        _, skips = self._ranks.begin(len(sums[0]), skip, terms, self._clock(), WRITE)
         return (sums[0][:0], sums[1][:0], sums[2][:0]) if any(skips) else sums
 
     def _note_shown(self, result: Tensor, shown: Shown) -> None:

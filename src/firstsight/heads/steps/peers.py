@@ -38,14 +38,15 @@ HEAR = 1.0  # seconds that are left to a rank that is past to say why it will en
 LONG = 30.0  # seconds of waiting after which it is said for whom
 _TICK, _MOMENT = 1.0, 0.3
 # What is waited for, and what each rank has to do for it.
-WRITE, LOSS = "the write", "a loss"
+WRITE, LOSS, BACKWARD = "the write", "a loss", "the backward pass of a loss"
 _MENDS = {
     WRITE: "Step as often on every rank, optimizer.step() on all of them or on none; one without a batch steps all the "
     "same, and so brings nothing.",
     LOSS: "Each rank has a part of the classes: call its losses, and backward(), as often on every rank and in one "
     "order; one without tokens brings none, hidden [0, D].",
 }
-_DONE = {WRITE: "written", LOSS: "computed"}
+_MENDS[BACKWARD] = _MENDS[LOSS]
+_DONE = {WRITE: "written", LOSS: "computed", BACKWARD: "computed"}
 _NO_TAG = 0x66697273  # of messages that nobody sends
 
 
