@@ -113,9 +113,9 @@ class HebbianShardedSoftmax(Parts, HebbianWrite, Softmax):
             return head
         check_parameters(linear)
         counts_V, fresh_V = known(linear, counts, new)
-        like: dict[str, Any] = {"device": linear.weight.device, "dtype": linear.weight.dtype}
-        sizes = linear.in_features, linear.out_features
-        head = cls(*sizes, T, gamma, bias=linear.bias is not None, group=group, **like, **options)
+        like: dict[str, Any] = {"device": linear.weight.device, "dtype": linear.weight.dtype, **options}
+        D, V = linear.in_features, linear.out_features
+        head = cls(D, V, T, gamma, linear.bias is not None, group=group, **like)
         head._copy(linear)
         head._keep_nothing(counts_V[head.classes], fresh_V[head.classes])
         return head
