@@ -11,6 +11,8 @@ from typing import Any
 
 from front import table as when
 from lasting import table as lasting
+from scale_table import numbers as scale_numbers
+from scale_table import words as scale_words
 from try_table import tables as trials
 
 from firstsight.lab.reading.memories import MEMORIES
@@ -29,7 +31,7 @@ BEGIN_WHEN, END_WHEN = "<!-- when table: made by benchmarks/readme_table.py -->"
 BEGIN_DEMO, END_DEMO = "<!-- demo: made by benchmarks/readme_table.py -->", "<!-- end of demo -->"
 BEGIN_STUDY, END_STUDY = "<!-- study tables: made by benchmarks/readme_table.py -->", "<!-- end of study tables -->"
 BEGIN_LASTING, END_LASTING = "<!-- lasting: made by benchmarks/readme_table.py -->", "<!-- end of lasting -->"
-BEGIN_MEMORY, END_MEMORY = "<!-- memory table: made by benchmarks/readme_table.py -->", "<!-- end of memory table -->"
+MEMORY = ("wikitext-2", "books-25")
 BEGIN_SPEED, END_SPEED = "<!-- memory speed: made by benchmarks/readme_table.py -->", "<!-- end of memory speed -->"
 BEGIN_TRIALS, END_TRIALS = "<!-- trials: made by benchmarks/readme_table.py -->", "<!-- end of trials -->"
 OMNIGLOT = "omniglot tables: made by benchmarks/readme_table.py"
@@ -44,7 +46,7 @@ FIGURES = ("5", "7", "8", "9")
 
 PAGES = [
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("index", "when", "memory", "omniglot", "try", "figures")),
+    *(ROOT / "docs" / f"{name}.md" for name in ("index", "when", "memory", "omniglot", "try", "figures", "scale")),
 ]
 
 
@@ -59,11 +61,11 @@ def demo() -> str:
     return markdown_table({name: _read(RESULTS / "demo" / f"{name}.json") for name in DEMO}).strip() + "\n"
 
 
-def memories() -> str:
+def memories(corpus: str) -> str:
     """The model, with each memory and with all, by band, a table for each split."""
     tables = []
     for split in ("valid", "test"):
-        found = _read(RESULTS / "memory" / f"wikitext-2-{split}.json")
+        found = _read(RESULTS / "memory" / f"{corpus}-{split}.json")
         variants = found["memory"]["variants"]
         lines = [f"| {split}, {found['tokens']:,} tokens | tokens | {' | '.join(v['name'] for v in variants)} |"]
         lines.append(f"|---|---:|{'---:|' * len(variants)}")
@@ -169,10 +171,13 @@ def with_table(page: str) -> str:
         (OMNIGLOT, omniglot),
         (LINEAR, partial(omniglot, "linear")),
         (RATES, rates),
+        *((f"memory of {name}: made by benchmarks/readme_table.py", partial(memories, name)) for name in MEMORY),
+        ("ten million: made by benchmarks/readme_table.py", scale_numbers),
+        ("every word: made by benchmarks/readme_table.py", scale_words),
         *((f"figure {n}: made by benchmarks/readme_table.py", partial(curves, n)) for n in FIGURES),
     ]
     more = [(f"<!-- {mark} -->", f"<!-- end of {mark.split(':')[0]} -->", make) for mark, make in marked]
-    for begin, end, make in (*parts, (BEGIN_MEMORY, END_MEMORY, memories), (BEGIN_SPEED, END_SPEED, speed), *more):
+    for begin, end, make in (*parts, (BEGIN_SPEED, END_SPEED, speed), *more):
         if begin in page:
             before, rest = page.split(begin)
             page = f"{before}{begin}\n{make()}{end}{rest.split(end)[1]}"

@@ -11,7 +11,7 @@ FLOORS = [
     ["errors", "_version"],
     ["functional"],
     ["heads", "memory"],
-    ["huggingface", "fitting", "scaling"],
+    ["huggingface", "fitting", "scaling", "serving"],
     ["estimator"],
     ["lab.system"],
     ["lab.data"],
@@ -22,7 +22,7 @@ FLOORS = [
     ["lab.cli"],
 ]
 LAYERS = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-LIBRARY = ("errors", "_version", "functional", "heads", "memory", "fitting", "scaling")
+LIBRARY = ("errors", "_version", "functional", "heads", "memory", "fitting", "scaling", "serving")
 
 
 @pytest.fixture(scope="module")

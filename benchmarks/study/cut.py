@@ -29,7 +29,7 @@ def cut(corpus: Corpus, split: str, tokens: int) -> tuple[np.ndarray, Documents]
 def parted(text: np.ndarray, documents: Documents, count: int) -> dict[str, tuple[np.ndarray, Documents]]:
     """The last ``count`` documents of a validation text as a test text, for a corpus whose own is not at hand."""
     kept = len(documents.names) - count
-    if not 0 < kept:
+    if not kept > 0:
         raise SystemExit(f"--test-documents {count}: the validation text has {len(documents.names)}, and must keep one")
     border = documents.starts[kept]
     first = Documents(documents.names[:kept], documents.starts[: kept + 1])
@@ -47,11 +47,20 @@ def main(given: Any) -> None:
     if given.test_documents:
         texts |= parted(*texts["valid"], given.test_documents)
     ids, occurrences = np.unique(texts["train"][0], return_counts=True)
+    if given.whole_counts:
+        ids, occurrences = np.arange(len(before)), before.counts
     counter = Counter(dict(zip(before.decode(ids), occurrences.tolist(), strict=True)))
     vocabulary = training_vocabulary(corpus.name, counter, before.tokenizer, max_size=given.max_size)
     new_id_V = vocabulary.encode(before.tokens)
     blocks = {"test": []} | {split: [new_id_V[text]] for split, (text, _) in texts.items()}
-    described = {"types": len(counter), "min_count": 1, "max_size": given.max_size, "cut": kept, "test_of_valid": given.test_documents}
+    described = {
+        "types": len(counter),
+        "min_count": 1,
+        "max_size": given.max_size,
+        "cut": kept,
+        "test_of_valid": given.test_documents,
+    }
+    described |= {"whole_counts": given.whole_counts}
     described |= {"sources": corpus.meta["sources"], "of": str(given.source), "of_vocabulary": before.hash}
     documents = {split: documents for split, (_, documents) in texts.items()}
     made = save_corpus(given.out, corpus.name, vocabulary, blocks, described, documents=documents, may_be_empty=True)
@@ -65,7 +74,14 @@ if __name__ == "__main__":
     parser.add_argument("--train", type=int, default=40_000, help="tokens of each training document")
     parser.add_argument("--valid", type=int, default=20_000)
     parser.add_argument(
-        "--test-documents", type=int, default=0, metavar="N", help="take the last N validation documents as the test text"
+        "--test-documents",
+        type=int,
+        default=0,
+        metavar="N",
+        help="take the last N validation documents as the test text",
     )
     parser.add_argument("--max-size", type=int, default=10_000)
+    parser.add_argument(
+        "--whole-counts", action="store_true", help="rank words as the whole text does, not the cut one"
+    )
     main(parser.parse_args())

@@ -23,11 +23,13 @@ if TYPE_CHECKING:
         Softmax,
     )
     from firstsight.heads.adopted import attach
+    from firstsight.heads.steps.sparse import clip_grad_norm_
     from firstsight.heads.steps.wrapping import prepare_ddp
     from firstsight.memory import MbPA, NeuralCache, score_stream
 else:
     _ROOMS = ("errors", "functional", "heads", "memory")
-    _PLACES = {"InputError": "errors", "attach": "heads.adopted", "prepare_ddp": "heads.steps.wrapping"}
+    _PLACES = {"InputError": "errors", "attach": "heads.adopted"}
+    _PLACES |= {"clip_grad_norm_": "heads.steps.sparse", "prepare_ddp": "heads.steps.wrapping"}
     _PLACES |= dict.fromkeys(("MbPA", "NeuralCache", "score_stream"), "memory")
 
     def __getattr__(name: str) -> object:
@@ -56,6 +58,7 @@ __all__ = [
     "Softmax",
     "__version__",
     "attach",
+    "clip_grad_norm_",
     "functional",
     "prepare_ddp",
     "score_stream",

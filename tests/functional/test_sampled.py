@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from firstsight import HebbianSampledSoftmax, InputError, SampledSoftmax, Softmax
-from firstsight.functional.sampled import class_shares, draw, inclusion, sampled_cross_entropy
+from firstsight.functional.sampled import sampled_cross_entropy, sampling
 
 SAMPLERS = {"log_uniform": "log_uniform", "uniform": "uniform", "occurrences": 3 * torch.arange(50).flip(0) ** 2}
 
@@ -21,13 +21,50 @@ def data(N, V, D, seed=0):
     return h, w, b, torch.randint(V, (N,), generator=g)
 
 
+def by_hand(sampler, V, S):
+    """min(1, c p), with c found by halving."""
+    rank = torch.arange(V, dtype=torch.float64)
+    known = {"uniform": torch.ones(V, dtype=torch.float64), "log_uniform": ((rank + 2) / (rank + 1)).log()}
+    share = known[sampler] if isinstance(sampler, str) else sampler.double() + 1
+    low, high = 0.0, S * V / float(share.min())
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if float((middle * share).clamp(max=1).sum()) < S else (low, middle)
+    return (high * share).clamp(max=1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    V=st.integers(1, 400),
+    part=st.floats(0, 1),
+    seed=st.integers(0, 9),
+    kind=st.sampled_from(["log_uniform", "uniform", "n"]),
+)
+def test_inclusion_and_samples_of_any_size(V, part, seed, kind):
+    S = max(1, round(part * V))
+    sampler = torch.randint(100, (V,), generator=torch.Generator().manual_seed(seed)) if kind == "n" else kind
+    how = sampling(sampler, V, S)
+    expected = by_hand(sampler, V, S)
+    torch.testing.assert_close(how.inclusion(), expected, rtol=1e-7, atol=1e-12)
+    sample = how.draw(seed, 3)
+    assert len(sample) == S
+    assert int(sample[0]) >= 0
+    assert int(sample[-1]) < V
+    # Madow's own way: the class in whose piece of the line each point falls, but where a point is on a border.
+    start = torch.rand((), generator=torch.Generator().manual_seed(seed * 1_000_003 + 3), dtype=torch.float64)
+    ends, points = expected.cumsum(0), torch.arange(S, dtype=torch.float64) + start
+    clear = (ends[:, None] - points).abs().min(0).values > 1e-6
+    by_line = torch.searchsorted(ends, points).clamp(max=V - 1)
+    assert torch.equal(sample[clear], by_line[clear])
+
+
 @settings(max_examples=40, deadline=None)
 @given(N=st.integers(1, 9), V=st.integers(2, 30), D=st.integers(1, 6), bias=st.booleans(), weighted=st.booleans())
 def test_of_all_classes_it_is_the_full_softmax(N, V, D, bias, weighted):
     h, w, b, y = data(N, V, D, seed=N * V)
     y[0] = -100
-    of_V = inclusion(class_shares("uniform", V), V)
-    sample = draw(of_V, seed=1, step=2)
+    samples = sampling("uniform", V, V)
+    sample = samples.draw(seed=1, step=2)
     assert sample.tolist() == list(range(V))
     class_weight = torch.rand(V, dtype=torch.float64) + 0.1 if weighted else None
     found = []
@@ -36,7 +73,7 @@ def test_of_all_classes_it_is_the_full_softmax(N, V, D, bias, weighted):
         if way == "sampled":
             given_bias = inputs[2] if bias else None
             loss, each = sampled_cross_entropy(
-                inputs[0], inputs[1], y, given_bias, sample, of_V.log(), class_weight=class_weight
+                inputs[0], inputs[1], y, given_bias, sample, samples.log_inclusion, class_weight=class_weight
             )
         else:
             logits = F.linear(inputs[0], inputs[1], inputs[2] if bias else None)
@@ -52,12 +89,14 @@ def test_of_all_classes_it_is_the_full_softmax(N, V, D, bias, weighted):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_each_class_is_in_a_sample_as_often_as_is_said(sampler):
     V, S, draws = 50, 17, 20_000
-    of_V = inclusion(class_shares(SAMPLERS[sampler], V), S)
+    samples = sampling(SAMPLERS[sampler], V, S)
+    of_V = samples.inclusion()
+    torch.testing.assert_close(of_V, by_hand(SAMPLERS[sampler], V, S), rtol=1e-9, atol=1e-12)
     assert math.isclose(float(of_V.sum()), S)
     assert ((of_V > 0) & (of_V <= 1)).all()
     times_V = torch.zeros(V)
     for step in range(draws):
-        sample = draw(of_V, 0, step)
+        sample = samples.draw(0, step)
         assert len(sample) == S
         times_V[sample] += 1
     error_V = (of_V * (1 - of_V) / draws).sqrt()
@@ -67,13 +106,13 @@ def test_each_class_is_in_a_sample_as_often_as_is_said(sampler):
 
 
 def test_samples_are_different_classes_at_the_size_of_a_vocabulary():
-    of_V = inclusion(class_shares("log_uniform", 267_735), 8192)
-    samples = [draw(of_V, 3, step) for step in range(3)]
+    how = sampling("log_uniform", 267_735, 8192)
+    samples = [how.draw(3, step) for step in range(3)]
     assert [len(sample.unique()) for sample in samples] == [8192] * 3
-    assert torch.equal(samples[1], draw(of_V, 3, 1))
+    assert torch.equal(samples[1], how.draw(3, 1))
     assert not torch.equal(samples[0], samples[1])
-    assert not torch.equal(samples[0], draw(of_V, 4, 0))
-    assert (of_V[:100] == 1).all(), "the most frequent are in every sample"
+    assert not torch.equal(samples[0], how.draw(4, 0))
+    assert (how.inclusion()[:100] == 1).all(), "the most frequent are in every sample"
 
 
 @pytest.mark.parametrize("sampler", ["uniform", "log_uniform"])
@@ -85,10 +124,10 @@ def test_the_gradient_comes_nearer_with_more_samples(sampler):
     F.cross_entropy(F.linear(*full), y).backward()
     errors = []
     for S in (V // 8, V // 4, V // 2):
-        of_V, error = inclusion(class_shares(sampler, V), S), 0.0
+        how, error = sampling(sampler, V, S), 0.0
         for step in range(40):
             ours = [x.clone().requires_grad_() for x in (h, w, b)]
-            sampled_cross_entropy(ours[0], ours[1], y, ours[2], draw(of_V, 0, step), of_V.log())[0].backward()
+            sampled_cross_entropy(*ours[:2], y, ours[2], how.draw(0, step), how.log_inclusion)[0].backward()
             error += sum(float((a.grad - c.grad).square().sum()) for a, c in zip(ours, full, strict=True))
         errors.append(error)
     assert errors[0] > 1.5 * errors[1] > 1.5**2 * errors[2] > 0
@@ -96,10 +135,10 @@ def test_the_gradient_comes_nearer_with_more_samples(sampler):
 
 def test_a_target_in_the_sample_counts_once():
     h, w, b, y = data(4, 6, 3)
-    of_V = inclusion(class_shares("uniform", 6), 3)
+    how = sampling("uniform", 6, 3)
     sample = torch.tensor([0, 2, 5])
-    _, each = sampled_cross_entropy(h, w, torch.tensor([0, 2, 1, 5]), b, sample, of_V.log())
-    z = F.linear(h, w, b) - of_V.log()
+    _, each = sampled_cross_entropy(h, w, torch.tensor([0, 2, 1, 5]), b, sample, how.log_inclusion)
+    z = F.linear(h, w, b) - how.inclusion().log()
     kept = [[0, 2, 5], [0, 2, 5], [0, 1, 2, 5], [0, 2, 5]]
     expected = [z[n, kept[n]].logsumexp(0) - z[n, label] for n, label in enumerate([0, 2, 1, 5])]
     torch.testing.assert_close(each, torch.stack(expected))
@@ -168,7 +207,7 @@ def test_every_class_of_the_batch_is_written():
     once = (head.counts[y] == 2).nonzero()[:, 0]
     assert len(once)
     assert torch.equal(head.weight[y[once]], h[once]), "a first sight writes a row outright, drawn or not"
-    assert set(y[once].tolist()) - set(draw(head.inclusion(), 0, 3).tolist())
+    assert set(y[once].tolist()) - set(sampling("log_uniform", 200, 40).draw(0, 3).tolist())
 
 
 @pytest.mark.parametrize("sampler", ["log_uniform", "uniform", torch.arange(200)])

@@ -18,6 +18,7 @@ from torch import Tensor
 from firstsight.errors import InputError
 from firstsight.estimator.labels import UNMET, Known, as_labels, readable
 from firstsight.estimator.rows import Rows
+from firstsight.functional.tiling.largest import largest_of
 from firstsight.scaling import Scaling
 
 
@@ -63,9 +64,9 @@ class Answers(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise InputError(f"k is {k}; expected 1 to the number of classes that were met, {self._rows.used}.")
         rows, chances = np.empty((len(h_ND), k), dtype=np.int64), np.empty((len(h_ND), k), dtype=np.float32)
         for at, logits in self._logits(h_ND):
-            best = logits.topk(k)
-            rows[at] = best.indices.cpu()
-            chances[at] = (best.values - logits.logsumexp(1, keepdim=True)).exp().cpu()
+            values, indices = largest_of(logits, k)
+            rows[at] = indices.cpu()
+            chances[at] = (values - logits.logsumexp(1, keepdim=True)).exp().cpu()
         return self._known.label_of_row()[rows], chances
 
     def unknown_score(self, X: Any) -> np.ndarray:

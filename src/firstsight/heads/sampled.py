@@ -7,13 +7,17 @@ import weakref
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from firstsight.errors import InputError
 from firstsight.functional.inner_step import Objective
-from firstsight.functional.sampled import Sampler, class_shares, draw, inclusion, sampled_cross_entropy
+from firstsight.functional.sampled import Sampler, Sampling, check_sampler, sampled_cross_entropy, sampling
 from firstsight.heads.softmax import Softmax
+from firstsight.heads.steps.attachment import Handle
 from firstsight.heads.steps.exchange import Group
+from firstsight.heads.steps.optimizers import followed
+from firstsight.heads.steps.sparse import averaging, check_takes_sparse
 from firstsight.heads.write import HebbianWrite
 
 
@@ -31,6 +35,11 @@ class SampledSoftmax(Softmax):
         sampler: ``"log_uniform"``, for classes sorted by falling frequency, as vocabularies are here; ``"uniform"``;
             or occurrences [V].
         seed: of the draws.
+        sparse: gradients of weight and bias are sparse tensors of the rows that a step reaches, the sample's and the
+            targets', and with ``torch.optim.SGD`` (without momentum and weight decay), ``Adagrad`` or ``SparseAdam`` a
+            step costs what these rows cost, whatever V is. Clip with ``firstsight.clip_grad_norm_``; under DDP, call
+            ``firstsight.prepare_ddp(model)`` before it wraps the model. With one head tied to an embedding, that
+            is ``head.embedding``, whose gradient is sparse too. See docs/scale.md.
         options: as ``Softmax``.
 
     Attributes:
@@ -51,14 +60,15 @@ class SampledSoftmax(Softmax):
         samples: int = 8192,
         sampler: Sampler = "log_uniform",
         seed: int = 0,
+        sparse: bool = False,
         **options: Any,
     ) -> None:
         if samples < 1:
             raise InputError(f"samples is {samples}; expected 1 or more classes.")
-        class_shares(sampler, num_classes)
+        check_sampler(sampler, num_classes)
         super().__init__(in_features, num_classes, *args, **options)
-        self.samples, self.sampler, self.seed = samples, sampler, seed
-        self._table: tuple[Tensor, Tensor] | None = None
+        self.samples, self.sampler, self.seed, self.sparse = samples, sampler, seed, sparse
+        self._sampling_of: tuple[Any, Sampling] | None = None
         self._drawn: tuple[int, Tensor] | None = None
         self.register_buffer("step", torch.zeros((), dtype=torch.int64, device="cpu"))
 
@@ -70,20 +80,44 @@ class SampledSoftmax(Softmax):
 
     def inclusion(self) -> Tensor:
         """The probability of each class to be in a sample, [V] float64."""
-        return self._tables()[0]
+        return self._sampling().inclusion()
 
     def sample(self) -> Tensor:
         """The classes of this step's sample, [S] int64 in rising order."""
-        step, table = int(self.step), self._tables()
+        step, sampling = int(self.step), self._sampling()
         if self._drawn is None or self._drawn[0] != step:
-            self._drawn = step, draw(table[0], self.seed, step)
+            self._drawn = step, sampling.draw(self.seed, step)
         return self._drawn[1]
 
-    def _tables(self) -> tuple[Tensor, Tensor]:
-        if self._table is None or len(self._table[0]) != self.num_classes:
-            of_V = inclusion(class_shares(self.sampler, self.num_classes), min(self.samples, self.num_classes))
-            self._table, self._drawn = (of_V, of_V.log()), None
-        return self._table
+    @property
+    def _own_gradients(self) -> bool:
+        """Whether it averages its gradients over processes itself: see ``prepare_ddp``."""
+        return self.sparse
+
+    def embedding(self, tokens: Tensor) -> Tensor:
+        """The rows [..., D] of classes [...], whose gradient is sparse where the head's is."""
+        return F.embedding(tokens, self.weight, sparse=self.sparse)
+
+    def attach(self, optimizer: torch.optim.Optimizer, *, group: Group = None, after: int = 0) -> Handle:
+        """As :meth:`Softmax.attach`; with ``sparse``, where ranks train together, what averages their gradients too.
+
+        Raises:
+            InputError: (a ``ValueError``) as there, or an optimizer of torch that takes no sparse gradient.
+        """
+        if self.sparse:
+            check_takes_sparse(followed(optimizer))
+        return super().attach(optimizer, group=group, after=after)
+
+    def _sampling(self) -> Sampling:
+        made_of = self.sampler, self.num_classes, self.samples
+        if (
+            self._sampling_of is None
+            or self._sampling_of[0][0] is not self.sampler
+            or self._sampling_of[0][1:] != made_of[1:]
+        ):
+            of_these = sampling(self.sampler, self.num_classes, min(self.samples, self.num_classes))
+            self._sampling_of, self._drawn = (made_of, of_these), None
+        return self._sampling_of[1]
 
     def _cross_entropy(
         self, hidden: Tensor, target: Tensor, reduction: str, nll_out: Tensor | None = None, **options: Any
@@ -96,17 +130,18 @@ class SampledSoftmax(Softmax):
         bias: Tensor | None = self.bias
         if (prior_V := options.get("prior")) is not None:
             bias = prior_V.to(self.weight) if bias is None else bias + prior_V.to(self.weight)
-        sample, log_V = self.sample().to(hidden.device), self._tables()[1].to(hidden.device)
+        sample = self.sample().to(hidden.device)
         loss, each = sampled_cross_entropy(
             hidden,
             self.weight,
             target,
             bias,
             sample,
-            log_V,
+            self._sampling().log_inclusion,
             ignore_index=self.ignore_index,
             compute_dtype=self.compute_dtype,
             class_weight=options.get("class_weight"),
+            sparse=self.sparse,
         )
         if nll_out is not None:
             nll_out.copy_(each)
@@ -123,7 +158,10 @@ class SampledSoftmax(Softmax):
             if (alive := head()) is not None:
                 alive.step += 1
 
-        return [*super()._hooks(optimizer, given, group, after), optimizer.register_step_post_hook(count)]
+        hooks = [*super()._hooks(optimizer, given, group, after), optimizer.register_step_post_hook(count)]
+        if self.sparse:
+            hooks += averaging(self.parameters(), group)
+        return hooks
 
     def add_classes(self, n: int) -> None:
         """As :meth:`Softmax.add_classes`; where the sampler is occurrences, those of the new classes are 0."""
@@ -139,7 +177,7 @@ class SampledSoftmax(Softmax):
     def extra_repr(self) -> str:
         """The sizes and the sampler, for ``print``."""
         kind = "occurrences" if isinstance(self.sampler, Tensor) else self.sampler
-        return f"{super().extra_repr()}, samples={self.samples}, sampler={kind}"
+        return f"{super().extra_repr()}, samples={self.samples}, sampler={kind}{', sparse=True' * self.sparse}"
 
 
 class HebbianSampledSoftmax(HebbianWrite, SampledSoftmax):

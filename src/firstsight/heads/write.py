@@ -24,6 +24,7 @@ from firstsight.heads.rule import sparing
 from firstsight.heads.steps.attachment import Handle, Seen
 from firstsight.heads.steps.exchange import Group, Sums, is_shared, merge
 from firstsight.heads.steps.optimizers import holds
+from firstsight.heads.steps.sparse import is_any
 from firstsight.heads.steps.watch import LIMIT, Watch
 
 NOTHING_WRITTEN = (
@@ -223,7 +224,7 @@ class HebbianWrite(Keeping):
             raise InputError(REPLACED)
         # Now, for there are optimizers whose step clears the gradients.
         self._pending.forget_zeroed(weight)
-        self._moves = weight.grad is not None and (bool(self._pending) or bool(weight.grad.any()))
+        self._moves = weight.grad is not None and (bool(self._pending) or is_any(weight.grad))
         if not self._stepping:
             cleared, self._pending.cleared = self._pending.cleared, 0
             self._watch.before_step(weight, optimizer, given, cleared, probes)

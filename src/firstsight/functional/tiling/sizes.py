@@ -54,12 +54,13 @@ def loss_bytes(
     return gradients + copies + tiles
 
 
-def sampled_bytes(tokens: int, samples: int, classes: int, features: int) -> tuple[int, int]:
+def sampled_bytes(tokens: int, samples: int, classes: int, features: int, *, sparse: bool = False) -> tuple[int, int]:
     """Bytes that ``sampled_cross_entropy`` needs at the peaks of its forward and of its backward pass.
 
     With weights in float32; of N tokens, S samples, V classes, D features.
     """
     logits = tokens * samples
-    # Forward: logits without and with what is masked, and the mask. Backward: what was kept of them, and four steps to
-    # their gradient; then the rows' gradients, spread over all V by autograd: the sample's, the targets', their sum.
-    return 9 * logits + 8 * samples * features, max(18 * logits, 3 * 4 * classes * features)
+    # Forward: logits without and with what is masked, and the mask; rows in use, and the sample's. Backward: what was
+    # kept of them, and four steps to their gradient; then that of the rows in use, and, dense, the same among all V.
+    rows = 4 * min(classes, samples + tokens) * features
+    return 9 * logits + 2 * rows, max(18 * logits + 2 * rows, 3 * rows + (0 if sparse else 2 * 4 * classes * features))

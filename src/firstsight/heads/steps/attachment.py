@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from firstsight.heads.steps.exchange import Sums, merge
+from firstsight.heads.steps.sparse import any_of_rows
 
 # How many rows of the gradient are looked at to tell whether it was zeroed.
 _PROBED = 1024
@@ -132,4 +133,4 @@ class Pending:
         assert weight.grad is not None
         of_all = (seen.sums[0] for seen in self._entries)
         rows = torch.cat([classes_U[classes_U >= 0][:_PROBED] for classes_U in of_all])[:_PROBED]
-        return weight.grad[rows].any()
+        return any_of_rows(weight.grad, rows)

@@ -97,6 +97,9 @@ class Config(HeadSettings):
         self._require("layers", self.layers in (1, 2), "1 or 2")
         self._require("dropout", 0 <= self.dropout < 1, "in [0, 1)")
         self._require("lr", self.lr > 0, "above 0")
+        takes = self.optimizer in ("adagrad", "sgd") and not self.momentum and not self.weight_decay
+        kinds = "false, or optimizer to be adagrad or sgd, without momentum and weight_decay, which reach all rows"
+        self._require("sparse", takes or not self.sparse, kinds)
         spared = self.tied and not self.write_embedding
         self._require("weight_decay", not (spared and self.weight_decay), "0 where write_embedding is false")
         self._require("bias_start", self.bias or self.bias_start == "zero", "zero, or bias to be true")

@@ -74,6 +74,7 @@ class LanguageModel(nn.Module):
                 f"{list(expected)}. Make the head with in_features={expected[1]}, num_classes={expected[0]}."
             )
         self.embedding = None if config.tied else nn.Parameter(torch.empty(vocab_size, width))
+        self._sparse = config.sparse
         self.dropout = nn.Dropout(config.dropout)
         self.projection = nn.Parameter(torch.empty(config.hidden, width)) if config.projection else None
         layer = LayerNormLSTM if config.layer_norm else PlainLSTM
@@ -115,7 +116,8 @@ class LanguageModel(nn.Module):
             The state is part of the graph: detach it where no gradient should flow into earlier sequences.
         """
         E = self.embedding
-        y_BSH = self.dropout(self.head.embedding(tokens_BS) if E is None else F.embedding(tokens_BS, E))
+        x_BSD = self.head.embedding(tokens_BS) if E is None else F.embedding(tokens_BS, E, sparse=self._sparse)
+        y_BSH = self.dropout(x_BSD)
         if self.projection is not None:
             y_BSH = y_BSH @ self.projection.t()
         h, c, dtype = [], [], next(self.parameters()).dtype

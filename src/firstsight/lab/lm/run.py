@@ -24,6 +24,7 @@ from firstsight.lab.runs.head import make_head
 from firstsight.lab.runs.optimizer import make_optimizer
 from firstsight.lab.system.devices import AUTO, find_device
 from firstsight.lab.system.files import sha256
+from firstsight.lab.system.job import world_size
 from firstsight.lab.system.machine import check_model_fits
 from firstsight.lab.system.manifest import DIGESTS, check_there, identity_of, is_listed
 from firstsight.lab.system.shape import TEXT, WHOLE
@@ -112,6 +113,9 @@ def build_model(vocab_size: int, config: Config) -> LanguageModel:
 
 def build_optimizer(model: LanguageModel, config: Config) -> torch.optim.Optimizer:
     """The optimizer of these settings for all of the model that trains."""
+    checks: Any = torch.sparse.check_sparse_tensor_invariants
+    if config.sparse and not checks.is_enabled():
+        checks.disable()  # in so many words: else torch warns that they are off
     return make_optimizer(
         model.parameters(), config.optimizer, config.lr, weight_decay=config.weight_decay, momentum=config.momentum
     )
@@ -149,6 +153,8 @@ def open_run(folder: str | Path, checkpoint: str = "best", data: str | Path | No
 
 def check_folder(out: Path, config: Config, resume: bool) -> None:
     """Nothing is written before every setting has proved good: a mended command may then use the folder again."""
+    if config.sparse and world_size() > 1:
+        raise InputError(f"sparse is true in a job of {world_size()} processes; expected one process, or sparse=false.")
     config_file, last = out / "config.yaml", checkpoint_path(out, "last")
     parts = [config_file, out / "metrics.jsonl", last, checkpoint_path(out, "best")]
     there = [path for path in parts if path.exists()]

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
+from firstsight.heads.steps.sparse import clip_grad_norm_
 from firstsight.lab.data import Corpus
 from firstsight.lab.lm.batches import Batches, Share
 from firstsight.lab.lm.config import Config, save_config
@@ -135,8 +136,7 @@ class _Trainer:
         model = build_model(len(vocabulary), config)
         if config.bias_start == "unigram":
             model.head.start_bias(torch.from_numpy(vocabulary.counts))
-        optimizer = build_optimizer(model, config)
-        self.bare, self.stepped = model, optimizer
+        self.bare, self.stepped = model, build_optimizer(model, config)
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.tokens_per_step = config.batch * config.length
         self.state = TrainState()
@@ -215,7 +215,7 @@ class _Trainer:
         if not math.isfinite(total):
             raise self._diverged(f"the loss is {total}")
         if config.clip:
-            torch.nn.utils.clip_grad_norm_(self.bare.parameters(), config.clip)
+            clip_grad_norm_(self.bare.parameters(), config.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if config.pass_state:

@@ -98,6 +98,7 @@ MEMORIES: dict[str, Kind] = {
     "knn": Kind("kNN", {"k": 1024, "temperature": 1.0}, 0.25, _knn),
     "dynamic": Kind("dynamic", asdict(Learning()), 0.5, reader=_dynamic),
 }
+PAPERS = ["cache", "mbpa"]  # reported together wherever others take part
 
 
 def memory_of(name: str, use: Use, settings: Mapping[str, Any]) -> Memory | None:
@@ -203,7 +204,7 @@ def names_of(memory: str) -> list[str]:
 def choose_recipe(
     memory: str, tuned: Mapping[str, Any] | None = None, source: str = "", by_band: bool = False
 ) -> Recipe:
-    """The settings of the memories named, and the mixtures to report: each alone, and all together.
+    """The settings of the memories named, and the mixtures to report: each alone, the paper's two, and all together.
 
     With a tuned file each mixture has weights of its own: what is best for the cache alone is too much for it where
     others take part. Without one the settings are the paper's, or the usual ones, whose weights serve all.
@@ -231,7 +232,8 @@ def choose_recipe(
                 f"out, or sweep again with it: firstsight sweep memory RUN --memory {','.join(names)}."
             )
     found = {frozenset(one["weights"]): one["weights"] for one in chosen["mixtures"]}
-    for some in [[name] for name in names] + ([names] if len(names) > 1 else []):
+    papers = [PAPERS] if set(PAPERS) < set(names) else []
+    for some in [[name] for name in names] + papers + ([names] if len(names) > 1 else []):
         mixtures.append(Mixture(label_of(some), found[frozenset(some)]))
     if by_band:
         banded = chosen.get("by_band") or [{}]

@@ -48,7 +48,8 @@ def _hebbian(settings: "HeadSettings", width: int, num_classes: int, record: boo
 
 
 def _sampled(settings: "HeadSettings") -> dict[str, Any]:
-    return {"samples": settings.samples, "sampler": settings.sampler, "seed": getattr(settings, "seed", 0)}
+    sampled = {"samples": settings.samples, "sampler": settings.sampler, "sparse": settings.sparse}
+    return {**sampled, "seed": getattr(settings, "seed", 0)}
 
 
 HEADS: dict[str, Callable[["HeadSettings", int, int, bool], Layer]] = {"softmax": _softmax, "hebbian": _hebbian}
@@ -83,6 +84,9 @@ class HeadSettings(Settings):
     loss, evaluations are over all classes"""
     sampler: Literal["log_uniform", "uniform"] = "log_uniform"
     """how the classes are sampled; log_uniform is for ids by falling frequency, as vocabularies have them"""
+    sparse: bool = False
+    """of sampled classes: a step costs what the rows that it reaches cost, for 100,000 classes and more; with adagrad,
+    or sgd without momentum"""
     cutoffs: str = ""
     """adaptive softmax: the first class of each narrower cluster, such as 2000,10000; auto: a fifteenth and a fifth of
     the classes; empty: the full softmax"""
@@ -94,6 +98,7 @@ class HeadSettings(Settings):
         self._require("gamma", 0 <= self.gamma <= 1, "in [0, 1]")
         self._require("prior_count", self.prior_count > 0, "above 0")
         self._require("samples", self.samples >= 0, "0 for all classes, or how many")
+        self._require("sparse", not self.sparse or self.samples > 0, "false where samples is 0: all rows are reached")
         self._require(
             "cutoffs", not (self.cutoffs and self.samples), "none beside samples, which are of the full softmax"
         )

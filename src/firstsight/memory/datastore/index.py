@@ -60,7 +60,7 @@ class Approximation:
 
     def add(self, keys: Keys, stop: int) -> None:
         """Add the entries from those it has to ``stop``."""
-        _set_threads()
+        set_threads()
         row_RD = torch.empty(min(_ROWS, max(stop - self.count, 1)), keys.dim)
         for part in slices(stop - self.count, _ROWS):
             part = slice(self.count, min(self.count + _ROWS, stop))
@@ -76,7 +76,7 @@ class Approximation:
             deleted: bits of the entries that are not to be found, as a store keeps them.
         """
         faiss = load_faiss()
-        _set_threads()
+        set_threads()
         X = min(2 * k if self.kind == "ivfpq" else k, self.count)  # codes err, distances of twice as many do not
         kept = {} if deleted is None else {"sel": faiss.IDSelectorNot(faiss.IDSelectorBitmap(deleted))}
         if self.kind == "hnsw":
@@ -90,7 +90,7 @@ class Approximation:
 def learn(keys: Keys, kind: Kind, lists: int, probes: int) -> Approximation:
     """An empty index for such keys: its lists' centres, and codes, are learnt from a sample of them."""
     faiss = load_faiss()
-    _set_threads()
+    set_threads()
     parts = max(m for m in range(1, max(1, keys.dim // 4) + 1) if keys.dim % m == 0)
     codes = {"ivf": f"IVF{lists},SQfp16", "ivfpq": f"IVF{lists},PQ{parts}x8", "hnsw": f"HNSW{_LINKS},SQfp16"}
     index = faiss.index_factory(keys.dim, codes[kind])
@@ -255,6 +255,6 @@ def load_faiss() -> Any:
     return faiss
 
 
-def _set_threads() -> None:
+def set_threads() -> None:
     """faiss brings an OpenMP of its own: as many threads as torch uses, or they are in each other's way."""
     load_faiss().omp_set_num_threads(torch.get_num_threads())

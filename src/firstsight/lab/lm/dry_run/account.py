@@ -76,7 +76,7 @@ def memory(model: LanguageModel, config: Config, device: str) -> dict[str, Any]:
         device: "cpu" or "cuda".
     """
     state = _optimizer_bytes(model, config)
-    trained = [parameter.nbytes for parameter in model.parameters() if parameter.requires_grad]
+    trained = [_gradient_bytes(parameter, model, config) for parameter in model.parameters() if parameter.requires_grad]
     weights = sum(parameter.nbytes for parameter in model.parameters())
     buffers = sum(buffer.nbytes for buffer in model.buffers())
     activations, (forward, backward) = _activations(model, config, device), _loss(model, config, device)
@@ -132,6 +132,14 @@ def _layers(head: Any) -> list[nn.Module]:
     return [head.first, *(tail.softmax for tail in head.tails)] if hasattr(head, "tails") else [head]
 
 
+def _gradient_bytes(parameter: nn.Parameter, model: LanguageModel, config: Config) -> int:
+    """Of a dense gradient, or of the rows that are reached and their places."""
+    if not config.sparse or len(parameter) != model.num_types:
+        return parameter.nbytes
+    rows = min(len(parameter), _samples(model.head) + 2 * _tokens(config))
+    return rows * (parameter.nbytes // len(parameter) + 8)
+
+
 def _tokens(config: Config) -> int:
     return config.batch // config.accumulate * config.length
 
@@ -163,7 +171,7 @@ def _loss(model: LanguageModel, config: Config, device: str) -> tuple[int, int]:
     """At the peaks of the forward and of the backward pass."""
     N, dtype = _tokens(config), torch.bfloat16 if config.precision == "bf16" else torch.float32
     if samples := _samples(model.head):
-        return sampled_bytes(N, samples, *model.head.weight.shape)
+        return sampled_bytes(N, samples, *model.head.weight.shape, sparse=config.sparse)
     scratch, gradients = 0, 0
     for layer in _layers(model.head):
         V, D = cast(torch.Tensor, layer.weight).shape

@@ -1,0 +1,121 @@
+"""Sparse gradients of rows: which optimizers take them, what is asked of one, and their mean over processes.
+
+Shapes: V classes, U rows that a gradient reaches, R ranks; [...] stands for what one row has.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+from firstsight.errors import InputError
+from firstsight.heads.steps.exchange import Group, is_shared
+
+_TAKE = torch.optim.SGD, torch.optim.Adagrad, torch.optim.SparseAdam
+_REFUSED = {
+    "momentum": "keeps every row that was ever met, as a sparse tensor that only grows",
+    "weight_decay": "is of all rows",
+}
+
+
+def check_takes_sparse(optimizer: torch.optim.Optimizer) -> None:
+    """Raise InputError if it is an optimizer of torch, or has a setting, that a sparse gradient will not do for.
+
+    One from elsewhere may take them: its first step says.
+    """
+    mend = (
+        "Take torch.optim.SGD, Adagrad or SparseAdam for this head's parameters, in an optimizer of their own if the "
+        "rest of the model has another; or make the head with sparse=False."
+    )
+    of_torch = type(optimizer).__module__.startswith("torch.optim")
+    if of_torch and not isinstance(optimizer, _TAKE):
+        raise InputError(f"the optimizer is {type(optimizer).__name__}, which refuses sparse gradients. {mend}")
+    for group in optimizer.param_groups if of_torch else ():
+        for name, why in _REFUSED.items():
+            if group.get(name):
+                raise InputError(f"{name} is {group[name]}, which {why}: expected 0 with sparse gradients. {mend}")
+
+
+def is_any(grad: Tensor) -> bool:
+    """Whether a gradient, dense or sparse, has a number that is not 0."""
+    return bool((grad.coalesce().values() if grad.is_sparse else grad).any())
+
+
+def any_of_rows(grad: Tensor, rows: Tensor) -> Tensor:
+    """Whether it has one in these rows [n], as bool []."""
+    if not grad.is_sparse:
+        return grad[rows].any()
+    grad = grad.coalesce()
+    return grad.values()[torch.isin(grad.indices()[0], rows)].any()
+
+
+def averaging(parameters: Iterable[Tensor], group: Group) -> list[Any]:
+    """Hooks that make each sparse gradient of a backward pass the mean over the ranks of the group: what DDP does.
+
+    Collective: every rank's pass has to reach the parameters. Sent is what the rank with most rows has.
+    """
+    if not is_shared(group):
+        return []
+    assert group is not False
+    return [parameter.register_hook(lambda grad: _mean(grad, group)) for parameter in parameters]  # type: ignore[no-untyped-call]
+
+
+def _mean(grad: Tensor, group: "dist.ProcessGroup | None") -> Tensor:
+    if not grad.is_sparse:  # a dense one is DDP's
+        return grad
+    grad = grad.coalesce()
+    at_U, values = grad.indices()[0], grad.values()
+    sizes = [int(size) for size in _gathered(torch.tensor([len(at_U)], device=at_U.device), group)]
+    longest = max(sizes)
+    missing = longest - len(at_U)
+    places = _gathered(F.pad(at_U, (0, missing)), group)
+    rows = _gathered(F.pad(values, (0, 0) * (values.ndim - 1) + (0, missing)), group)
+    at = torch.cat([place[:size] for place, size in zip(places, sizes, strict=True)])
+    values = torch.cat([row[:size] for row, size in zip(rows, sizes, strict=True)]) / len(sizes)
+    return torch.sparse_coo_tensor(at[None], values, grad.shape, check_invariants=False).coalesce()
+
+
+def _gathered(tensor: Tensor, group: "dist.ProcessGroup | None") -> list[Tensor]:
+    parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(parts, tensor.contiguous(), group=group)
+    return parts
+
+
+@torch.no_grad()
+def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float) -> Tensor:
+    """As ``torch.nn.utils.clip_grad_norm_``, where some of the gradients are sparse: the norm of all numbers together.
+
+    .. math:: g \\leftarrow g \\min\\Big(1, \\frac{\\text{max_norm}}{\\lVert g \\rVert + 10^{-6}}\\Big)
+
+    A row that is there twice, as after two backward passes, is added up first: the sparse gradient is coalesced in
+    place. (torch's own has no norm of a sparse tensor.)
+
+    Args:
+        parameters: those whose ``grad`` is clipped together; ones without are passed over.
+        max_norm: above 0.
+
+    Returns:
+        The norm before, [].
+
+    Raises:
+        InputError: (a ``ValueError``) max_norm is not above 0.
+    """
+    if not max_norm > 0:
+        raise InputError(f"max_norm is {max_norm}; expected a norm above 0.")
+    given = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    numbers = []
+    for parameter in given:
+        if (grad := parameter.grad) is not None and grad.is_sparse:
+            parameter.grad = grad = grad.coalesce()
+        if grad is not None:
+            numbers.append(grad.values() if grad.is_sparse else grad)
+    if not numbers:
+        return torch.zeros(())
+    norm = torch.nn.utils.get_total_norm(numbers)
+    share = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    for values in numbers:
+        values.mul_(share.to(values))
+    return norm
