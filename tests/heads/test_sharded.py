@@ -9,7 +9,15 @@ import torch
 import torch._dynamo
 import torch.multiprocessing
 
-from firstsight import HebbianShardedSoftmax, HebbianSoftmax, InputError, ShardedSoftmax, Softmax, prepare_ddp
+from firstsight import (
+    HebbianShardedSoftmax,
+    HebbianSoftmax,
+    InputError,
+    SampledSoftmax,
+    ShardedSoftmax,
+    Softmax,
+    prepare_ddp,
+)
 
 WITHIN = 20  # seconds in which the others of a rank that is lost have to have ended
 
@@ -41,7 +49,17 @@ def test_two_processes_are_as_a_whole_head(of_two, job):
     assert [one.get(job, "not reached: one before it failed") for one in of_two] == ["", ""]
 
 
-FOUR = ["grown-sight", "options", "newcomers-nobias", "states", "traffic", "refused", "drawn"]
+FOUR = [
+    "grown-sight",
+    "options",
+    "newcomers-nobias",
+    "states",
+    "traffic",
+    "refused",
+    "drawn",
+    "sampled",
+    "sampled-sparse",
+]
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +113,40 @@ def test_of_one_process_it_is_the_head_behind_it(make, whole):
     assert head.classes.tolist() == list(range(8))
     linear = head.to_linear()
     assert torch.equal(linear.weight, head.weight)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_samples_of_one_process_are_those_of_the_sampled_head(sparse):
+    found = []
+    for make in (ShardedSoftmax, SampledSoftmax):
+        torch.manual_seed(0)
+        head = make(5, 60, samples=12, seed=4, sparse=sparse, dtype=torch.float64)
+        optimizer = torch.optim.Adagrad(head.parameters(), lr=0.1)
+        head.attach(optimizer)
+        for step in range(5):
+            g = torch.Generator().manual_seed(step)
+            h, y = torch.randn(7, 5, generator=g, dtype=torch.float64), torch.randint(60, (7,), generator=g)
+            y[step] = -100
+            optimizer.zero_grad()
+            head.loss(h, y, weight=torch.arange(60) / 60.0).backward()
+            optimizer.step()
+        found.append(head)
+    for name, value in found[1].state_dict().items():
+        torch.testing.assert_close(found[0].state_dict()[name], value, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"samples": 4, "objective": "softmax"}, "objective is 'softmax'"),
+        ({"sparse": True}, "give samples too"),
+        ({"samples": 0}, "samples is 0"),
+        ({"samples": 4, "sampler": "often"}, "sampler is 'often'"),
+    ],
+)
+def test_what_samples_cannot_be_is_said(options, said):
+    with pytest.raises(InputError, match=said):
+        HebbianShardedSoftmax(4, 9, **options)
 
 
 @pytest.mark.parametrize(("bias", "optimized"), [(True, True), (False, False)])

@@ -441,6 +441,59 @@ def drawn_apart(rank, ranks, folder):
     assert len({float(x) for x in of_all}) == 1
 
 
+def sampled(rank, ranks, folder, sparse=False, rule=None):
+    """Each rank's sample of its own classes: the loss and the gradients that the formula gives for all of them."""
+    options = {"samples": 6, "sampler": "uniform" if sparse else "log_uniform", "sparse": sparse, "seed": 3}
+    head = (HebbianShardedSoftmax if rule else ShardedSoftmax)(D, V, dtype=torch.float64, **options)
+    nn.init.normal_(head.bias)
+    optimizer = torch.optim.Adagrad(head.parameters(), lr=0.1)
+    head.attach(optimizer)
+    for step in range(4):
+        g = torch.Generator().manual_seed(step)
+        sizes = (3, 0, 4, 1)[:ranks]
+        given = [
+            (torch.randn(n, D, generator=g, dtype=torch.float64), torch.randint(V, (n,), generator=g)) for n in sizes
+        ]
+        state, own = head.whole_state_dict(), [given[rank][0].requires_grad_(), given[rank][1]]
+        sample, log_V = sample_of_all(head)
+        w, b = (state[name].clone().requires_grad_() for name in ("weight", "bias"))
+        losses = [formula(h, y, w, b, sample, log_V) for h, y in given]
+        torch.stack(losses).sum().backward()
+        expected, given[rank][0].grad = given[rank][0].grad, None
+        optimizer.zero_grad()
+        loss = head.loss(*own)
+        loss.backward()
+        torch.testing.assert_close(loss, losses[rank], **EXACT)
+        torch.testing.assert_close(own[0].grad, expected, **EXACT)
+        for parameter, whole in ((head.weight, w), (head.bias, b)):
+            assert parameter.grad.is_sparse == sparse
+            torch.testing.assert_close(parameter.grad.to_dense(), whole.grad[head.classes] / ranks, **EXACT)
+        optimizer.step()
+    assert int(head.step) == 4
+    if rule:
+        assert int(head.whole_state_dict()["counts"].sum()) == V + 4 * sum((3, 0, 4, 1)[:ranks])
+
+
+def sample_of_all(head):
+    """The classes [S] that are in the sample of any rank, and log pi [V]."""
+    own = torch.zeros(V, dtype=torch.float64)
+    own[head.classes] = head._sampling().log_inclusion(torch.arange(len(head.classes)))
+    inside = torch.zeros(V, dtype=torch.int64)
+    inside[head.sample()] = 1
+    dist.all_reduce(own)
+    dist.all_reduce(inside)
+    return inside.nonzero()[:, 0], own
+
+
+def formula(h, y, w, b, sample, log_V):
+    z = h @ w.t() + b - log_V
+    of_all = 0 * z.sum()
+    for n in range(len(y)):
+        others = [int(s) for s in sample if s != y[n]]
+        of_all = of_all + torch.cat([z[n, y[n]][None], z[n, others]]).logsumexp(0) - z[n, y[n]]
+    return of_all / max(len(y), 1)
+
+
 RULES = (None, "sight", "centered", "paper")
 JOBS = {
     "trained-nobias": lambda *given: trained(*given, rule="sight", bias=False),
@@ -462,6 +515,8 @@ JOBS = {
     "traffic": traffic,
     "refused": refused,
     "wrapped": wrapped_as_alike,
+    "sampled": sampled,
+    "sampled-sparse": lambda *given: sampled(*given, sparse=True, rule="sight"),
     "drawn": drawn_apart,
 }
 

@@ -86,19 +86,12 @@ class _SharedNLL(torch.autograd.Function):
         weighting: Weighting,
     ) -> tuple[Tensor, Tensor]:
         max_M, others_M, z_M = part_of(shown.h_MD, w_VD, b_V, shown.place_M, compute_dtype)
-        own_max_M = max_M
-        max_M, z_M = ranks.max_(torch.stack([max_M, z_M]))
-        max_M = torch.maximum(max_M, z_M * LOG2_E)
-        sums = [others_M * (own_max_M - max_M).exp2()]
-        if weighting.even_V is not None:
-            sums.append(_linear(shown.h_MD, w_VD, b_V, weighting.even_V.to(max_M.dtype)))
-        others_M, *linear = ranks.sum_(torch.stack(sums))
-        own_M = (z_M * LOG2_E - max_M).exp2()
-        nll_M, missing_M = nll_of(*(x[:, None] for x in (max_M, others_M, own_M, z_M)))
+        even = [] if weighting.even_V is None else [_linear(shown.h_MD, w_VD, b_V, weighting.even_V.to(max_M.dtype))]
+        nll_M, z_M, max_M, sum_M, missing_M, *linear = over_all(ranks, max_M, others_M, z_M, even)
         loss_M = nll_M if weighting.share_M is None else nll_M * weighting.share_M.to(nll_M.dtype)
         for linear_M in linear:
             loss_M = loss_M + (weighting.total * z_M - linear_M)
-        ctx.save_for_backward(shown.h_MD, w_VD, b_V, shown.place_M, max_M, others_M + own_M, missing_M)
+        ctx.save_for_backward(shown.h_MD, w_VD, b_V, shown.place_M, max_M, sum_M, missing_M)
         ctx.shown, ctx.ranks, ctx.compute_dtype, ctx.weighting = shown.sizes, ranks, compute_dtype, weighting
         own = own_slice(shown.sizes, ranks.rank)
         nll_N = nll_M[own].clone()
@@ -108,15 +101,8 @@ class _SharedNLL(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g_N: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         h_MD, w_VD, b_V, place_M, max_M, sum_M, missing_M = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            raise InputError(
-                "a gradient of a gradient (create_graph=True) was asked of a head whose classes lie on several "
-                "processes, which has none. Use firstsight.Softmax for it."
-            )
         ranks, weighting, sizes = ctx.ranks, ctx.weighting, ctx.shown
-        step = torch.zeros((), dtype=torch.int64, device=g_N.device)
-        ranks.begin(len(g_N), 0, {}, step, BACKWARD)  # so that a rank that is elsewhere is told, and not mixed up
-        g_M = ranks.gather(g_N.contiguous(), sizes)
+        g_M = begin_backward(ranks, g_N, sizes)
         target_M = g_M if weighting.share_M is None else g_M * weighting.share_M.to(g_M.dtype)
         even_V = None if weighting.even_V is None else weighting.even_V.to(g_M.dtype)
         off_M = target_M * missing_M if even_V is None else target_M * missing_M - g_M * weighting.total
@@ -136,6 +122,35 @@ def shared_nll(
     """
     loss_N, nll_N = _SharedNLL.apply(h_ND, w_VD, b_V, shown, ranks, *how)  # type: ignore[no-untyped-call]
     return loss_N, nll_N
+
+
+def begin_backward(ranks: Ranks, g_N: Tensor, sizes: Sequence[int]) -> Tensor:
+    """The gradients of all tokens' losses [M], of those of this rank's; a rank that is elsewhere is told, not mixed up.
+
+    Raises:
+        InputError: it is to have a gradient itself; or see ``Ranks.begin``.
+    """
+    if torch.is_grad_enabled():
+        raise InputError(
+            "a gradient of a gradient (create_graph=True) was asked of a head whose classes lie on several "
+            "processes, which has none. Use firstsight.Softmax for it."
+        )
+    step = torch.zeros((), dtype=torch.int64, device=g_N.device)
+    ranks.begin(len(g_N), 0, {}, step, BACKWARD)
+    return ranks.gather(g_N.contiguous(), sizes)
+
+
+def over_all(ranks: Ranks, max_M: Tensor, others_M: Tensor, z_M: Tensor, more: Sequence[Tensor] = ()) -> list[Tensor]:
+    """Of ``part_of`` each rank's classes: the NLL [M], the target's logit, and for gradients the largest logit to base
+    2, the sum of all powers less it, and the share of all but the target; then the sums of what is given beside.
+    """
+    own_max_M = max_M
+    max_M, z_M = ranks.max_(torch.stack([max_M, z_M]))
+    max_M = torch.maximum(max_M, z_M * LOG2_E)
+    others_M, *sums = ranks.sum_(torch.stack([others_M * (own_max_M - max_M).exp2(), *more]))
+    own_M = (z_M * LOG2_E - max_M).exp2()
+    nll_M, missing_M = nll_of(*(x[:, None] for x in (max_M, others_M, own_M, z_M)))
+    return [nll_M, z_M, max_M, others_M + own_M, missing_M, *sums]
 
 
 def own_slice(sizes: Sequence[int], rank: int) -> slice:

@@ -18,7 +18,7 @@ from firstsight.functional.tiling.largest import largest_logits
 from firstsight.heads.head import log_share
 from firstsight.heads.shards.loss import Shown, Weighting, own_slice, shared_nll
 from firstsight.heads.shards.ranks import REFUSED
-from firstsight.heads.shards.saving import Saving
+from firstsight.heads.shards.sampling import Sampled
 from firstsight.heads.steps.attachment import Handle
 from firstsight.heads.steps.exchange import Group
 from firstsight.heads.steps.peers import LOSS
@@ -29,7 +29,7 @@ _WRAPPED = (
 )
 
 
-class Parts(Saving):
+class Parts(Sampled):
     """What stands before a head to share its classes out: ``class ShardedSoftmax(Parts)``.
 
     Of a group of one process it is the head behind it. Arguments, attributes and errors as
@@ -75,6 +75,7 @@ class Parts(Saving):
 
     def _terms_of_loss(self, hidden: Any) -> dict[str, Any]:
         terms = {"num_classes": self._total, "in_features": self.in_features, "bias": self.bias is not None}
+        terms |= self._terms_of_sample()
         return {**terms, "dtype": str(self.weight.dtype), "hidden": str(getattr(hidden, "dtype", None))}
 
     def _clock(self) -> Tensor:
@@ -96,6 +97,8 @@ class Parts(Saving):
             sizes, tells = self._ranks.begin(size, told, self._terms_of_loss(hidden), self._clock(), LOSS)
         except InputError as found:
             raise found if error is None else error from None
+        if error is not None:
+            raise error
         if all(tells) and len(set(tells)) == 1:
             raise InputError(f"each process has the same rows, and other classes. {_WRAPPED}")
         h_MD, y_M = self._ranks.gather(h_ND, sizes), self._ranks.gather(y_N, sizes)
@@ -112,10 +115,10 @@ class Parts(Saving):
     def _cross_entropy(
         self, hidden: Tensor, target: Tensor, reduction: str, nll_out: Tensor | None = None, **options: Any
     ) -> Tensor:
-        if self._alone():
+        if self._alone() and not self._samples_for(reduction):
             return super()._cross_entropy(hidden, target, reduction, nll_out, **options)
         told = 0
-        if self.training and torch.is_grad_enabled():
+        if self._ranks.size > 1 and self.training and torch.is_grad_enabled():
             told = self._check_not_of_ddp()
         weight, epsilon = options.get("class_weight"), options.get("label_smoothing", 0.0)
 
@@ -126,7 +129,8 @@ class Parts(Saving):
                 check_class_weight(weight, self._total)
 
         shown = self.show(hidden, target, check, told)
-        result = self._shared(hidden, shown, reduction, nll_out, options)
+        of = self._sampled if self._samples_for(reduction) else self._shared
+        result = of(hidden, shown, reduction, nll_out, options)
         self._note_shown(result, shown)
         return result
 
@@ -140,17 +144,29 @@ class Parts(Saving):
         weighting = Weighting.of(shown, own, options.get("class_weight"), epsilon, self.classes, self._total)
         h_ND = hidden.reshape(-1, hidden.shape[-1])[shown.keep_N]
         how = dtype_of(hidden, self.weight, self.compute_dtype), weighting
-        loss_N, nll_N = shared_nll(h_ND, self.weight, bias, shown, self._ranks, how)
-        shape = hidden.shape[:-1]
+        each = shared_nll(h_ND, self.weight, bias, shown, self._ranks, how)
+        return self._reduced(hidden, shown, each, weighting.own_N, reduction, nll_out)
+
+    def _reduced(
+        self,
+        hidden: Tensor,
+        shown: Shown,
+        each: tuple[Tensor, Tensor],
+        weight_N: Tensor | None,
+        reduction: str,
+        nll_out: Tensor | None,
+    ) -> Tensor:
+        """The loss asked for, of each token's and its NLL; ``weight_N``: what a mean divides by."""
+        (loss_N, nll_N), shape = each, hidden.shape[:-1]
         if nll_out is not None:
             nll_out.copy_(nll_N.new_zeros(shown.keep_N.shape).masked_scatter(shown.keep_N, nll_N).view(shape))
         if reduction == "none":
             return loss_N.new_zeros(shown.keep_N.shape).masked_scatter(shown.keep_N, loss_N).view(shape)
         if reduction == "sum":
             return loss_N.sum()
-        if weighting.own_N is None:
+        if weight_N is None:
             return loss_N.sum() / max(len(loss_N), 1)
-        of_all = weighting.own_N.sum()
+        of_all = weight_N.sum()
         return loss_N.sum() / torch.where(of_all > 0, of_all, 1.0)
 
     def _check_not_of_ddp(self) -> int:

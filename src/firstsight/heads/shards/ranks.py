@@ -64,6 +64,8 @@ class Ranks:
             InputError: terms or steps differ; a rank has given ``REFUSED``.
         """
         self.check()
+        if self.size == 1:  # what it refuses it raises itself
+            return [size], [told]
         sizes, tells, _ = agree(size, told, self.group, {**terms, "in": what}, step, what)
         if bad := [rank for rank, n in enumerate(sizes) if n == REFUSED]:
             raise InputError(f"{named(bad)} of this head's {self.size} refused what it was given, and said why.")
@@ -77,6 +79,8 @@ class Ranks:
 
     def gather(self, x: Tensor, sizes: Sequence[int]) -> Tensor:
         """What each rank has [n_r, ...], one after the other, [M, ...]."""
+        if self.size == 1:
+            return x
         assert self.group is not False
         most = max(sizes)
         if not most:
@@ -94,6 +98,8 @@ class Ranks:
 
     def _reduce(self, x: Tensor, how: Any) -> Tensor:
         self.check()
+        if self.size == 1:
+            return x
         assert self.group is not False
         meeting = self.meeting(x.device)
         work = dist.all_reduce(x, how, group=self.group, async_op=meeting is not None)
@@ -103,6 +109,8 @@ class Ranks:
 
     def sum_of_own(self, x: Tensor, sizes: Sequence[int]) -> Tensor:
         """Of x [M, ...], with a part [n_r, ...] for each rank, the sum over all ranks of the own part."""
+        if self.size == 1:
+            return x
         assert self.group is not False
         most, meeting = max(sizes), self.meeting(x.device)
         if not most:

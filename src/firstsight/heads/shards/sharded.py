@@ -10,7 +10,9 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 
+from firstsight.errors import InputError
 from firstsight.functional.checks import Classes, as_labels, check_rule
+from firstsight.functional.inner_step import Objective
 from firstsight.functional.rows import STAND_INS, Rows, moments_of_rows, stand_ins_for
 from firstsight.functional.write import check_finite
 from firstsight.heads.head import check_parameters
@@ -47,6 +49,9 @@ class ShardedSoftmax(Parts, Softmax):
     Args:
         in_features: D.
         num_classes: V, of all processes together; each has one at least.
+        samples: S, as of :class:`SampledSoftmax`: ``loss`` in training is over the targets and S / R sampled classes of
+            each process. None: over all.
+        sampler, seed, sparse: as there, without occurrences; "log_uniform" for classes by falling frequency.
         group: the processes; None: all of the job, or this alone where there is none. Made after
             ``init_process_group``. False: this process alone, whatever the job.
         bias, compute_dtype, device, dtype: as ``Softmax``.
@@ -88,8 +93,17 @@ class HebbianShardedSoftmax(Parts, HebbianWrite, Softmax):
     activations that the loss brought there, and are not sent; the moments of all activations are, [1 + 2D, 1 + D] at
     most. ``write`` is a call of all processes too, each with its own examples or none.
 
-    Arguments, attributes and errors of both. The buffers of classes are of those of this process.
+    Arguments, attributes and errors of both. The buffers of classes are of those of this process. With ``samples``
+    there is no ``objective="softmax"``, as for :class:`HebbianSampledSoftmax`.
     """
+
+    def __init__(self, *args: Any, objective: Objective = "l2", samples: int | None = None, **options: Any) -> None:
+        if samples is not None and objective == "softmax":
+            raise InputError(
+                "objective is 'softmax', whose step needs each example's probability among all classes, and with "
+                "samples they are not all looked at. Leave samples out, or take the objective l2 or inner_product."
+            )
+        super().__init__(*args, objective=objective, samples=samples, **options)
 
     @classmethod
     def from_linear(
