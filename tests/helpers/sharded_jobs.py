@@ -13,7 +13,15 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from firstsight import HebbianShardedSoftmax, HebbianSoftmax, InputError, ShardedSoftmax, Softmax, prepare_ddp
+from firstsight import (
+    HebbianShardedSoftmax,
+    HebbianSoftmax,
+    InputError,
+    SampledSoftmax,
+    ShardedSoftmax,
+    Softmax,
+    prepare_ddp,
+)
 
 STEPS, D, V = 50, 5, 11
 EXACT = {"rtol": 1e-9, "atol": 1e-10}
@@ -494,6 +502,39 @@ def formula(h, y, w, b, sample, log_V):
     return of_all / max(len(y), 1)
 
 
+class Sampling(nn.Module):
+    """A body and a sampled head that is the same on all."""
+
+    def __init__(self, sparse):
+        super().__init__()
+        self.body = nn.Linear(4, D, dtype=torch.float64)
+        self.head = SampledSoftmax(D, 40, samples=8, sparse=sparse, dtype=torch.float64)
+
+    def forward(self, x, y):
+        return self.head.loss(torch.tanh(self.body(x)), y)
+
+
+def sparse_ddp(rank, ranks, folder):
+    """A head with sparse gradients under DDP is as one with dense ones, wherever its rows started."""
+    found = []
+    for sparse in (True, False):
+        torch.manual_seed(rank)  # all start as the first, once they are wrapped
+        model = Sampling(sparse)
+        assert prepare_ddp(model) == (["head.bias", "head.step", "head.weight"] if sparse else [])
+        wrapped = DistributedDataParallel(model)
+        optimizer = torch.optim.Adagrad(model.parameters(), lr=0.1)
+        model.head.attach(optimizer)
+        for step in range(4):
+            g = torch.Generator().manual_seed(10 * step + rank)
+            optimizer.zero_grad()
+            wrapped(
+                torch.randn(3, 4, generator=g, dtype=torch.float64), torch.randint(40, (3,), generator=g)
+            ).backward()
+            optimizer.step()
+        found.append(dict(model.state_dict()))
+    torch.testing.assert_close(*found, **EXACT)
+
+
 RULES = (None, "sight", "centered", "paper")
 JOBS = {
     "trained-nobias": lambda *given: trained(*given, rule="sight", bias=False),
@@ -516,6 +557,7 @@ JOBS = {
     "refused": refused,
     "wrapped": wrapped_as_alike,
     "sampled": sampled,
+    "sparse-ddp": sparse_ddp,
     "sampled-sparse": lambda *given: sampled(*given, sparse=True, rule="sight"),
     "drawn": drawn_apart,
 }

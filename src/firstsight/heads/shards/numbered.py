@@ -16,7 +16,7 @@ from firstsight.heads.head import Head
 from firstsight.heads.shards.ranks import Ranks
 from firstsight.heads.softmax import Softmax
 from firstsight.heads.steps.exchange import Group
-from firstsight.heads.steps.growth import shrink_
+from firstsight.heads.steps.growth import grow_, shrink_
 
 if TYPE_CHECKING:
     Whole = Softmax
@@ -151,8 +151,12 @@ class Numbered(Whole):
     def _fit(self, n: int) -> None:
         """Have n rows, of which nothing is known yet."""
         parameters = [self.weight] if self.bias is None else [self.weight, self.bias]
+        rows, optimizers = len(self.weight), self._growable(parameters)
         for parameter in parameters:
-            shrink_(parameter, torch.zeros(n, dtype=torch.int64, device=self.weight.device), self._growable(parameters))
+            if n > rows:
+                grow_(parameter, n - rows, 0.0, optimizers)
+            elif n < rows:
+                shrink_(parameter, torch.arange(n, device=self.weight.device), optimizers)
         self._number(self.classes.new_zeros(n))
 
     def extra_repr(self) -> str:
