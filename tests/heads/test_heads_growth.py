@@ -163,7 +163,7 @@ class _Traffic(TorchDispatchMode):
         return out
 
 
-def test_growth_costs_one_allocation_and_one_copy_of_each_tensor():
+def test_growth_costs_one_allocation_and_one_copy_of_each_tensor_and_then_nothing_for_a_while():
     head = Softmax(64, 1000, bias=False)
     optimizer = torch.optim.Adam(head.parameters())
     head.attach(optimizer)
@@ -171,6 +171,10 @@ def test_growth_costs_one_allocation_and_one_copy_of_each_tensor():
     optimizer.step()
     with _Traffic() as traffic:
         head.add_classes(1)
-    tensors = 4  # the weight, its gradient, the two moments
-    assert traffic.allocated == tensors * 1001 * 64
+    tensors, room = 4, 1000 // 8  # the weight, its gradient, the two moments
+    assert traffic.allocated == tensors * (1001 + room) * 64
     assert traffic.written == tensors * 1000 * 64
+    with _Traffic() as traffic:
+        for _ in range(room):
+            head.add_classes(1)
+    assert traffic.allocated == traffic.written == 0

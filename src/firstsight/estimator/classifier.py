@@ -167,7 +167,7 @@ class FirstSightClassifier(Kept):
         A dict ``class_weight`` is replaced by one without them; the one that was given is left as it is.
 
         What remains is their part in the mean and covariance of all training examples, and in the rows of others that
-        were trained against them; only ``fit`` without them ends that. Costs a copy of the layer, however many go.
+        were trained against them; only ``fit`` without them ends that. The rows behind the first that goes move up.
 
         Args:
             labels: one label, or an array of them, each known.

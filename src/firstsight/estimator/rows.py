@@ -1,7 +1,7 @@
-"""The layer of a classifier, with spare rows below those of its classes so that a class more is no copy of all.
+"""The layer of a classifier, and which of its rows are classes.
 
-A spare row is one that was added to the layer and not met yet: it has not occurred, so that no write goes by it, and
-no answer reads it.
+A spare row is one that was added to the layer and not met, as where the write that was to follow was refused: it has
+not occurred, so that no write goes by it, and no answer reads it.
 
 Shapes: N examples, V classes, D features.
 """
@@ -17,8 +17,6 @@ from torch import Tensor
 from firstsight.heads import HebbianSoftmax
 from firstsight.heads.rules import find_rule
 
-SPARE = 8  # a layer grows by one row in so many, and by FEWEST at least
-FEWEST = 16
 _LOGITS = 2**23  # that are held at a time: 32 MB
 
 
@@ -42,11 +40,10 @@ class Rows:
         return self.head.weight.device
 
     def room_for(self, n: int) -> None:
-        """See to it that there are n spare rows at least: amortised, the cost of n rows."""
-        if self.used + n > self.head.num_classes:
-            missing = self.used + n - self.head.num_classes
+        """See to it that there are n spare rows at least."""
+        if (missing := self.used + n - self.head.num_classes) > 0:
             with seeded(0, self.device):  # ``begin`` has what they start with
-                self.head.add_classes(missing + max(FEWEST, self.used // SPARE))
+                self.head.add_classes(missing)
 
     def begin(self, n: int) -> None:
         """Make the n rows after those used ready to be met, whatever was there.

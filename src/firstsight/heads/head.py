@@ -17,7 +17,7 @@ from firstsight.functional import IGNORE_INDEX
 from firstsight.functional.checks import Classes, class_labels
 from firstsight.heads.steps.attachment import Handle
 from firstsight.heads.steps.exchange import Group, introduce
-from firstsight.heads.steps.growth import check_growable, check_landed, check_state, grow_, shrink_
+from firstsight.heads.steps.growth import check_growable, check_landed, check_state, grow_, rows_left, shrink_
 from firstsight.heads.steps.optimizers import followed, holds
 
 REPLACED = (
@@ -191,11 +191,15 @@ class Head(nn.Module):
 
         The ``Parameter`` objects stay the same ones, so a tied embedding, ``param_groups`` and every other reference
         follow. Gradients so far are kept (zeros for the new rows), and so is the state of each optimizer that the head
-        is attached to: a new row gets what it would have if it had been there, never seen, from the start. Costs one
-        copy of the head and of that state. Call ``backward()`` of what was computed before first. An optimizer that
-        holds the weight and is not attached must be built anew (torch's fused ones do not even notice, and write past
-        the end of their old state). Under DDP call it on
-        all ranks, then wrap the model again: DDP keeps buffers of the old size, and wrapping makes the new rows equal.
+        is attached to: a new row gets what it would have if it had been there, never seen, from the start. Call
+        ``backward()`` of what was computed before first. An optimizer that holds the weight and is not attached must
+        be built anew (torch's fused ones do not even notice, and write past the end of their old state). Under DDP
+        call it on all ranks, then wrap the model again: DDP keeps buffers of the old size, and wrapping makes the new
+        rows equal.
+
+        Costs the n rows, amortised: what is short of room is copied once and gets room for V/8 rows more, one tensor
+        after the other, so that at its peak there is a new copy of the largest beside all of them. No saved state and
+        no copy of the head has the room. It is there on the CPU and on CUDA; elsewhere each growth is a copy.
 
         Args:
             n: how many, 1 or more.
@@ -218,6 +222,10 @@ class Head(nn.Module):
         The classes after them move up: labels are those of the classes that are left, in their order. The
         ``Parameter`` objects stay, as in :meth:`add_classes`, whose conditions hold here too.
 
+        Costs the rows behind the first that goes, which move up where they are, some megabytes at a time, and a number
+        for each class. The memory stays the head's, as room for others, until less than half of it is used: then what
+        is left is copied. So it is too where another tensor shares the memory, which keeps what it has.
+
         Args:
             classes: labels in [0, V), each once; one at least, and not all of them.
 
@@ -230,9 +238,8 @@ class Head(nn.Module):
             raise InputError(f"classes are {len(gone)} of {self.num_classes}; expected some of them, not all.")
         parameters = [self.weight] if self.bias is None else [self.weight, self.bias]
         optimizers = self._growable(parameters)
-        stays_V = torch.ones(self.num_classes, dtype=torch.bool, device=self.weight.device)
-        stays_V[gone.to(stays_V.device)] = False
-        self._keep_classes(stays_V.nonzero()[:, 0], parameters, optimizers)
+        kept = rows_left(gone.to(self.weight.device), self.num_classes)
+        self._keep_classes(kept, parameters, optimizers)
 
     def _keep_classes(
         self, kept: Tensor, parameters: list[nn.Parameter], optimizers: list[torch.optim.Optimizer]

@@ -25,6 +25,7 @@ from firstsight.heads.kept.stored import Stored
 from firstsight.heads.objectives import with_surprise
 from firstsight.heads.steps.attachment import Seen, together
 from firstsight.heads.steps.exchange import Group, Sums, exchange, is_shared
+from firstsight.heads.steps.room import longer, shorter
 
 
 class Keeping(Stored):
@@ -45,17 +46,14 @@ class Keeping(Stored):
         self._watch.forget_rows()
         unchanged = self._looks.keep(self.weight, self.bias)
         super().add_classes(n)
-        counts = self._kept("counts")
-        self._keep("counts", torch.cat([counts, counts.new_ones(n)]))
+        self._keep("counts", longer(self._kept("counts"), n, 1))
         if self._record:
-            written = self._kept("written")
-            self._keep("written", torch.cat([written, written.new_zeros(n, self.in_features)]))
+            self._keep("written", longer(self._kept("written"), n, 0))
         if self._rule.sighted:
             later = self._has_taught() or (not self.attached and Moments(self._kept("moments")).trained())
             for name in self._of_sight():
-                kept = self._kept(name)
                 start = NEW if name == "fresh" and later else TRAINED
-                self._keep(name, torch.cat([kept, kept.new_full((n,), start)]))
+                self._keep(name, longer(self._kept(name), n, start))
             unchanged()
 
     def _keep_classes(
@@ -67,10 +65,10 @@ class Keeping(Stored):
         self._pending.keep_classes(kept, len(self.weight), self._over_all)
         if self._rule.sighted:
             moments = Moments(self._kept("moments"))
-            moments.forget_rows_(self.weight.detach(), self._occurrences(), kept, self._over_all)
+            moments.forget_rows_(self.weight.detach(), self._occurrences, kept, self._over_all)
         super()._keep_classes(kept, parameters, optimizers)
         for name in ["counts"] + ["written"] * self._record + self._of_sight():
-            self._keep(name, self._kept(name)[kept])
+            self._keep(name, shorter(self._kept(name), kept))
         self._looks.forget()
 
     @contextmanager
@@ -244,7 +242,8 @@ class Keeping(Stored):
 
     def _has_taught(self) -> bool:
         """Whether it was a trained layer before it was a head."""
-        return bool(self._over_all((self._kept("fresh") >= TAUGHT).any().long()))
+        latest = self._kept("fresh").max()  # one look at V bytes, a quarter of a millisecond at 10^7
+        return bool(self._over_all((latest >= TAUGHT).long()))
 
     def _is_trained(self, moments: Moments) -> bool:
         """Whether gradients have made its rows, as far as can be known; at its first steps they have not yet."""

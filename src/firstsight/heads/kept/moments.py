@@ -3,6 +3,7 @@ r"""Running mean m and covariance :math:`\Sigma` of all activations, for the rul
 Shapes: U classes of a step, N activations, D features.
 """
 
+from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import torch
@@ -114,7 +115,9 @@ class Moments:
         of_rows = self._buffer[1 + self._D :] / self._buffer[0, 0]
         return of_rows[:, 1:] - torch.outer(of_rows[:, 0], self.mean())
 
-    def forget_rows_(self, weight: Tensor, occurrences: Tensor, kept: Tensor, total: Total = as_it_is) -> None:
+    def forget_rows_(
+        self, weight: Tensor, occurrences: Callable[[], Tensor], kept: Tensor, total: Total = as_it_is
+    ) -> None:
         r"""Let the covariance of rows and activations be that of some of the classes, as far as can be told.
 
         What :math:`T^{-1} C` recalls of a row stays as it was: :math:`C \leftarrow T' T^{-1} C`, with T the covariance
@@ -124,17 +127,20 @@ class Moments:
 
         Args:
             weight: [V, D] before.
-            occurrences: [V] in training; 0 of classes that have no part in this.
+            occurrences: gives [V], those in training, 0 of classes that have no part in this; not asked for of many.
             kept: the classes that stay.
             total: as in ``take_in_``.
         """
-        stays_V = torch.zeros_like(occurrences)
-        stays_V[kept] = occurrences[kept]
-        of_all = torch.stack([occurrences.sum(), stays_V.sum(), occurrences.new_tensor(len(occurrences))])
-        before, after, num_classes = total(of_all).tolist()
-        if before == after or not after or self.empty() or not self.trained() or num_classes > _FEW:
+        num_classes = int(total(kept.new_tensor(len(weight))))
+        if num_classes > _FEW or self.empty() or not self.trained():
             return
-        _, T_DD = moments_of_rows(weight, occurrences.double() / before, total)
+        of_V = occurrences()
+        stays_V = torch.zeros_like(of_V)
+        stays_V[kept] = of_V[kept]
+        before, after = total(torch.stack([of_V.sum(), stays_V.sum()])).tolist()
+        if before == after or not after:
+            return
+        _, T_DD = moments_of_rows(weight, of_V.double() / before, total)
         row_D, left_DD = moments_of_rows(weight, stays_V.double() / after, total)
         back_DD = torch.linalg.pinv(T_DD, rtol=_SAME, hermitian=True) @ self.cross().double()
         of_rows = torch.cat([row_D[:, None], left_DD @ back_DD + torch.outer(row_D, self.mean().double())], 1)

@@ -103,9 +103,11 @@ class Pending:
 
         ``total``: the sum over all processes, where classes are shared out.
         """
+        self._staged = {}
+        if not self._entries:
+            return
         place_V = kept.new_full((num_classes,), -1)
         place_V[kept] = torch.arange(len(kept), device=kept.device)
-        self._staged = {}
         for i, ((classes_U, sums_UD, occurrences_U), examples) in enumerate(self._entries):
             now_U = torch.where(classes_U < 0, classes_U, place_V[classes_U.clamp(min=0)])  # below 0: moments
             stays_U = (classes_U < 0) | (now_U >= 0)

@@ -4,12 +4,14 @@ The ``Parameter`` object stays: tied embeddings, ``param_groups`` and hooks go o
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from firstsight.errors import InputError
 from firstsight.heads.steps.optimizers import inside
+from firstsight.heads.steps.room import longer, shorter
 
 # The state whose value for a row that never had a gradient is 0, of the optimizers of torch.
 _ZERO = {
@@ -86,50 +88,88 @@ def check_landed(parameter: Tensor) -> None:
 def grow_(parameter: nn.Parameter, n: int, bound: float, optimizers: Iterable[torch.optim.Optimizer]) -> None:
     """Append n rows, uniform in +-bound, to a parameter; zeros to its gradient; fresh rows to its optimizers' state.
 
-    One allocation and one copy for each tensor.
+    Each of these tensors has room for some rows, or is copied once and gets it: ``room.longer``. One at a time, and
+    the old one goes before the next is made: at its peak it needs a new copy of the largest beside all of them.
     """
     for optimizer in optimizers:
         group = next((g for g in optimizer.param_groups if any(p is parameter for p in g["params"])), {})
         state = optimizer.state.get(parameter, {})
-        for name, value in state.items():
-            if isinstance(value, Tensor) and value.ndim:
-                state[name] = _longer(value, n)
-                state[name][-n:] = group["initial_accumulator_value"] if name == "sum" else 0
+        for name in _of_rows(state):
+            start = group["initial_accumulator_value"] if name == "sum" else 0
+            state[name] = longer(state[name], n, start)
     grad, parameter.grad = parameter.grad, None
-    longer = _longer(parameter.data, n)
-    longer[-n:].uniform_(-bound, bound)
-    _replace_data(parameter, longer)
+    data = longer(parameter.data, n, 0)
+    data[-n:].uniform_(-bound, bound)
+    _let_go(parameter)
+    parameter.data = data
     if grad is not None:
-        parameter.grad = _longer(grad, n)
-        parameter.grad[-n:] = 0
+        parameter.grad = _longer_sparse(grad, n) if grad.is_sparse else longer(grad, n, 0)
+
+
+def rows_left(gone: Tensor, num_rows: int) -> Tensor:
+    """All other rows, rising; those before the first that goes are not looked at."""
+    first = int(gone.min())
+    stays = torch.ones(num_rows - first, dtype=torch.bool, device=gone.device)
+    stays[gone - first] = False
+    kept = torch.arange(num_rows - len(gone), device=gone.device)
+    kept[first:] = stays.nonzero()[:, 0].add_(first)
+    return kept
 
 
 @torch.inference_mode(False)
 @torch.no_grad()
 def shrink_(parameter: nn.Parameter, kept: Tensor, optimizers: Iterable[torch.optim.Optimizer]) -> None:
-    """Keep these rows [n] of a parameter, of its gradient and of its optimizers' state, in this order."""
+    """Keep these rows [n], rising, of a parameter, of its gradient and of its optimizers' state.
+
+    In each of these tensors the rows behind the first that goes move up, without another copy: ``room.shorter``.
+    """
     for optimizer in optimizers:
         state = optimizer.state.get(parameter, {})
-        for name, value in state.items():
-            if isinstance(value, Tensor) and value.ndim:
-                state[name] = value[kept]
+        for name in _of_rows(state):
+            state[name] = shorter(state[name], kept)
     grad, parameter.grad = parameter.grad, None
-    _replace_data(parameter, parameter.data[kept])
+    data = parameter.data
+    _let_go(parameter)
+    try:
+        data = shorter(data, kept)
+    finally:
+        parameter.data = data
     if grad is not None:
-        parameter.grad = grad[kept]
+        parameter.grad = _shorter_sparse(grad, kept) if grad.is_sparse else shorter(grad, kept)
 
 
-def _replace_data(parameter: nn.Parameter, data: Tensor) -> None:
-    """Give a parameter data of another length.
+def _of_rows(state: dict[str, Any]) -> list[str]:
+    """The names of the tensors of a parameter's state that have a row for each of its rows."""
+    return [name for name, value in state.items() if isinstance(value, Tensor) and value.ndim]
+
+
+def _let_go(parameter: nn.Parameter) -> None:
+    """Take the data from a parameter that gets others, of another length.
 
     A graph that is still alive holds on to the parameter's gradient accumulator, which remembers the old shape and
     would be used for the next graph as well. torch lets go of it when the dtype changes, not when the shape does.
     """
-    parameter.data = data.new_empty(0, dtype=torch.float32 if data.dtype == torch.float64 else torch.float64)
-    parameter.data = data
+    dtype = torch.float32 if parameter.dtype == torch.float64 else torch.float64
+    parameter.data = parameter.data.new_empty(0, dtype=dtype)
 
 
-def _longer(old: Tensor, n: int) -> Tensor:
-    new = old.new_empty(len(old) + n, *old.shape[1:])
-    new[: len(old)] = old
-    return new
+def _longer_sparse(grad: Tensor, n: int) -> Tensor:
+    """The same numbers, of n rows more."""
+    return _sparse_like(grad, grad._indices(), grad._values(), len(grad) + n)
+
+
+def _shorter_sparse(grad: Tensor, kept: Tensor) -> Tensor:
+    """The numbers of these rows, by their new places."""
+    rows_K = grad._indices()[0]
+    place_K = torch.searchsorted(kept, rows_K).clamp(max=len(kept) - 1)
+    stays_K = kept[place_K] == rows_K
+    indices = grad._indices()[:, stays_K]
+    indices[0] = place_K[stays_K]
+    return _sparse_like(grad, indices, grad._values()[stays_K], len(kept))
+
+
+def _sparse_like(grad: Tensor, indices: Tensor, values: Tensor, V: int) -> Tensor:
+    # In their order, so that what was coalesced still is.
+    return torch.sparse_coo_tensor(
+        indices, values, (V, *grad.shape[1:]), is_coalesced=grad.is_coalesced(), check_invariants=False
+    )
