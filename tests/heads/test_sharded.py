@@ -1,6 +1,8 @@
 """A head in parts does what a whole one does, to the last bits of float64. The jobs are in sharded_jobs.py."""
 
 import ast
+import copy
+import pickle
 import time
 
 import pytest
@@ -18,6 +20,7 @@ from firstsight import (
     Softmax,
     prepare_ddp,
 )
+from firstsight.heads.shards.ranks import Ranks
 
 WITHIN = 20  # seconds in which the others of a rank that is lost have to have ended
 
@@ -113,6 +116,17 @@ def test_of_one_process_it_is_the_head_behind_it(make, whole):
     assert head.classes.tolist() == list(range(8))
     linear = head.to_linear()
     assert torch.equal(linear.weight, head.weight)
+
+
+def test_a_part_is_of_use_in_its_own_job_alone():
+    head = pickle.loads(pickle.dumps(HebbianShardedSoftmax(4, 7)))
+    head.write(torch.ones(1, 4), torch.tensor([2]))
+    assert head.counts.tolist() == [1, 1, 2, 1, 1, 1, 1]
+    assert copy.deepcopy(head).num_classes == 7
+    head._ranks = Ranks(None, (2, 1))
+    for call in (head.write, head.loss):
+        with pytest.raises(InputError, match="this head is part 1 of 2"):
+            call(torch.ones(1, 4), torch.tensor([2]))
 
 
 @pytest.mark.parametrize("sparse", [False, True])

@@ -423,6 +423,14 @@ def refused(rank, ranks, folder):
         head.remove_classes(range(0, V, ranks))
     with pytest.raises(InputError, match=r"hidden is torch.float32 on rank 0, torch.float64 on rank"):
         head.nll(h.float() if rank == 0 else h, y.clamp(max=5))
+    early = ShardedSoftmax(D, V, group=False)
+    early._ranks._early = True
+    with pytest.raises(InputError, match="made before"):
+        early.nll(h.float(), y.clamp(max=5))
+    with pytest.raises(InputError, match="expected one class each"):
+        ShardedSoftmax(D, ranks - 1)
+    with pytest.raises(InputError, match="below 0"):
+        ShardedSoftmax(D, V, ignore_index=0)
     with pytest.raises(InputError, match="create_graph"):
         torch.autograd.grad(head.loss(h.requires_grad_(), y.clamp(max=5)), h, create_graph=True)
 

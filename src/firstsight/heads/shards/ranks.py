@@ -37,7 +37,8 @@ class Ranks:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Ranks, (None, (self.size, self.rank))  # a group is of its process: what is unpickled is of the whole job
+        # A group is of its process: what is unpickled is of the whole job, or of one process as it was.
+        return Ranks, (False if self.size == 1 else None, (self.size, self.rank))
 
     def check(self) -> None:
         """Raise InputError unless this is the process that the head was made in, or one in its place."""

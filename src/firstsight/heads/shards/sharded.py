@@ -77,13 +77,16 @@ class ShardedSoftmax(Parts, Softmax):
         """
         D, V = linear.in_features, linear.out_features
         if Ranks(group).size == 1:
-            head = cls(D, V, bias=False, device="meta", group=group)._take_over(linear)
-            head._number(head.classes)
-            return head
+            return cls(D, V, bias=False, device="meta", group=group)._have(linear)
         like: dict[str, Any] = {"device": linear.weight.device, "dtype": linear.weight.dtype}
         head = cls(D, V, bias=linear.bias is not None, group=group, **like)
         head._copy(linear)
         return head
+
+    def _have(self, linear: nn.Linear) -> Self:
+        self._take_over(linear)
+        self._number(self.classes)
+        return self
 
 
 class HebbianShardedSoftmax(Parts, HebbianWrite, Softmax):
@@ -131,8 +134,12 @@ class HebbianShardedSoftmax(Parts, HebbianWrite, Softmax):
         D, V = linear.in_features, linear.out_features
         head = cls(D, V, T, gamma, linear.bias is not None, group=group, **like)
         head._copy(linear)
-        head._keep_nothing(counts_V[head.classes], fresh_V[head.classes])
+        head._know(counts_V, fresh_V)
         return head
+
+    def _know(self, counts_V: Tensor, fresh_V: Tensor) -> None:
+        """Start with these of all classes."""
+        self._keep_nothing(counts_V[self.classes], fresh_V[self.classes])
 
     def set_counts(self, counts: Counts, *, new: Classes = ()) -> None:
         """As :meth:`HebbianSoftmax.set_counts`, with those of all classes, on each process."""
@@ -143,7 +150,7 @@ class HebbianShardedSoftmax(Parts, HebbianWrite, Softmax):
         of_all = known(cast(nn.Module, whole), counts, new)
         looked = self._kept("counts") is self._settled and self._rule.needs != "nothing"
         moments = self._kept("moments") if looked else None
-        self._keep_nothing(*(x[self.classes] for x in of_all))
+        self._know(*of_all)
         self._keep("moments", moments)
         self._looks.forget()
 
