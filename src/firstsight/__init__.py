@@ -16,16 +16,20 @@ if TYPE_CHECKING:
         AdaptiveSoftmax,
         HebbianAdaptiveSoftmax,
         HebbianSampledSoftmax,
+        HebbianShardedSoftmax,
         HebbianSoftmax,
         SampledSoftmax,
+        ShardedSoftmax,
         Softmax,
     )
     from firstsight.heads.adopted import attach
     from firstsight.heads.steps.sparse import clip_grad_norm_
+    from firstsight.heads.steps.wrapping import prepare_ddp
     from firstsight.memory import MbPA, NeuralCache, score_stream
 else:
     _ROOMS = ("errors", "functional", "heads", "memory")
-    _PLACES = {"InputError": "errors", "attach": "heads.adopted", "clip_grad_norm_": "heads.steps.sparse"}
+    _PLACES = {"InputError": "errors", "attach": "heads.adopted"}
+    _PLACES |= {"clip_grad_norm_": "heads.steps.sparse", "prepare_ddp": "heads.steps.wrapping"}
     _PLACES |= dict.fromkeys(("MbPA", "NeuralCache", "score_stream"), "memory")
 
     def __getattr__(name: str) -> object:
@@ -44,15 +48,18 @@ __all__ = [
     "AdaptiveSoftmax",
     "HebbianAdaptiveSoftmax",
     "HebbianSampledSoftmax",
+    "HebbianShardedSoftmax",
     "HebbianSoftmax",
     "InputError",
     "MbPA",
     "NeuralCache",
     "SampledSoftmax",
+    "ShardedSoftmax",
     "Softmax",
     "__version__",
     "attach",
     "clip_grad_norm_",
     "functional",
+    "prepare_ddp",
     "score_stream",
 ]

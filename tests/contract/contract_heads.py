@@ -11,8 +11,10 @@ from firstsight import (
     AdaptiveSoftmax,
     HebbianAdaptiveSoftmax,
     HebbianSampledSoftmax,
+    HebbianShardedSoftmax,
     HebbianSoftmax,
     SampledSoftmax,
+    ShardedSoftmax,
     Softmax,
 )
 from firstsight.heads.rules import RULES
@@ -37,6 +39,8 @@ HEADS: dict[str, Callable[..., nn.Module]] = {
     "HebbianSoftmax": HebbianSoftmax,
     "SampledSoftmax": OfAll,
     "HebbianSampledSoftmax": HebbianOfAll,
+    "ShardedSoftmax": ShardedSoftmax,
+    "HebbianShardedSoftmax": HebbianShardedSoftmax,
     "AdaptiveSoftmax": AdaptiveSoftmax,
     "HebbianAdaptiveSoftmax": HebbianAdaptiveSoftmax,
 }

@@ -60,8 +60,8 @@ def test_the_moments_of_rows_are_numpys_weighted_ones():
 
 def test_a_class_more_is_seldom_a_copy_of_all_and_one_look_serves_many(trained, clusters, monkeypatch):
     places, looks = [], []
-    head, look = trained._rows.head, fresh.look
-    monkeypatch.setattr(fresh, "look", lambda *args: (looks.append(1), look(*args))[1])
+    head, look = trained._rows.head, fresh.look_at
+    monkeypatch.setattr(fresh, "look_at", lambda *args: (looks.append(1), look(*args))[1])
     g = np.random.default_rng(1)
     for i in range(200):
         trained.partial_fit(g.normal(size=(1, 24)), [f"later {i:03d}"])

@@ -154,8 +154,8 @@ def test_before_any_training_it_writes_directions():
 
 
 def test_a_look_is_made_anew_when_rows_were_changed_and_only_then(monkeypatch):
-    calls, real = [], module.look
-    monkeypatch.setattr("firstsight.heads.kept.fresh.look", lambda *given: (calls.append(1), real(*given))[1])
+    calls, real = [], module.look_at
+    monkeypatch.setattr("firstsight.heads.kept.fresh.look_at", lambda *given: (calls.append(1), real(*given))[1])
     head = met(HEAD, 1)
     for _ in range(3):
         head.write(draw([V], 1)[0], torch.tensor([V]))
@@ -234,8 +234,8 @@ def test_a_layer_that_saw_too_little_says_so_and_keeps_the_class_for_later():
 @pytest.mark.parametrize("spoil", ["rows", "bias", "mixed", "reset"])
 def test_no_look_outlives_what_it_saw(spoil, monkeypatch):
     head, calls = met(HEAD, 1), []
-    real = module.look
-    monkeypatch.setattr("firstsight.heads.kept.fresh.look", lambda *given: (calls.append(1), real(*given))[1])
+    real = module.look_at
+    monkeypatch.setattr("firstsight.heads.kept.fresh.look_at", lambda *given: (calls.append(1), real(*given))[1])
     with torch.no_grad():
         if spoil == "rows":
             head.weight[:V] *= 2

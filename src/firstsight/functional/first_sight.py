@@ -52,10 +52,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from firstsight.functional.rows import fixed_generator, moments_of_rows, stand_ins_for
+from firstsight.functional.rows import STAND_INS, Rows, fixed_generator, rows_of
 
 RIDGE = 0.06  # times D / V
-STAND_INS = 2048  # S at most: of more classes the most frequent half of S, and a sample of the rest
 DRAWS = 64  # R
 RIVALS = 256  # old classes that compete for the new one's own activations
 SMOOTHING, TRIALS = 0.3, 81  # of the share won as a function of the bias: standard deviations, and biases tried
@@ -121,11 +120,16 @@ def look(
         cross: [D, D], Cov(row of the class, activation); its rows belong to the row.
         stand_ins: S at most. draws: R, even.
     """
+    return look_at(rows_of(weight, bias, occurrences, stand_ins), mean, covariance, cross, draws=draws)
+
+
+@torch.no_grad()
+def look_at(rows: Rows, mean: Tensor, covariance: Tensor, cross: Tensor, *, draws: int = DRAWS) -> Sight:
+    """:func:`look`, with what it takes of the rows."""
     mean_D, S_DD, C_DD = (x.double() for x in (mean, covariance, cross))
-    share_V = occurrences.double() / occurrences.sum()
-    D, num_classes = weight.shape[1], int((occurrences > 0).sum())
-    row_D, T_DD = moments_of_rows(weight, share_V)
-    ridge, one_DD = RIDGE * D / num_classes, torch.eye(D, dtype=torch.float64, device=weight.device)
+    row_D, T_DD, w_SD, bias_S, share_S, times_S, num_classes = rows
+    D, device = len(row_D), row_D.device
+    ridge, one_DD = RIDGE * D / num_classes, torch.eye(D, dtype=torch.float64, device=device)
     of_S, of_T = S_DD.diagonal().mean(), T_DD.diagonal().mean()
     S_DD, T_DD = S_DD + ridge * of_S * one_DD, T_DD + ridge * of_T * one_DD
     C_DD = C_DD + ridge * (of_S * of_T).sqrt() * one_DD
@@ -135,21 +139,19 @@ def look(
     rho_D, see_DD = rho_D.clamp(0, 1 - 1e-4), root_DD @ vectors_DD
     tell_DD, recall_DD, face_DD = (C_DD @ see_DD).t(), back_DD @ see_DD, S_DD @ see_DD
     lift_D = None
-    if bias is None:
+    if bias_S is None:
         even_D = torch.linalg.solve(S_DD, mean_D)
         evenness = even_D @ mean_D
         lift_D = even_D / evenness if evenness >= _EVEN else torch.zeros_like(even_D)
-    at_S, times_S = stand_ins_for(share_V, stand_ins)
-    w_SD = weight[at_S].double()
     g_SD, z_SD = w_SD @ face_DD, (w_SD - row_D) @ recall_DD
-    at_mean_S = w_SD @ mean_D + (0 if bias is None else bias[at_S].double())
+    at_mean_S = w_SD @ mean_D + (0 if bias_S is None else bias_S)
     draw_RD = torch.randn(draws // 2, D, generator=fixed_generator(), dtype=torch.float64, device="cpu")
-    draw_RD = torch.cat([draw_RD, -draw_RD]).to(weight.device)
+    draw_RD = torch.cat([draw_RD, -draw_RD]).to(device)
     logit_SS = z_SD @ g_SD.t() + at_mean_S
     spread_RS = (draw_RD * (1 - rho_D).sqrt()) @ g_SD.t()
     best_SR, total_SR = _best_and_total(logit_SS, spread_RS, times_S)
     right_SR = logit_SS.diagonal()[:, None] + spread_RS.t() >= best_SR
-    weight_S = share_V[at_S] * times_S / draws
+    weight_S = share_S * times_S / draws
     found = Sight(
         mean_D,
         row_D,

@@ -90,6 +90,11 @@ class SampledSoftmax(Softmax):
             self._drawn = step, sampling.draw(self.seed, step)
         return self._drawn[1]
 
+    @property
+    def _own_gradients(self) -> bool:
+        """Whether it averages its gradients over processes itself: see ``prepare_ddp``."""
+        return self.sparse
+
     def embedding(self, tokens: Tensor) -> Tensor:
         """The rows [..., D] of classes [...], whose gradient is sparse where the head's is."""
         return F.embedding(tokens, self.weight, sparse=self.sparse)

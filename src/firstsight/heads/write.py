@@ -159,9 +159,9 @@ class HebbianWrite(Keeping):
             return False
         if all(attached.weight is not self._current_weight() for attached in self._attached.values()):
             raise InputError(REPLACED)
-        if len(self._kept("counts")) != self.num_classes:
+        if len(self._kept("counts")) != len(self.weight):
             raise InputError(
-                f"the layer has {self.num_classes} rows and counts of {len(self._kept('counts'))}: it was resized "
+                f"the layer has {len(self.weight)} rows and counts of {len(self._kept('counts'))}: it was resized "
                 "since it was attached (as by resize_token_embeddings). End that, handle.remove(), build the optimizer "
                 'anew, and attach again with counts="trained" and new= the rows that it got; or grow by add_classes(n).'
             )

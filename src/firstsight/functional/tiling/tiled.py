@@ -22,14 +22,15 @@ Exponentials are taken to the base 2, of logits made from h * log2(e): ``exp2`` 
 """
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from firstsight.functional.tiling.logits import Logits, Tiles, add_product_, extreme, in_range
-from firstsight.functional.tiling.powers import Powers, without_targets_
-from firstsight.functional.tiling.sizes import ONE_PASS_TILE, TILE, rows_at_once
+from firstsight.functional.tiling.logits import Logits, extreme
+from firstsight.functional.tiling.passes import Given, less_linear_, nll_of, running_sum, second_pass, zeros
+from firstsight.functional.tiling.powers import Powers
+from firstsight.functional.tiling.sizes import ONE_PASS_TILE, rows_at_once
 from firstsight.functional.tiling.tiles import LN_2, LOG2_E, kind, slices
 from firstsight.functional.tiling.twice import check_unchanged, differentiable_gradients, is_batched, versions
 
@@ -83,7 +84,7 @@ def _apply(function: type[torch.autograd.Function], *given: Any) -> tuple[Tensor
 def log_sum_exp(h_ND: Tensor, w_VD: Tensor, b_V: Tensor | None, compute_dtype: torch.dtype) -> Tensor:
     """log sum_v exp(logit), [N] in nats, without a graph; arguments as ``nll_sum``."""
     logits = Logits(h_ND, w_VD, b_V, compute_dtype)
-    max_N1, sum_N1 = _running_sum(logits)
+    max_N1, sum_N1 = running_sum(logits)
     return (max_N1 + sum_N1.log2())[:, 0] * LN_2 + logits.shift
 
 
@@ -103,19 +104,19 @@ class _OnePass(torch.autograd.Function):
         given = h_ND, w_VD, b_V
         logits = Logits(*given, compute_dtype)
         powers = Powers(logits, rows, ONE_PASS_TILE[kind(h_ND)][1])
-        grads = gh_ND, gw_VD, gb_V = _zeros(given, logits.sum_dtype)
+        grads = gh_ND, gw_VD, gb_V = zeros(given, logits.sum_dtype)
         z_N1 = logits.of(y_N, h_ND, b_V)
         nll_N, missing_N = gh_ND.new_empty(2, len(y_N))
         share_N = torch.ones_like(nll_N) if token_weight_N is None else token_weight_N.to(nll_N.dtype)
         for n in slices(len(y_N), rows):
             max_R1, others_R1, own_R1 = powers.make(n, gh_ND[n], y_N[n], z_N1[n] * LOG2_E)
-            nll_N[n], missing_N[n] = _nll(max_R1, others_R1, own_R1, z_N1[n])
+            nll_N[n], missing_N[n] = nll_of(max_R1, others_R1, own_R1, z_N1[n])
             share_R1 = share_N[n, None] / (others_R1 + own_R1)
             gh_ND[n] *= share_R1
             powers.add_to(gw_VD, gb_V, h_ND[n].to(logits.sum_dtype), share_R1)
         row_D = _even_row(w_VD, even_V)
         loss_N = _weighted(nll_N, given, y_N, token_weight_N, even_V, row_D)
-        _less_linear_(grads, given, y_N, torch.ones_like(nll_N), share_N * missing_N, even_V, row_D)
+        less_linear_(grads, given, y_N, torch.ones_like(nll_N), share_N * missing_N, even_V, row_D)
         kept = (None if t is None or g is None else g.to(_kept(t.dtype)) for g, t in zip(grads, given, strict=True))
         # The weight may change before the backward pass, as long as that is an ordinary one: so it is not saved.
         ctx.save_for_backward(h_ND, y_N, token_weight_N, even_V, *kept)
@@ -153,10 +154,10 @@ class _TwoPasses(torch.autograd.Function):
         given = h_ND, w_VD, b_V
         logits = Logits(*given, compute_dtype)
         z_N1 = logits.of(y_N, h_ND, b_V)
-        (others_max_N1, others_N1), own_z_N1 = _running_sum(logits, y_N), z_N1 * LOG2_E
+        (others_max_N1, others_N1), own_z_N1 = running_sum(logits, y_N), z_N1 * LOG2_E
         max_N1 = torch.maximum(others_max_N1, own_z_N1)
         others_N1, own_N1 = others_N1 * (others_max_N1 - max_N1).exp2_(), (own_z_N1 - max_N1).exp2_()
-        nll_N, missing_N = _nll(max_N1, others_N1, own_N1, z_N1)
+        nll_N, missing_N = nll_of(max_N1, others_N1, own_N1, z_N1)
         row_D = _even_row(w_VD, even_V)
         ctx.save_for_backward(*given, y_N, token_weight_N, even_V, row_D, missing_N, max_N1, others_N1 + own_N1)
         ctx.compute_dtype = compute_dtype
@@ -171,32 +172,9 @@ class _TwoPasses(torch.autograd.Function):
         if torch.is_grad_enabled():
             how = y_N, logits.sum_dtype, token_weight_N, even_V
             return *differentiable_gradients(g_N, h_ND, w_VD, b_V, *how), None, None, None, None
-        with torch.autocast(h_ND.device.type, enabled=False):  # as in the forward pass
-            grads = gh_ND, gw_VD, gb_V = _zeros((h_ND, w_VD, b_V), logits.sum_dtype)
-            g_N, max_N1 = g_N.to(logits.sum_dtype), max_N1 - logits.lift
-            target_N = g_N if token_weight_N is None else g_N * token_weight_N.to(g_N.dtype)
-            share_N1 = target_N[:, None] / (sum_N1 * 2**logits.lift)
-            scaled_ND, times = in_range(h_ND.to(logits.sum_dtype) * share_N1, ctx.compute_dtype)
-            tiles = Tiles(logits, *TILE[kind(h_ND)])
-            for n, v, z_RC in tiles:
-                p_RC = without_targets_(z_RC.sub_(max_N1[n]).exp2_(), y_N[n], v, 0.0)
-                if gb_V is not None:
-                    gb_V[v] += share_N1[n, 0] @ p_RC
-                p_RC = tiles.narrowed(p_RC)
-                add_product_(gh_ND[n], p_RC, logits.w_VD[v], tiles.space)
-                add_product_(gw_VD[v], p_RC.t(), scaled_ND[n], tiles.space, times)
-            gh_ND *= share_N1
-            _less_linear_(grads, (h_ND, w_VD, b_V), y_N, g_N, target_N * missing_N, even_V, row_D)
-        found = (None if t is None or g is None else g.to(t.dtype) for g, t in zip(grads, given, strict=True))
-        return *found, None, None, None, None
-
-
-_Given: TypeAlias = tuple[Tensor, Tensor, Tensor | None]  # h, w, b, or their gradients
-
-
-def _zeros(given: _Given, dtype: torch.dtype) -> _Given:
-    gh_ND, gw_VD = (torch.zeros_like(t, dtype=dtype) for t in given[:2])
-    return gh_ND, gw_VD, None if given[2] is None else torch.zeros_like(given[2], dtype=dtype)
+        target_N = g_N if token_weight_N is None else g_N * token_weight_N.to(g_N.dtype)
+        sums = max_N1, sum_N1, target_N * missing_N
+        return *second_pass(logits, given, y_N, g_N, target_N, sums, even_V, row_D), None, None, None, None
 
 
 def _even_row(w_VD: Tensor, even_V: Tensor | None) -> Tensor | None:
@@ -206,7 +184,7 @@ def _even_row(w_VD: Tensor, even_V: Tensor | None) -> Tensor | None:
 
 def _weighted(
     nll_N: Tensor,
-    given: _Given,
+    given: Given,
     y_N: Tensor,
     token_weight_N: Tensor | None,
     even_V: Tensor | None,
@@ -226,31 +204,6 @@ def _weighted(
     return loss_N + term_N.nan_to_num_(torch.inf, torch.inf, -torch.inf)  # of a target ruled out: inf - inf
 
 
-def _less_linear_(
-    grads: _Given,
-    given: _Given,
-    y_N: Tensor,
-    g_N: Tensor,
-    target_N: Tensor,
-    even_V: Tensor | None,
-    row_D: Tensor | None,
-) -> None:
-    """Take off what no product has: of the targets, by ``target_n``, and of the linear term, by ``g_n``."""
-    (gh_ND, gw_VD, gb_V), (h_ND, w_VD, _) = grads, given
-    h_ND = h_ND.to(gw_VD.dtype)
-    if even_V is not None and row_D is not None:
-        even_V, row_D = even_V.to(gw_VD.dtype), row_D.to(gw_VD.dtype)
-        target_N = target_N - g_N * even_V.sum()
-        gh_ND.addr_(g_N, row_D, alpha=-1)
-        gw_VD.addr_(even_V, g_N @ h_ND, alpha=-1)
-        if gb_V is not None:
-            gb_V.sub_(even_V * g_N.sum())
-    gh_ND -= w_VD[y_N] * target_N[:, None]
-    gw_VD.index_add_(0, y_N, h_ND * target_N[:, None], alpha=-1)
-    if gb_V is not None:
-        gb_V.index_add_(0, y_N, target_N, alpha=-1)
-
-
 def _kept(dtype: torch.dtype) -> torch.dtype:
     """What gradients are kept in. float16 has no room for those that the scale of a loss is yet to lift into it."""
     return torch.float32 if dtype == torch.float16 else dtype
@@ -261,32 +214,3 @@ def _is_last(g: Tensor) -> bool:
     if is_batched(g) or torch.compiler.is_compiling():
         return False
     return not torch._C._autograd._get_current_graph_task_keep_graph()
-
-
-def _running_sum(logits: Logits, y_N: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The largest logit of each token and the sum of all powers less it, to base 2, each [N, 1] in ``sum_dtype``.
-
-    Of all classes but the target, where targets [N] are given.
-    """
-    lowest = torch.finfo(logits.sum_dtype).min  # not -inf: from it, a tile of classes ruled out cannot be taken
-    max_N1 = logits.h_ND.new_full((len(logits.h_ND), 1), lowest, dtype=logits.sum_dtype)
-    sum_N1 = torch.zeros_like(max_N1)
-    for n, v, z_RC in Tiles(logits, *TILE[kind(logits.h_ND)]):
-        if y_N is not None:
-            without_targets_(z_RC, y_N[n], v, -torch.inf)
-        old_R1 = max_N1[n]
-        new_R1 = torch.maximum(old_R1, z_RC.amax(1, keepdim=True))
-        sum_N1[n] = sum_N1[n] * (old_R1 - new_R1).exp2_() + z_RC.sub_(new_R1).exp2_().sum(1, keepdim=True)
-        max_N1[n] = new_R1
-    return max_N1, sum_N1
-
-
-def _nll(max_N1: Tensor, others_N1: Tensor, own_N1: Tensor, z_N1: Tensor) -> tuple[Tensor, Tensor]:
-    """NLL [N] in nats, 0 or more, and the share of all classes but the target [N], from their powers less ``max``.
-
-    z: the target's logit [N, 1], in nats.
-    """
-    sum_N1 = others_N1 + own_N1
-    far_N1 = (max_N1 + sum_N1.log2()) * LN_2 - z_N1  # of a target whose power is too small to divide by
-    nll_N1 = torch.where(own_N1 >= others_N1, (others_N1 / own_N1).log1p(), far_N1)
-    return nll_N1[:, 0], (others_N1 / sum_N1)[:, 0]

@@ -73,7 +73,7 @@ class Averaged(Head):
             return {name: self._kept(name) for name in names}
         origin = None if self._kin.origin is None else self._kin.origin()
         known = self._kin.truth if origin is None else origin.whole()
-        return known if known and len(known["counts"]) == self.num_classes else None
+        return known if known and len(known["counts"]) == len(self.weight) else None
 
     @torch.no_grad()
     def _check_averaged(self) -> None:

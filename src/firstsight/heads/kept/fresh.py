@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from firstsight.errors import InputError, warn
-from firstsight.functional.first_sight import Claims, Sight, first_sight, look
+from firstsight.functional.first_sight import Claims, Sight, first_sight, look_at
+from firstsight.functional.rows import Rows, Total, as_it_is
 from firstsight.functional.write import Move
 from firstsight.heads.kept.moments import Moments
 
@@ -58,24 +59,27 @@ class Looks:
         self,
         weight: Tensor,
         bias: Tensor | None,
-        occurrences: Callable[[], Tensor],
+        rows: Callable[[], Rows],
         moments: Moments,
         training: bool,
+        total: Total = as_it_is,
     ) -> Sight | None:
         """The look that is good now; None while there is nothing to look at, which is warned of.
 
         Args:
             weight: [V, D].
             bias: [V] or None.
-            occurrences: gives [V] how often each class occurred in training, 0 of the new ones; asked for a new look
-                alone, so that a write that reuses one costs nothing of V.
+            rows: gives what a look takes of them; asked for a new look alone, so that a write that reuses one costs
+                nothing of V.
             moments: of training.
             training: whether rows change at every step: a look is then good for ``HORIZON`` of them.
+            total: of tensors of one shape that each process has, where classes are shared out, the sum.
         """
         stamp = _stamp(weight, bias)
         changed = self._steps >= HORIZON if training else self._steps > 0 or stamp != self._stamp
-        if self._sight is None or changed or self._sight.row_D.device != weight.device:
-            self._sight, self._stamp, self._steps = _look(weight, bias, occurrences(), moments), stamp, 0
+        changed = changed or self._sight is None or self._sight.row_D.device != weight.device
+        if bool(total(torch.tensor(int(changed), device=weight.device))):
+            self._sight, self._stamp, self._steps = _look(rows, moments), stamp, 0
         if self._sight is None:
             warn(
                 "a new class is written as the rule 'centered' writes it, and a trained layer would hardly find it. "
@@ -87,12 +91,11 @@ class Looks:
         return self._sight
 
 
-def _look(weight: Tensor, bias: Tensor | None, occurrences_V: Tensor, moments: Moments) -> Sight | None:
-    if moments.weight() < READY or moments.rounded() or int((occurrences_V > 0).sum()) < 2:
+def _look(rows: Callable[[], Rows], moments: Moments) -> Sight | None:
+    if moments.weight() < READY or moments.rounded() or (given := rows()).num_classes < 2:
         return None
-    parts = moments.mean(), moments.bare_covariance(), moments.cross()
     try:
-        sight = look(weight.detach(), None if bias is None else bias.detach(), occurrences_V, *parts)
+        sight = look_at(given, moments.mean(), moments.bare_covariance(), moments.cross())
     except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
         # rows or activations that are all equal, or not finite
         return None

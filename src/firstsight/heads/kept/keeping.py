@@ -16,6 +16,7 @@ from firstsight.errors import InputError
 from firstsight.functional import class_sums
 from firstsight.functional.first_sight import Claims, Sight, first_sight
 from firstsight.functional.inner_step import check_surprise, surprise
+from firstsight.functional.rows import Rows, rows_of
 from firstsight.heads.kept.fresh import NEW, READY, SHOWN, TAUGHT, TRAINED, check_claims, coming
 from firstsight.heads.kept.looking import looking
 from firstsight.heads.kept.moments import Moments, no_moments, with_second_moment
@@ -61,9 +62,10 @@ class Keeping(Stored):
         self._check_not_looking()
         self._settle()
         self._watch.forget_rows()
-        self._pending.keep_classes(kept, self.num_classes)
+        self._pending.keep_classes(kept, len(self.weight), self._over_all)
         if self._rule.sighted:
-            Moments(self._kept("moments")).forget_rows_(self.weight.detach(), self._occurrences, kept)
+            moments = Moments(self._kept("moments"))
+            moments.forget_rows_(self.weight.detach(), self._occurrences, kept, self._over_all)
         super()._keep_classes(kept, parameters, optimizers)
         for name in ["counts"] + ["written"] * self._record + self._of_sight():
             self._keep(name, shorter(self._kept(name), kept))
@@ -119,7 +121,7 @@ class Keeping(Stored):
         h_ND, y_N = (torch.cat(part) for part in zip(*nothing, *seen.examples, strict=True))
         g_N, written_N = h_ND.new_zeros(len(y_N)), self._kept("counts")[y_N] < T
         with torch.autocast(h_ND.device.type, enabled=False):
-            nll_N = super()._cross_entropy(h_ND[written_N], y_N[written_N], "none")  # type: ignore[safe-super]
+            nll_N = self._nll_of(h_ND[written_N], y_N[written_N])
         g_N[written_N] = surprise(nll_N).to(g_N.dtype)
         sums = with_surprise(seen.sums, h_ND, y_N, g_N)
         if not training:
@@ -131,6 +133,13 @@ class Keeping(Stored):
             if not bool(sums[1].isfinite().all()):  # too large to be added up
                 sums = with_surprise(self._nothing(), h_ND[:0], y_N[:0], g_N[:0])
         return sums
+
+    def _nll_of(self, hidden: Tensor, target: Tensor) -> Tensor:
+        return super()._cross_entropy(hidden, target, "none")  # type: ignore[safe-super]
+
+    def _over_all(self, x: Tensor) -> Tensor:
+        """The sum of what all processes have that the classes are shared out over; here one has all."""
+        return x
 
     def _exchanged(self, sums: Sums, skip: bool, group: Group, after: int = 0) -> Sums:
         """The class sums of all ranks of the group; these where there are no others. ``after``: as in ``attach``."""
@@ -179,7 +188,7 @@ class Keeping(Stored):
             own_U = sums[0] >= 0
             sums = sums[0][own_U], sums[1][own_U], sums[2][own_U]
         else:
-            sums = moments.take_in_(sums, self.weight if training else None)
+            sums = moments.take_in_(sums, self.weight if training else None, total=self._over_all)
         return sums, None if moments.empty() else moments
 
     def _look(self, classes_U: Tensor, T: float, training: bool) -> tuple[Tensor, Sight | None]:
@@ -193,9 +202,15 @@ class Keeping(Stored):
             fresh_V[classes_U[never_U]] = NEW
         elif not training:  # a layer that was never trained is a memory alone: nothing in it is new
             fresh_V[classes_U] = TRAINED
-        if not bool(coming(fresh_V[classes_U]).any()):  # of the classes written alone: this is every step's
+        coming_U = coming(fresh_V[classes_U])  # of the classes written alone: this is every step's
+        if not bool(self._over_all(coming_U.any().long())):
             return classes_U, None
-        return classes_U, self._looks.take(self.weight, self.bias, self._occurrences, moments, training)
+        given = self.weight, self.bias, self._rows_to_look_at, moments, training
+        return classes_U, self._looks.take(*given, total=self._over_all)
+
+    def _rows_to_look_at(self) -> Rows:
+        bias = None if self.bias is None else self.bias.detach()
+        return rows_of(self.weight.detach(), bias, self._occurrences())
 
     def _occurrences(self) -> Tensor:
         """[V] how often each class occurred in training, as far as is known; 0 of those that came later."""
@@ -208,7 +223,9 @@ class Keeping(Stored):
         """Moments afresh, of these class sums alone; and counts, of classes whose counts are not known."""
         self._keep("moments", no_moments(self.weight, self._rule.needs))
         with torch.autocast(self.weight.device.type, enabled=False):
-            classes_U, _, occurrences_U = Moments(self._kept("moments")).take_in_(sums, self.weight, rate=1.0)
+            classes_U, _, occurrences_U = Moments(self._kept("moments")).take_in_(
+                sums, self.weight, rate=1.0, total=self._over_all
+            )
         if self._rule.sighted:
             unknown_U = self._kept("fresh")[classes_U] == TAUGHT
             self._kept("counts")[classes_U[unknown_U]] = 1 + occurrences_U[unknown_U]
@@ -219,9 +236,14 @@ class Keeping(Stored):
         unknown = self._kept("fresh") == TRAINED if self._rule.sighted else self._kept("counts") == 1
         return not bool(unknown.any())
 
+    def _is_told(self) -> bool:
+        """Whether it was told anything of its classes but that they start."""
+        return bool(self._over_all((self._kept("fresh") != TRAINED).any().long()))
+
     def _has_taught(self) -> bool:
         """Whether it was a trained layer before it was a head."""
-        return int(self._kept("fresh").max()) >= TAUGHT  # one look at V bytes, a quarter of a millisecond at 10^7
+        latest = self._kept("fresh").max()  # one look at V bytes, a quarter of a millisecond at 10^7
+        return bool(self._over_all((latest >= TAUGHT).long()))
 
     def _is_trained(self, moments: Moments) -> bool:
         """Whether gradients have made its rows, as far as can be known; at its first steps they have not yet."""
@@ -235,7 +257,7 @@ class Keeping(Stored):
     def _claims(self) -> Claims:
         """What a new class may cost the trained ones."""
         check_claims(self.price, self.cap)
-        together = 1 if self.cap is None else max(1, int(coming(self._kept("fresh")).sum()))
+        together = 1 if self.cap is None else max(1, int(self._over_all(coming(self._kept("fresh")).sum())))
         return Claims(self.price, math.inf if self.cap is None else self.cap / together)
 
     def _share_out(self, sight: Sight, written_U: Tensor) -> None:

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from firstsight.errors import InputError, warn
-from firstsight.heads.kept.fresh import TRAINED
 from firstsight.heads.steps.exchange import Group
 
 
@@ -29,7 +28,7 @@ def looking(layers: Sequence[Any], group: Group) -> Iterator[None]:
     finally:
         for layer in layers:
             layer._seen = None
-    if not (examples := int(of_all[0][2].sum())):
+    if not (examples := int(first._over_all(of_all[0][2].sum()))):
         raise InputError(
             "looking() saw no example. Under it run data through loss, nll or an attached model, with labels."
         )
@@ -38,11 +37,11 @@ def looking(layers: Sequence[Any], group: Group) -> Iterator[None]:
             f"looking() saw {examples} examples of {first.in_features} features: too few to tell what new classes "
             "would do. Some thousands are better."
         )
-    if first._rule.sighted and not first._has_stepped() and not bool((first._kept("fresh") != TRAINED).any()):
+    if first._rule.sighted and not first._has_stepped() and not first._is_told():
         warn(
             "this layer was shown data, and all its classes count as those of a layer that starts. If its rows are "
             'trained, say so first: counts="trained" where it was taken over, or head.set_counts("trained").'
         )
     for layer, sums in zip(layers, of_all, strict=True):
-        if bool(sums[2].any()):
+        if bool(layer._over_all(sums[2].sum())):
             layer._start_moments(sums)

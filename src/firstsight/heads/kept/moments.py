@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from firstsight.functional.rows import moments_of_rows
+from firstsight.functional.rows import Total, as_it_is, moments_of_rows
 from firstsight.heads.steps.exchange import Sums
 
 Needs: TypeAlias = Literal["nothing", "mean", "covariance", "cross"]
@@ -49,29 +49,38 @@ class Moments:
         self._buffer, self._D = buffer, buffer.shape[-1] - 1
         self._first = buffer if buffer.ndim == 1 else buffer[0]
 
-    def take_in_(self, sums: Sums, weight: Tensor | None, rate: float = RATE) -> Sums:
+    def take_in_(self, sums: Sums, weight: Tensor | None, rate: float = RATE, total: Total = as_it_is) -> Sums:
         """Take in the sums of a step (of ``with_second_moment``, for a covariance), and give back the classes' own.
 
         Args:
             sums: what the step saw.
             weight: [V, D] the rows as they are now; None if they are not those of a layer in training.
             rate: how much they count against all that was taken in before; 1 for nothing else.
+            total: of tensors of one shape that each process has, where classes are shared out, the sum.
         """
         classes, sums_UD, occurrences = sums
         D = int((classes < 0).sum())  # 0 when another rank skipped the step
-        if tokens := int(occurrences.sum()):
+        parts = total(self._parts(sums, D, weight))
+        if tokens := int(total(occurrences.sum())):
             if weight is not None and not self.trained():
                 self._buffer.zero_()  # what came before the first step of training has no part in it
             self._buffer *= 1 - rate
             self._first[0] += rate
-            self._first[1:] += rate / tokens * sums_UD[D:].sum(0)
-            if self._buffer.ndim == 2:
-                self._buffer[1 : 1 + D, 1:] += rate / tokens * sums_UD[:D]
-            if len(self._buffer) > 1 + self._D and weight is not None:
-                rows_DU = weight[classes[D:]].to(sums_UD.dtype).t()
-                self._buffer[1 + D :, 0] += rate / tokens * (rows_DU @ occurrences[D:].to(sums_UD.dtype))
-                self._buffer[1 + D :, 1:] += rate / tokens * (rows_DU @ sums_UD[D:])
+            self._buffer += rate / tokens * parts
         return classes[D:], sums_UD[D:], occurrences[D:]
+
+    def _parts(self, sums: Sums, D: int, weight: Tensor | None) -> Tensor:
+        """What a step adds to the buffer, but for the weight of all that it has seen."""
+        classes, sums_UD, occurrences = sums
+        parts = torch.zeros_like(self._buffer)
+        (parts if parts.ndim == 1 else parts[0])[1:] = sums_UD[D:].sum(0)
+        if parts.ndim == 2 and D:
+            parts[1 : 1 + D, 1:] = sums_UD[:D]
+        if len(parts) > 1 + self._D and weight is not None:
+            rows_DU = weight[classes[D:]].to(sums_UD.dtype).t()
+            parts[1 + self._D :, 0] = rows_DU @ occurrences[D:].to(sums_UD.dtype)
+            parts[1 + self._D :, 1:] = rows_DU @ sums_UD[D:]
+        return parts
 
     def empty(self) -> bool:
         """Whether nothing was taken in yet."""
@@ -106,7 +115,9 @@ class Moments:
         of_rows = self._buffer[1 + self._D :] / self._buffer[0, 0]
         return of_rows[:, 1:] - torch.outer(of_rows[:, 0], self.mean())
 
-    def forget_rows_(self, weight: Tensor, occurrences: Callable[[], Tensor], kept: Tensor) -> None:
+    def forget_rows_(
+        self, weight: Tensor, occurrences: Callable[[], Tensor], kept: Tensor, total: Total = as_it_is
+    ) -> None:
         r"""Let the covariance of rows and activations be that of some of the classes, as far as can be told.
 
         What :math:`T^{-1} C` recalls of a row stays as it was: :math:`C \leftarrow T' T^{-1} C`, with T the covariance
@@ -118,16 +129,19 @@ class Moments:
             weight: [V, D] before.
             occurrences: gives [V], those in training, 0 of classes that have no part in this; not asked for of many.
             kept: the classes that stay.
+            total: as in ``take_in_``.
         """
-        if len(weight) > _FEW or self.empty() or not self.trained():
+        num_classes = int(total(kept.new_tensor(len(weight))))
+        if num_classes > _FEW or self.empty() or not self.trained():
             return
         of_V = occurrences()
         stays_V = torch.zeros_like(of_V)
         stays_V[kept] = of_V[kept]
-        if torch.equal(stays_V, of_V) or not bool(stays_V.any()):
+        before, after = total(torch.stack([of_V.sum(), stays_V.sum()])).tolist()
+        if before == after or not after:
             return
-        _, T_DD = moments_of_rows(weight, of_V.double() / of_V.sum())
-        row_D, left_DD = moments_of_rows(weight, stays_V.double() / stays_V.sum())
+        _, T_DD = moments_of_rows(weight, of_V.double() / before, total)
+        row_D, left_DD = moments_of_rows(weight, stays_V.double() / after, total)
         back_DD = torch.linalg.pinv(T_DD, rtol=_SAME, hermitian=True) @ self.cross().double()
         of_rows = torch.cat([row_D[:, None], left_DD @ back_DD + torch.outer(row_D, self.mean().double())], 1)
         self._buffer[1 + self._D :] = (of_rows * self.weight()).to(self._buffer.dtype)

@@ -141,7 +141,7 @@ class Stored(Averaged):
         """Start afresh: weight uniform in +-1/sqrt(D), bias 0, counts 1."""
         super().reset_parameters()
         self._looks.forget()
-        self._keep_nothing(torch.ones(self.num_classes, dtype=torch.int64, device=self.weight.device))
+        self._keep_nothing(torch.ones(len(self.weight), dtype=torch.int64, device=self.weight.device))
 
     def _keep_nothing(self, counts: Tensor, fresh: Tensor | None = None) -> None:
         """Start what is kept beside the rows, with these counts, and classes that are what ``fresh`` says."""
@@ -153,7 +153,7 @@ class Stored(Averaged):
         self._keep("written", torch.zeros_like(self.weight.detach()) if self._record else None)
         for name in self._of_sight():
             given = fresh if name == "fresh" else None
-            zeros = torch.zeros(self.num_classes, dtype=KEPT[name], device=self.weight.device)
+            zeros = torch.zeros(len(self.weight), dtype=KEPT[name], device=self.weight.device)
             self._keep(name, zeros if given is None else given)
 
     def set_counts(self, counts: Counts, *, new: Classes = ()) -> None:
@@ -264,7 +264,7 @@ class Stored(Averaged):
             prefix,
             self._prefix,
             moments=None if self._rule.needs == "nothing" else self._kept("moments").shape,
-            num_classes=self.num_classes,
+            num_classes=len(self.weight),
             names=self._names(),
             ours=self._told(),
             record=self._record,

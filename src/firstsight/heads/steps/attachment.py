@@ -98,8 +98,11 @@ class Pending:
             self.cleared = 0
         return entries
 
-    def keep_classes(self, kept: Tensor, num_classes: int) -> None:
-        """Forget all but these classes [n] of those there are, and call each by its place among them."""
+    def keep_classes(self, kept: Tensor, num_classes: int, total: Callable[[Tensor], Tensor]) -> None:
+        """Forget all but these classes [n] of those there are, and call each by its place among them.
+
+        ``total``: the sum over all processes, where classes are shared out.
+        """
         self._staged = {}
         if not self._entries:
             return
@@ -109,10 +112,11 @@ class Pending:
             now_U = torch.where(classes_U < 0, classes_U, place_V[classes_U.clamp(min=0)])  # below 0: moments
             stays_U = (classes_U < 0) | (now_U >= 0)
             # The sum of h h^T is of all examples: what is left of them has its share of it.
-            share = occurrences_U[stays_U].sum() / occurrences_U.sum().clamp(min=1)
+            left, all_ = total(torch.stack([occurrences_U[stays_U].sum(), occurrences_U.sum()]))
+            share = left / all_.clamp(min=1)
             sums_UD = torch.where((classes_U < 0)[:, None], sums_UD * share, sums_UD)
-            left = tuple((h_ND[place_V[y_N] >= 0], place_V[y_N][place_V[y_N] >= 0]) for h_ND, y_N in examples)
-            self._entries[i] = Seen((now_U[stays_U], sums_UD[stays_U], occurrences_U[stays_U]), left)
+            examples = tuple((h_ND[place_V[y_N] >= 0], place_V[y_N][place_V[y_N] >= 0]) for h_ND, y_N in examples)
+            self._entries[i] = Seen((now_U[stays_U], sums_UD[stays_U], occurrences_U[stays_U]), examples)
 
     def clear(self) -> None:
         """Forget all."""

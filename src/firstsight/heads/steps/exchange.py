@@ -4,6 +4,7 @@ Shapes: U classes that occur in a batch, R ranks, V classes, D features. Nothing
 R headers, and from each rank as many rows as the rank with the most classes has.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from firstsight.heads.steps.agreement import Terms, check_agreed, digest
-from firstsight.heads.steps.peers import Meeting, meet
+from firstsight.heads.steps.peers import WRITE, Meeting, meet
 from firstsight.heads.steps.place import process
 
 if TYPE_CHECKING:
@@ -63,24 +64,36 @@ def exchange(own: Sums, skip: bool, group: Group, terms: Terms, step: Tensor) ->
         InputError: (a ``ValueError``) on every rank, terms or steps differ; on those that wait, a rank is past this
             exchange, or gone (:class:`peers.RankLostError`).
     """
-    assert group is not False
     classes_U, sums_UD, occurrences_U = own
-    meeting = meet(group, classes_U.device)
-    moved = 0 if meeting is None else meeting.begin(int(step))
-    header = torch.tensor([len(classes_U), skip, digest(terms), *process(), moved], device=classes_U.device)
-    headers = torch.stack(_gather(torch.cat([header, step[None]]), group, meeting)).tolist()
+    sizes, skips, meeting = agree(len(classes_U), skip, group, terms, step)
+    most = 0 if any(skips) else max(sizes)
+    if not most:
+        return classes_U[:0], sums_UD[:0], occurrences_U[:0]
+    assert group is not False
+    padding = (0, 0, 0, most - len(classes_U))
+    labels = gather(F.pad(torch.stack([classes_U, occurrences_U], 1), padding), group, meeting)
+    sums = gather(F.pad(sums_UD, padding), group, meeting)
+    ranks = zip(labels, sums, sizes, strict=True)
+    return merge([(label_U2[:n, 0].contiguous(), sum_UD[:n], label_U2[:n, 1]) for label_U2, sum_UD, n in ranks])
+
+
+def agree(
+    size: int, skip: int, group: Group, terms: Terms, step: Tensor, what: str = WRITE
+) -> tuple[Sequence[int], Sequence[int], Meeting | None]:
+    """Begin an exchange: each rank's size, what else it tells, and what its collectives are waited for with.
+
+    Arguments and errors as ``exchange``; ``what``: it is, for the words of a rank that waits.
+    """
+    assert group is not False
+    meeting = meet(group, step.device)
+    moved = 0 if meeting is None else meeting.begin(int(step), what)
+    header = torch.tensor([size, skip, digest(terms), *process(), moved], device=step.device)
+    headers = torch.stack(gather(torch.cat([header, step[None]]), group, meeting)).tolist()
     sizes, skips, digests, pids, places, moves, steps = zip(*headers, strict=True)
     if meeting is not None:
         meeting.met(list(zip(pids, places, strict=True)), moves)
     check_agreed(terms, digests, steps, group)
-    most = 0 if any(skips) else max(sizes)
-    if not most:
-        return classes_U[:0], sums_UD[:0], occurrences_U[:0]
-    padding = (0, 0, 0, most - len(classes_U))
-    labels = _gather(F.pad(torch.stack([classes_U, occurrences_U], 1), padding), group, meeting)
-    sums = _gather(F.pad(sums_UD, padding), group, meeting)
-    ranks = zip(labels, sums, sizes, strict=True)
-    return merge([(label_U2[:n, 0].contiguous(), sum_UD[:n], label_U2[:n, 1]) for label_U2, sum_UD, n in ranks])
+    return sizes, skips, meeting
 
 
 def introduce(group: Group, weight: Tensor) -> None:
@@ -90,7 +103,8 @@ def introduce(group: Group, weight: Tensor) -> None:
         meet(group, weight.device)
 
 
-def _gather(tensor: Tensor, group: "ProcessGroup | None", meeting: Meeting | None) -> list[Tensor]:
+def gather(tensor: Tensor, group: "ProcessGroup | None", meeting: Meeting | None) -> list[Tensor]:
+    """What each rank has, in the order of the ranks; of one shape on all."""
     gathered = [torch.empty_like(tensor) for _ in range(dist.get_world_size(group))]
     work = dist.all_gather(gathered, tensor.contiguous(), group=group, async_op=meeting is not None)
     if meeting is not None:

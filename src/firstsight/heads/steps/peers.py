@@ -37,6 +37,16 @@ PATIENT = 3.0  # seconds of waiting after which is asked who is missing
 HEAR = 1.0  # seconds that are left to a rank that is past to say why it will end
 LONG = 30.0  # seconds of waiting after which it is said for whom
 _TICK, _MOMENT = 1.0, 0.3
+# What is waited for, and what each rank has to do for it.
+WRITE, LOSS, BACKWARD = "the write", "a loss", "the backward pass of a loss"
+_MENDS = {
+    WRITE: "Step as often on every rank, optimizer.step() on all of them or on none; one without a batch steps all the "
+    "same, and so brings nothing.",
+    LOSS: "Each rank has a part of the classes: call its losses, and backward(), as often on every rank and in one "
+    "order; one without tokens brings none, hidden [0, D].",
+}
+_MENDS[BACKWARD] = _MENDS[LOSS]
+_DONE = {WRITE: "written", LOSS: "computed", BACKWARD: "computed"}
 _NO_TAG = 0x66697273  # of messages that nobody sends
 
 
@@ -54,6 +64,7 @@ class Meeting:
         self._ranks, self._own = dist.get_process_group_ranks(group), dist.get_rank()
         self._board = Board(group.get_group_store(), [rank for rank in self._ranks if rank != self._own], self._own)
         self._begun = self._mark = self._since = self._step = 0
+        self._what = WRITE
         self._trainer = threading.get_ident()
         self._warned = self._heard = False
         self._processes: list[tuple[int, int]] = []  # of each rank, as ``process()``
@@ -62,9 +73,9 @@ class Meeting:
         self._thread = threading.Thread(target=_serve, args=(weakref.ref(self), self._end), daemon=True)
         self._thread.start()
 
-    def begin(self, step: int) -> int:
+    def begin(self, step: int, what: str) -> int:
         """Another exchange begins, so many collectives after the last."""
-        self._trainer, self._step = threading.get_ident(), step
+        self._trainer, self._step, self._what = threading.get_ident(), step, what
         number = self._number()
         # in this order, for the thread reads them the other way round
         self._begun, self._since, self._mark = self._begun + 1, number - self._mark, number
@@ -135,15 +146,14 @@ class Meeting:
             if past and not self._uneven:
                 return self._verdict(
                     list(past),
-                    f"{_are(past)} past the write of step {self._step} of this head, where {self._others(past)}: "
-                    f"{_places(past)}. Step as often on every rank, optimizer.step() on all of them or on none; one "
-                    "without a batch steps all the same, and so brings nothing.",
+                    f"{_are(past)} past {self._what} of step {self._step} of this head, where {self._others(past)}: "
+                    f"{_places(past)}. {_MENDS[self._what]}",
                     InputError,
                 )
             if waited > LONG and late and not self._warned:
                 self._warned = True
                 warn(
-                    f"{waited:.0f} seconds in the write of step {self._step} of a head, where {self._others(late)}: "
+                    f"{waited:.0f} seconds in {self._what} of step {self._step} of a head, where {self._others(late)}: "
                     f"{_places(late)}. If it left out an optimizer.step() it will not come."
                 )
         return None
@@ -169,7 +179,8 @@ class Meeting:
             absent = others
         return self._verdict(
             absent or list(late),
-            f"{what}, and step {self._step} of this head cannot be written: {self._others(absent or late)}. See what "
+            f"{what}, and step {self._step} of this head cannot be {_DONE[self._what]}: "
+            f"{self._others(absent or late)}. See what "
             "it said last, and start all ranks again, from the last checkpoint. (If it had done its steps: every rank "
             "has to step as often as the others.)",
             RankLostError,

@@ -1,0 +1,59 @@
+"""What ``DistributedDataParallel`` has to leave to the heads that look after it themselves."""
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from firstsight.errors import InputError
+from firstsight.heads.steps.exchange import is_shared
+
+
+def prepare_ddp(model: nn.Module) -> list[str]:
+    """Call it before ``DistributedDataParallel(model)``, where a head in it has gradients of its own.
+
+    Those whose classes are shared out over the processes have: the same row is another class on each, and a mean over
+    processes, like the copies that are made of the first one's rows, would be of different things. So have sampled ones
+    whose gradients are sparse, which they average themselves; these start everywhere as on the first process, as all
+    that is wrapped. All else in the model is wrapped as ever. Where no head is such a one, nothing is changed. A
+    collective where there are sparse ones.
+
+    Args:
+        model: the module that will be wrapped itself, not a part of it.
+
+    Returns:
+        The names of the parameters and buffers that are left out.
+
+    Raises:
+        InputError: (a ``ValueError``) the model is wrapped already, or is nothing but such a head.
+    """
+    if isinstance(model, DistributedDataParallel):
+        raise InputError("the model is wrapped already; call prepare_ddp(model) before DistributedDataParallel(model).")
+    heads = [(name, head) for name, head in model.named_modules() if getattr(head, "_own_gradients", False)]
+    names: set[str] = set()
+    for prefix, head in heads:
+        if head is model:
+            raise InputError(
+                "the model is a head whose classes are shared out, which needs no DistributedDataParallel: wrap the "
+                "body alone."
+            )
+        if getattr(head, "sparse", False) and not hasattr(head, "part"):
+            _start_alike(head)
+        kept = [*head.named_parameters(remove_duplicate=False), *head.named_buffers(remove_duplicate=False)]
+        names |= {f"{prefix}.{name}" for name, _ in kept}
+    if not names:
+        return []
+    names |= set(getattr(model, "_ddp_params_and_buffers_to_ignore", ()))
+    # torch's own way, which is not public yet (pytorch#43690); the root module alone is asked.
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, sorted(names))  # type: ignore[no-untyped-call]
+    return sorted(names)
+
+
+@torch.no_grad()
+def _start_alike(head: nn.Module) -> None:
+    if not is_shared(None):
+        return
+    device = next(head.parameters()).device
+    for one in [*head.parameters(), *head.buffers()]:
+        if one.device == device:
+            dist.broadcast(one.data, 0)
