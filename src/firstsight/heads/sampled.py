@@ -109,11 +109,6 @@ class SampledSoftmax(Softmax):
             check_takes_sparse(followed(optimizer))
         return super().attach(optimizer, group=group, after=after)
 
-    @property
-    def _own_gradients(self) -> bool:
-        """Whether ``prepare_ddp`` leaves them to the head."""
-        return self.sparse
-
     def _sampling(self) -> Sampling:
         made_of = self.sampler, self.num_classes, self.samples
         if (
