@@ -16,7 +16,6 @@ lacks too are left out of both. The bands are by the larger one's counts.
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +26,6 @@ import numpy as np
 from firstsight.lab.data import Corpus, open_corpus
 from firstsight.lab.lm.evaluation import by_band, exp_or_inf, token_nll
 from firstsight.lab.lm.run import open_run
-from firstsight.lab.runs.metrics import read_metrics
 from firstsight.lab.system.files import write_json
 from firstsight.lab.system.machine import provenance
 
@@ -59,23 +57,22 @@ def measure(folder: Path, whole: Corpus, split: str) -> dict[str, Any]:
     }
 
 
-def peak(folder: Path) -> int:
-    """Bytes that a process of its own grows by at the peak of a training step with these settings."""
+def cost(folder: Path) -> dict[str, float]:
+    """Of steps with these settings, taken now in a process of their own: their rate, and the memory at their peak."""
     data = str(open_run(folder).corpus.folder)
     command = [sys.executable, "-m", "firstsight", "train", data, "--config", str(folder / "config.yaml")]
     done = subprocess.run([*command, "--dry-run", "--json"], check=True, capture_output=True, text=True)
-    return int(json.loads(done.stdout)["measured"]["peak_bytes"])
+    measured = json.loads(done.stdout)["measured"]
+    return {name: measured[name] for name in ("tokens_per_second", "seconds_per_step", "peak_bytes", "threads")}
 
 
 def main(given: Any) -> None:
     """Measure every run on both splits and write it."""
     whole, found = open_corpus(given.whole), {}
     for folder in given.runs:
-        lines = list(read_metrics(folder / "metrics.jsonl"))
         row: dict[str, Any] = {split: measure(folder, whole, split) for split in ("valid", "test")}
         row["classes"] = open_run(folder).model.num_types
-        row["peak_bytes"] = peak(folder)
-        row["tokens_per_second"] = statistics.median(line["tokens_per_second"] for line in lines)
+        row |= cost(folder)
         found[folder.name] = row
         bands = {band["name"]: round(band["perplexity"], 1) for band in row["test"]["bands"] if band["tokens"]}
         print(
