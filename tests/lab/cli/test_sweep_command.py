@@ -68,7 +68,7 @@ def undisturbed(data: Path, folder: Path, settings: dict, **base) -> float:
 
 
 def test_killed_in_every_way_it_goes_on_to_the_same_numbers(data, tmp_path, capfd, monkeypatch):
-    base = {"steps": 100, "eval_every": 20, "checkpoint_every": 10}
+    base = {"steps": 1500, "eval_every": 100, "checkpoint_every": 50}
     path, out = write_search(tmp_path, base, grid=GRID), tmp_path / "out"
     command = ["sweep", "lm", data, "--grid", path, "--out", out, "--workers=2", BEAT]
 

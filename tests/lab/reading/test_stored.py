@@ -168,7 +168,7 @@ def test_all_five_are_swept_and_mixed(run, monkeypatch):
     assert whole["nll"] == min(one["nll"] for one in found["chosen"]["mixtures"])
     result = recall_run(run, "test", "cache,mbpa,unbounded,knn,dynamic", tuned=run / "memory/sweep.json")
     assert [row["name"] for row in result["memory"]["variants"]] == [
-        "model", "+ cache", "+ MbPA", "+ unbounded cache", "+ kNN", "+ dynamic", "+ all 5",
+        "model", "+ cache", "+ MbPA", "+ unbounded cache", "+ kNN", "+ dynamic", "+ cache + MbPA", "+ all 5",
     ]  # fmt: skip
     assert json.loads((run / "result.json").read_text()) == result
 
