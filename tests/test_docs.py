@@ -114,6 +114,24 @@ def test_the_page_of_the_datastore_runs(tmp_path, monkeypatch, capsys):
     assert len(names["small"]) == len(names["store"]) < 2000
 
 
+def test_the_page_of_very_many_classes_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    steps, index, sharded = code_of("scale")
+    names = {}
+    exec(steps, names)
+    exec(index, names)
+    assert names["classes"].shape == (256, 10)
+    started = f'"gloo", init_method="file://{tmp_path}/meeting", rank=0, world_size=1'
+    sharded = sharded.replace("init_process_group()", f"init_process_group({started})").replace("1_000_000", "20_000")
+    names = {"x": torch.randn(30, 300), "y": torch.randint(20_000, (30,))}
+    try:
+        exec(sharded, names)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert names["classes"].shape == (30, 10)
+    assert (tmp_path / "checkpoint" / ".metadata").exists()
+
+
 def test_a_training_from_python_runs_with_strings_for_paths(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     text = "the cat sat on the mat\nthe dog sat on the log\n" * 400
