@@ -187,6 +187,15 @@ def test_optimizers_that_cannot(kind, optimizer, said):
     assert not head.attached
 
 
+def test_a_setting_of_other_parameters_is_no_matter():
+    head, body = SampledSoftmax(4, 90, samples=9, sparse=True), nn.Linear(4, 4)
+    groups = [{"params": body.parameters(), "momentum": 0.9, "weight_decay": 0.1}, {"params": head.parameters()}]
+    optimizer = torch.optim.SGD(groups, lr=0.1)
+    head.attach(optimizer)
+    head.loss(body(torch.randn(3, 4)), torch.arange(3)).backward()
+    optimizer.step()
+
+
 def test_nothing_of_a_step_is_of_size_v():
     """What is allocated while a step is taken, at two sizes of the table: the same, to the last few bytes."""
     from torch.profiler import ProfilerActivity, profile

@@ -106,7 +106,7 @@ class SampledSoftmax(Softmax):
             InputError: (a ``ValueError``) as there, or an optimizer of torch that takes no sparse gradient.
         """
         if self.sparse:
-            check_takes_sparse(followed(optimizer))
+            check_takes_sparse(followed(optimizer), self.parameters())
         return super().attach(optimizer, group=group, after=after)
 
     def _sampling(self) -> Sampling:

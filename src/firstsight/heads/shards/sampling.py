@@ -124,7 +124,7 @@ class Sampled(Saving):
     def attach(self, optimizer: torch.optim.Optimizer, *, group: Group = None, after: int = 0) -> Handle:
         """As of the head behind it; with ``sparse``, of an optimizer that takes such gradients."""
         if self.sparse:
-            check_takes_sparse(followed(optimizer))
+            check_takes_sparse(followed(optimizer), self.parameters())
         return super().attach(optimizer, group=group, after=after)
 
     def _hooks(

@@ -21,8 +21,8 @@ _REFUSED = {
 }
 
 
-def check_takes_sparse(optimizer: torch.optim.Optimizer) -> None:
-    """Raise InputError if it is an optimizer of torch, or has a setting, that a sparse gradient will not do for.
+def check_takes_sparse(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor]) -> None:
+    """Raise InputError if it is one of torch, or has a setting for these, that a sparse gradient will not do for.
 
     One from elsewhere may take them: its first step says.
     """
@@ -33,7 +33,9 @@ def check_takes_sparse(optimizer: torch.optim.Optimizer) -> None:
     of_torch = type(optimizer).__module__.startswith("torch.optim")
     if of_torch and not isinstance(optimizer, _TAKE):
         raise InputError(f"the optimizer is {type(optimizer).__name__}, which refuses sparse gradients. {mend}")
-    for group in optimizer.param_groups if of_torch else ():
+    own = {id(parameter) for parameter in parameters}
+    holding = [group for group in optimizer.param_groups if own & {id(one) for one in group["params"]}]
+    for group in holding if of_torch else ():
         for name, why in _REFUSED.items():
             if group.get(name):
                 raise InputError(f"{name} is {group[name]}, which {why}: expected 0 with sparse gradients. {mend}")
