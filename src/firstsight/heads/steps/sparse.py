@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from firstsight.errors import InputError
-from firstsight.heads.steps.exchange import Group, is_shared
+from firstsight.heads.steps.exchange import Group, gather, is_shared
 
 _TAKE = torch.optim.SGD, torch.optim.Adagrad, torch.optim.SparseAdam
 _REFUSED = {
@@ -57,7 +57,8 @@ def any_of_rows(grad: Tensor, rows: Tensor) -> Tensor:
 def averaging(parameters: Iterable[Tensor], group: Group) -> list[Any]:
     """Hooks that make each sparse gradient of a backward pass the mean over the ranks of the group: what DDP does.
 
-    Collective: every rank's pass has to reach the parameters. Sent is what the rank with most rows has.
+    Collective: every rank's pass has to reach the parameters. Sent is what the rank with most rows has. A dense
+    gradient is an InputError: nobody else would average it.
     """
     if not is_shared(group):
         return []
@@ -66,24 +67,21 @@ def averaging(parameters: Iterable[Tensor], group: Group) -> list[Any]:
 
 
 def _mean(grad: Tensor, group: "dist.ProcessGroup | None") -> Tensor:
-    if not grad.is_sparse:  # a dense one is DDP's
-        return grad
+    if not grad.is_sparse:
+        raise InputError(
+            "a head with sparse=True that several processes train was given a dense gradient, as of nll or of a loss "
+            "over all classes, and averages sparse ones alone. Use loss, with fewer samples than classes; or sparse=False."
+        )
     grad = grad.coalesce()
     at_U, values = grad.indices()[0], grad.values()
-    sizes = [int(size) for size in _gathered(torch.tensor([len(at_U)], device=at_U.device), group)]
+    sizes = [int(size) for size in gather(torch.tensor([len(at_U)], device=at_U.device), group, None)]
     longest = max(sizes)
     missing = longest - len(at_U)
-    places = _gathered(F.pad(at_U, (0, missing)), group)
-    rows = _gathered(F.pad(values, (0, 0) * (values.ndim - 1) + (0, missing)), group)
+    places = gather(F.pad(at_U, (0, missing)), group, None)
+    rows = gather(F.pad(values, (0, 0) * (values.ndim - 1) + (0, missing)), group, None)
     at = torch.cat([place[:size] for place, size in zip(places, sizes, strict=True)])
     values = torch.cat([row[:size] for row, size in zip(rows, sizes, strict=True)]) / len(sizes)
     return torch.sparse_coo_tensor(at[None], values, grad.shape, check_invariants=False).coalesce()
-
-
-def _gathered(tensor: Tensor, group: "dist.ProcessGroup | None") -> list[Tensor]:
-    parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(parts, tensor.contiguous(), group=group)
-    return parts
 
 
 @torch.no_grad()
