@@ -1,11 +1,10 @@
-"""Gradients of a head that averages them itself: sparse ones, and none else."""
+"""A head that averages its own sparse gradients over processes takes no others."""
 
 import pytest
 import torch
 import torch.distributed as dist
 from ranks import fork
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from firstsight import HebbianSampledSoftmax, InputError, prepare_ddp
 
@@ -27,35 +26,6 @@ def data(step, rank):
     return torch.randn(6, 3, generator=g), torch.randint(30, (6,), generator=g)
 
 
-def on_ranks(samples, of_all):
-    dist.init_process_group("gloo")
-    model = Model(samples, of_all)
-    with torch.no_grad():
-        model.head.weight += dist.get_rank()  # which prepare_ddp takes back
-    prepare_ddp(model)
-    wrapped = DistributedDataParallel(model)
-    optimizer = torch.optim.Adagrad(model.parameters(), lr=0.1)
-    model.head.attach(optimizer)
-    for step in range(4):
-        wrapped(*data(step, dist.get_rank())).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    dist.destroy_process_group()
-    return {name: value.numpy() for name, value in model.state_dict().items()}
-
-
-def alone(samples, of_all):
-    model = Model(samples, of_all)
-    optimizer = torch.optim.Adagrad(model.parameters(), lr=0.1)
-    model.head.attach(optimizer)
-    for step in range(4):
-        x, y = (torch.cat(part) for part in zip(*(data(step, rank) for rank in range(2)), strict=True))
-        model(x, y).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    return model.state_dict()
-
-
 def refused(samples, of_all):
     dist.init_process_group("gloo")
     model = Model(samples, of_all)
@@ -68,18 +38,6 @@ def refused(samples, of_all):
         return str(error)
     finally:
         dist.destroy_process_group()
-
-
-def test_two_processes_train_as_one_on_the_joined_batch():
-    found = fork(2, on_ranks, 8, False)
-    torch.set_default_dtype(torch.float64)
-    try:
-        expected = alone(8, False)
-    finally:
-        torch.set_default_dtype(torch.float32)
-    for rank in found:
-        for name, value in expected.items():
-            torch.testing.assert_close(torch.from_numpy(rank[name]), value, rtol=1e-8, atol=1e-9, msg=name)
 
 
 @pytest.mark.parametrize(("samples", "of_all"), [(30, False), (8, True)])

@@ -70,7 +70,7 @@ def _mean(grad: Tensor, group: "dist.ProcessGroup | None") -> Tensor:
     if not grad.is_sparse:
         raise InputError(
             "a head with sparse=True that several processes train was given a dense gradient, as of nll or of a loss "
-            "over all classes, and averages sparse ones alone. Use loss with fewer samples than classes, or sparse=False."
+            "over all classes, and averages sparse ones alone. Use loss with few samples, or sparse=False."
         )
     grad = grad.coalesce()
     at_U, values = grad.indices()[0], grad.values()
