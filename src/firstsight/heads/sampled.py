@@ -14,11 +14,9 @@ from firstsight.errors import InputError
 from firstsight.functional.inner_step import Objective
 from firstsight.functional.sampled import Sampler, Sampling, check_sampler, sampled_cross_entropy, sampling
 from firstsight.heads.softmax import Softmax
-from firstsight.heads.steps.attachment import Handle
 from firstsight.heads.steps.exchange import Group
-from firstsight.heads.steps.optimizers import followed
 from firstsight.heads.steps.room import longer
-from firstsight.heads.steps.sparse import averaging, check_takes_sparse
+from firstsight.heads.steps.sparse import averaging, check_takes_sparse, counting
 from firstsight.heads.write import HebbianWrite
 
 
@@ -48,7 +46,8 @@ class SampledSoftmax(Softmax):
 
     Raises:
         InputError: (a ``ValueError``) as ``Softmax``, samples below 1, or a sampler of no known kind. From ``loss``:
-            label smoothing, which is of all classes.
+            label smoothing, which is of all classes. From ``attach``, with ``sparse``: an optimizer of torch that takes
+            no sparse gradient.
     """
 
     step: Tensor
@@ -99,16 +98,6 @@ class SampledSoftmax(Softmax):
         """The rows [..., D] of classes [...], whose gradient is sparse where the head's is."""
         return F.embedding(tokens, self.weight, sparse=self.sparse)
 
-    def attach(self, optimizer: torch.optim.Optimizer, *, group: Group = None, after: int = 0) -> Handle:
-        """As :meth:`Softmax.attach`; with ``sparse``, where ranks train together, what averages their gradients too.
-
-        Raises:
-            InputError: (a ``ValueError``) as there, or an optimizer of torch that takes no sparse gradient.
-        """
-        if self.sparse:
-            check_takes_sparse(followed(optimizer), self.parameters())
-        return super().attach(optimizer, group=group, after=after)
-
     def _sampling(self) -> Sampling:
         made_of = self.sampler, self.num_classes, self.samples
         if (
@@ -153,13 +142,9 @@ class SampledSoftmax(Softmax):
     def _hooks(
         self, optimizer: torch.optim.Optimizer, given: "weakref.ref[Any]", group: Group, after: int
     ) -> list[Any]:
-        head = weakref.ref(self)
-
-        def count(*_: Any) -> None:
-            if (alive := head()) is not None:
-                alive.step += 1
-
-        hooks = [*super()._hooks(optimizer, given, group, after), optimizer.register_step_post_hook(count)]
+        if self.sparse:
+            check_takes_sparse(optimizer, self.parameters())
+        hooks = [*super()._hooks(optimizer, given, group, after), counting(self, optimizer)]
         if self.sparse:
             hooks += averaging(self.parameters(), group)
         return hooks

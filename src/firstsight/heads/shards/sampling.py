@@ -25,10 +25,8 @@ from firstsight.functional.tiling.shards import part_gradients, part_of
 from firstsight.heads.shards.loss import Shown, begin_backward, over_all, own_slice
 from firstsight.heads.shards.ranks import Ranks
 from firstsight.heads.shards.saving import Saving
-from firstsight.heads.steps.attachment import Handle
 from firstsight.heads.steps.exchange import Group
-from firstsight.heads.steps.optimizers import followed
-from firstsight.heads.steps.sparse import check_takes_sparse
+from firstsight.heads.steps.sparse import check_takes_sparse, counting
 
 
 class Sampled(Saving):
@@ -121,25 +119,13 @@ class Sampled(Saving):
     def _reduced(self, *given: Any) -> Tensor:
         raise NotImplementedError  # of ``Parts``
 
-    def attach(self, optimizer: torch.optim.Optimizer, *, group: Group = None, after: int = 0) -> Handle:
-        """As of the head behind it; with ``sparse``, of an optimizer that takes such gradients."""
-        if self.sparse:
-            check_takes_sparse(followed(optimizer), self.parameters())
-        return super().attach(optimizer, group=group, after=after)
-
     def _hooks(
         self, optimizer: torch.optim.Optimizer, given: "weakref.ref[Any]", group: Group, after: int
     ) -> list[Any]:
+        if self.sparse:
+            check_takes_sparse(optimizer, self.parameters())
         hooks: list[Any] = super()._hooks(optimizer, given, group, after)
-        if self.samples is None:
-            return hooks
-        head = weakref.ref(self)
-
-        def count(*_: Any) -> None:
-            if (alive := head()) is not None:
-                alive.step += 1
-
-        return [*hooks, optimizer.register_step_post_hook(count)]
+        return hooks if self.samples is None else [*hooks, counting(self, optimizer)]
 
 
 class _SampledNLL(torch.autograd.Function):

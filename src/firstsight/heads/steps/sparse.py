@@ -1,8 +1,9 @@
-"""Sparse gradients of rows: which optimizers take them, what is asked of one, and their mean over processes.
+"""Of heads that learn from samples: the steps that they draw by; sparse gradients, and their mean over processes.
 
 Shapes: V classes, U rows that a gradient reaches, R ranks; [...] stands for what one row has.
 """
 
+import weakref
 from collections.abc import Iterable
 from typing import Any
 
@@ -39,6 +40,17 @@ def check_takes_sparse(optimizer: torch.optim.Optimizer, parameters: Iterable[Te
         for name, why in _REFUSED.items():
             if group.get(name):
                 raise InputError(f"{name} is {group[name]}, which {why}: expected 0 with sparse gradients. {mend}")
+
+
+def counting(head: Any, optimizer: torch.optim.Optimizer) -> Any:
+    """A hook that counts the optimizer's steps in ``head.step``, by which samples are drawn; it keeps no head alive."""
+    reference = weakref.ref(head)
+
+    def count(*_: Any) -> None:
+        if (alive := reference()) is not None:
+            alive.step += 1
+
+    return optimizer.register_step_post_hook(count)
 
 
 def is_any(grad: Tensor) -> bool:
