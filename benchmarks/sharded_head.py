@@ -93,6 +93,7 @@ def work(rank: int, ranks: int, folder: str) -> None:
     if rank == 0:
         torch.save(found, f"{folder}/found.pt")
     dist.barrier()
+    del wrapped  # as the last to hold the group it might wait for ever
     dist.destroy_process_group()
 
 

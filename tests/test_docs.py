@@ -127,7 +127,8 @@ def test_the_page_of_very_many_classes_runs(tmp_path, monkeypatch):
     try:
         exec(sharded, names)
     finally:
-        torch.distributed.destroy_process_group()
+        if torch.distributed.is_initialized():  # where it ended before it says so itself
+            torch.distributed.destroy_process_group()
     assert names["classes"].shape == (30, 10)
     assert (tmp_path / "checkpoint" / ".metadata").exists()
 

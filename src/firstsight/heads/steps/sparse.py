@@ -20,6 +20,7 @@ _REFUSED = {
     "momentum": "keeps every row that was ever met, as a sparse tensor that only grows",
     "weight_decay": "is of all rows",
 }
+_DENSE = -1  # in place of a number of rows
 
 
 def check_takes_sparse(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor]) -> None:
@@ -67,10 +68,11 @@ def any_of_rows(grad: Tensor, rows: Tensor) -> Tensor:
 
 
 def averaging(parameters: Iterable[Tensor], group: Group) -> list[Any]:
-    """Hooks that make each sparse gradient of a backward pass the mean over the ranks of the group: what DDP does.
+    """Hooks that make each gradient of a backward pass the mean over the ranks of the group: what DDP does.
 
-    Collective: every rank's pass has to reach the parameters. Sent is what the rank with most rows has. A dense
-    gradient is an InputError: nobody else would average it.
+    Collective: every rank's pass has to reach the parameters. Of sparse gradients as many rows are sent as the rank
+    with most has; dense ones, as of ``nll`` and of samples from V on, whole. InputError on all ranks if some are sparse
+    and some are not.
     """
     if not is_shared(group):
         return []
@@ -79,16 +81,24 @@ def averaging(parameters: Iterable[Tensor], group: Group) -> list[Any]:
 
 
 def _mean(grad: Tensor, group: "dist.ProcessGroup | None") -> Tensor:
-    if not grad.is_sparse:
+    grad = grad.coalesce() if grad.is_sparse else grad
+    own = len(grad.values()) if grad.is_sparse else _DENSE
+    sizes = [int(size) for size in gather(torch.tensor([own], device=grad.device), group, None)]
+    if _DENSE not in sizes:
+        return _mean_of_rows(grad, sizes, group)
+    if set(sizes) != {_DENSE}:
         raise InputError(
-            "a head with sparse=True that several processes train was given a dense gradient, as of nll or of a loss "
-            "over all classes, and averages sparse ones alone. Use loss with few samples, or sparse=False."
+            f"of {len(sizes)} processes {sizes.count(_DENSE)} have a dense gradient of a head with sparse=True, as of "
+            "nll, and the others a sparse one, as of loss; expected the same kind of loss on all in a step."
         )
-    grad = grad.coalesce()
+    mean = grad / len(sizes)
+    dist.all_reduce(mean, group=group)
+    return mean
+
+
+def _mean_of_rows(grad: Tensor, sizes: list[int], group: "dist.ProcessGroup | None") -> Tensor:
     at_U, values = grad.indices()[0], grad.values()
-    sizes = [int(size) for size in gather(torch.tensor([len(at_U)], device=at_U.device), group, None)]
-    longest = max(sizes)
-    missing = longest - len(at_U)
+    missing = max(sizes) - len(at_U)
     places = gather(F.pad(at_U, (0, missing)), group, None)
     rows = gather(F.pad(values, (0, 0) * (values.ndim - 1) + (0, missing)), group, None)
     at = torch.cat([place[:size] for place, size in zip(places, sizes, strict=True)])
