@@ -103,14 +103,15 @@ class RowIndex:
         return float((exact_Nk[:, :, None] == found_Nk[:, None, :]).any(2).double().mean())
 
     def update(self, classes: Classes) -> None:
-        """Take these rows as they are now: of classes that were written since, or came. Costs a pass over the index.
+        """Take these rows as they are now: of classes that came, or were written, which costs a pass over the index.
 
         Raises:
             InputError: (a ``ValueError``) they are no labels of the head.
         """
         at = class_labels(classes, self.head.num_classes, "classes").cpu()
         set_threads()
-        self._index.remove_ids(at.numpy())
+        if len(old := at[at < self._index.ntotal]):
+            self._index.remove_ids(old.numpy())
         self._add(at)
 
     def _add(self, classes: Tensor) -> None:

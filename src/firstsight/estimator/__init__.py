@@ -10,6 +10,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from firstsight.estimator.classifier import FirstSightClassifier
+from firstsight.estimator.indexed import LabelIndex
 from firstsight.scaling import Scaling
 
-__all__ = ["FirstSightClassifier", "Scaling"]
+__all__ = ["FirstSightClassifier", "LabelIndex", "Scaling"]

@@ -60,8 +60,7 @@ class Answers(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             InputError: (a ``ValueError``) k is not from 1 to the number of classes that were met.
         """
         h_ND = self._hidden(X)
-        if not 1 <= k <= self._rows.used:
-            raise InputError(f"k is {k}; expected 1 to the number of classes that were met, {self._rows.used}.")
+        check_k(k, self._rows.used)
         rows, chances = np.empty((len(h_ND), k), dtype=np.int64), np.empty((len(h_ND), k), dtype=np.float32)
         for at, logits in self._logits(h_ND):
             values, indices = largest_of(logits, k)
@@ -171,6 +170,12 @@ class Answers(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"{'' if len(missing) == 1 else f', nor are {len(missing) - 1} others'}; expected some of classes_."
             )
         return rows
+
+
+def check_k(k: int, V: int) -> None:
+    """Raise InputError unless k of V labels can be told."""
+    if not 1 <= k <= V:
+        raise InputError(f"k is {k}; expected 1 to the number of classes that were met, {V}.")
 
 
 def _unlike(logits: Tensor) -> Tensor:

@@ -29,7 +29,13 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 class Rows:
-    """A layer whose first ``used`` rows are classes."""
+    """A layer whose first ``used`` rows are classes.
+
+    Attributes:
+        removals: how often classes were removed, and those behind them moved.
+    """
+
+    removals = 0
 
     def __init__(self, head: HebbianSoftmax) -> None:
         self.head, self.used = head, head.num_classes
@@ -67,6 +73,7 @@ class Rows:
 
     def remove(self, rows: Tensor) -> None:
         """Forget classes by their rows; those after them move up."""
+        self.removals += 1
         self.head.remove_classes(rows)
         self.used -= len(rows)
 
