@@ -25,7 +25,7 @@ from firstsight.lab.lm.run import open_run
 from firstsight.serving import RowIndex
 
 K = 10
-PROBES = 4, 16, 64, 256
+PROBES = 2, 8, 32
 NEW = 50
 
 
@@ -66,7 +66,7 @@ def of_labels(head: Any, words: list[str], h_ND: torch.Tensor) -> dict[str, Any]
         layer.loss(h_ND[1000:], layer.topk(h_ND[1000:], 1).indices[:, 0])
     classifier = FirstSightClassifier.from_layer(layer, words, Scaling(np.zeros(head.in_features)))
     X = h_ND.numpy()
-    index = LabelIndex(classifier, X[:1000], k=K, probes=64)
+    index = LabelIndex(classifier, X[:1000], k=K, probes=8)
     found: dict[str, Any] = {
         "recall": index.recall,
         "of_1": beside(lambda: classifier.predict(X[:1]), lambda: index.predict(X[:1])),

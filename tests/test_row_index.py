@@ -65,6 +65,41 @@ def test_classes_that_came_or_were_written_are_found_after_an_update():
     assert int(index.topk(h, 1).indices) == 17
 
 
+@pytest.mark.parametrize(("spread", "found"), [(1 / 16, 0.99), (1 / 4, 0.9)])
+def test_frequent_classes_with_large_biases_are_found_in_few_lists(spread, found):
+    """As in a trained head: biases differ more than products do, and a few classes are in most answers."""
+    torch.manual_seed(0)
+    head, h = Softmax(16, 20_000), 3 * torch.randn(200, 16)
+    with torch.no_grad():
+        head.weight.copy_(spread * torch.randn(20_000, 16))
+        head.bias.copy_(-1.5 * torch.arange(1, 20_001).log())
+    assert RowIndex(head, h, lists=128, probes=4).recall > found
+
+
+def test_rows_longer_than_all_before_are_found_and_no_row_is_there_twice():
+    head, h = layer(), torch.randn(6, 9)
+    index = RowIndex(head, h, k=5, lists=30, probes=30)
+    with torch.no_grad():
+        head.weight[[5, 2999]] *= 40
+    index.update([5, 2999])
+    index.update([2999])
+    head.add_classes(3)
+    with torch.no_grad():
+        head.weight[3002] = 50.0
+    index.update([3002])
+    index.update([3002])  # before those in front of it
+    with pytest.raises(InputError, match="has 3003 classes, and the index 3001"):
+        index.topk(h, 4)
+    index.update([3000, 3001])
+    for k in (1, 6, 3003):
+        assert torch.equal(index.topk(h, k).indices, head.topk(h, k).indices)
+    with torch.no_grad():
+        head.weight[2999] /= 40  # as all again
+    index.update([2999])
+    assert torch.equal(index.topk(h, 6).indices, head.topk(h, 6).indices)
+    index.update([])
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -80,3 +115,7 @@ def test_mistakes(options, said):
     index = RowIndex(layer(60), torch.randn(3, 9), k=3)
     with pytest.raises(InputError, match="k is 61, hidden"):
         index.topk(torch.randn(3, 9), 61)
+    with torch.no_grad():
+        index.head.weight[3, 4] = math.inf
+    with pytest.raises(InputError, match="rows that are not finite"):
+        RowIndex(index.head, torch.randn(3, 9), k=3)

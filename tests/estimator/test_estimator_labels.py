@@ -35,10 +35,10 @@ def test_arrivals_keep_classes_sorted_and_rows_in_order_of_arrival(batches):
         order += sorted(set(batch) - set(order))
     assert known.classes.tolist() == sorted(order)
     assert [order[row] for row in known.rows] == known.classes.tolist()
-    assert known.label_of_row().tolist() == order
+    assert known.label_of_row.tolist() == order
     for n, gone in enumerate(order[:-1], start=1):
         known = known.without(known.places(as_labels([gone])))
-        assert known.label_of_row().tolist() == order[n:]
+        assert known.label_of_row.tolist() == order[n:]
 
 
 def test_a_declared_label_has_no_row_until_it_is_met():

@@ -13,7 +13,7 @@ from firstsight.fitting import fit_head
 
 
 def parts(found):
-    return copy.deepcopy(found._rows.head), found._known.label_of_row(), found._scaling
+    return copy.deepcopy(found._rows.head), found._known.label_of_row, found._scaling
 
 
 @pytest.mark.parametrize("order", ["sorted", "of arrival"])

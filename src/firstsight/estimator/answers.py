@@ -66,7 +66,7 @@ class Answers(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             values, indices = largest_of(logits, k)
             rows[at] = indices.cpu()
             chances[at] = (values - logits.logsumexp(1, keepdim=True)).exp().cpu()
-        return self._known.label_of_row()[rows], chances
+        return self._known.label_of_row[rows], chances
 
     def unknown_score(self, X: Any) -> np.ndarray:
         """How unlike all known classes each example is, [N] float64: the larger, the less it looks like one of them.

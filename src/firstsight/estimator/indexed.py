@@ -65,7 +65,7 @@ class LabelIndex:
         if (short := (rows < 0).any(1)).any():
             with torch.no_grad():
                 logits[short], rows[short] = self._rows.head.topk(hidden[short], k)
-        return self._classifier._known.label_of_row()[rows.cpu().numpy()], logits.cpu().numpy()
+        return self._classifier._known.label_of_row[rows.cpu().numpy()], logits.cpu().numpy()
 
     def recall_of(self, X: Any, k: int) -> float:
         """The share of the k best labels of examples [N, D] that are found, by the rows as they are now."""

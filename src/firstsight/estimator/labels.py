@@ -7,6 +7,7 @@ Shapes: N labels, C classes.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -151,6 +152,7 @@ class Known:
         """How many classes have a row."""
         return int((self.rows != UNMET).sum())
 
+    @cached_property
     def label_of_row(self) -> np.ndarray:
         """[V] the label of each row."""
         labels = np.empty(self.num_met, dtype=self.classes.dtype)
