@@ -11,6 +11,7 @@ from typing import Any
 
 from front import table as when
 from lasting import table as lasting
+from scale_table import index as scale_index
 from scale_table import numbers as scale_numbers
 from scale_table import words as scale_words
 from try_table import tables as trials
@@ -173,6 +174,7 @@ def with_table(page: str) -> str:
         (RATES, rates),
         *((f"memory of {name}: made by benchmarks/readme_table.py", partial(memories, name)) for name in MEMORY),
         ("ten million: made by benchmarks/readme_table.py", scale_numbers),
+        ("an index: made by benchmarks/readme_table.py", scale_index),
         ("every word: made by benchmarks/readme_table.py", scale_words),
         *((f"figure {n}: made by benchmarks/readme_table.py", partial(curves, n)) for n in FIGURES),
     ]

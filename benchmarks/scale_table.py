@@ -1,4 +1,4 @@
-"""What docs/scale.md says of ten million classes and of every word a class, from the files in benchmarks/results."""
+"""What docs/scale.md says of ten million classes, an index and every word a class, from benchmarks/results."""
 
 import json
 from pathlib import Path
@@ -39,6 +39,31 @@ def numbers() -> str:
         f"Commit {machine['git_commit']}; {machine['machine']}.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def index() -> str:
+    """What an index of rows finds, and how fast, by how many lists it looks into."""
+    found = _read("row_index")
+    rows, labels, machine = found["rows"], found["labels"], found["machine"]
+    lines = [
+        f"| lists of {rows['lists']} | of the {rows['k']} best | the best | one activation | 64 at once |",
+        "|---:|---:|---:|---:|---:|",
+    ]
+    for probes, row in rows["probes"].items():
+        times = " | ".join(
+            f"{row[name]['indexed_ms']:.1f} of {row[name]['exact_ms']:.1f} ms, {row[name]['times_as_fast']:.1f}x"
+            for name in ("of_1", "of_64")
+        )
+        lines.append(f"| {probes} | {row['recall']:.1%} | {row['best']:.1%} | {times} |")
+    one = labels["of_1"]
+    return (
+        "\n".join(lines)
+        + f"\n\n{found['classes']:,} words of 456 books, D = {found['features']}, {found['threads']} thread "
+        f"(`benchmarks/row_index.py`; medians, turn by turn); built in {rows['build_s']:.1f} s. Through the estimator, "
+        f"`LabelIndex` and `predict` of one example: {one['indexed_ms']:.1f} of {one['exact_ms']:.1f} ms; a new label "
+        f"{labels['a_new_label_ms']:.0f} ms, and the first answer after it {labels['the_answer_after_it_ms']:.0f} ms. "
+        f"Commit {machine['git_commit']}; {machine['machine']}.\n"
+    )
 
 
 def words() -> str:
