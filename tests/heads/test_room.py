@@ -2,7 +2,6 @@
 
 import copy
 import io
-import weakref
 
 import numpy as np
 import pytest
@@ -10,8 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from trained_head import trained
 
 from firstsight import HebbianSoftmax, InputError, Softmax
 from firstsight.heads.steps import room
@@ -169,107 +167,6 @@ def check_copy(other, head):
         assert one.untyped_storage().nbytes() == own.untyped_storage().nbytes() == one.nbytes
 
 
-class Moved(TorchDispatchMode):
-    """The rows written, of tensors of that width, and the most that was made at a time."""
-
-    written = largest = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        name = function.overloadpacket.__name__
-        if isinstance(out, torch.Tensor) and out.shape[1:] == (64,):
-            self.written += len(out) if name == "copy_" else 0
-            self.largest = max(self.largest, len(out) if name in ("index", "index_select", "empty", "new_empty") else 0)
-        return out
-
-
-def trained(V, width=64):
-    head = Softmax(width, V, bias=False)
-    optimizer = torch.optim.Adagrad(head.parameters())
-    head.attach(optimizer)
-    head.loss(torch.randn(2, width), torch.tensor([0, 1])).backward()
-    optimizer.step()
-    return head, optimizer
-
-
-def tensors(head, optimizer):
-    return head.weight, head.weight.grad, optimizer.state[head.weight]["sum"]
-
-
-@pytest.mark.parametrize(("gone", "moved"), [([999], 0), ([990], 9), ([990, 2], 996), ([500, 998], 498)])
-def test_removal_moves_what_is_behind_in_blocks_and_nothing_else(gone, moved, monkeypatch):
-    monkeypatch.setattr(room, "BLOCK", 64 * 100)
-    head, optimizer = trained(1000)
-    places = [one.data_ptr() for one in tensors(head, optimizer)]
-    with Moved() as traffic:
-        head.remove_classes(gone)
-    assert traffic.written == 3 * moved
-    assert traffic.largest <= 100
-    assert [one.data_ptr() for one in tensors(head, optimizer)] == places
-
-
-def test_memory_is_given_back_when_less_than_half_is_used():
-    head, optimizer = trained(1000)
-    places = [one.data_ptr() for one in tensors(head, optimizer)]
-    head.remove_classes(range(0, 1000, 2))
-    assert [one.data_ptr() for one in tensors(head, optimizer)] == places
-    whole = [weakref.ref(one.untyped_storage().firstsight_room.untyped_storage()) for one in tensors(head, optimizer)]
-    assert all(one().nbytes() == 4 * 64 * 1000 for one in whole)
-    head.remove_classes([7])
-    assert all(one() is None for one in whole)
-
-
-def test_rows_that_go_make_room_for_those_that_come():
-    head, optimizer = trained(1000)
-    head.remove_classes([3, 5])
-    places = [one.data_ptr() for one in tensors(head, optimizer)]
-    head.add_classes(2)
-    assert [one.data_ptr() for one in tensors(head, optimizer)] == places
-    head.add_classes(1)
-    assert [one.data_ptr() for one in tensors(head, optimizer)] != places
-
-
-class Alive(TorchDispatchMode):
-    """The memory that new tensors have at once, each counted as long as anything holds it."""
-
-    def __init__(self):
-        super().__init__()
-        self.now = self.peak = 0
-        self.places = {}
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        for one in tree_leaves(out):
-            if function.overloadpacket.__name__ in ("new_empty", "empty", "index") and isinstance(one, torch.Tensor):
-                size = one.untyped_storage().nbytes()
-                self.now += size
-                self.peak = max(self.peak, self.now)
-                weakref.finalize(one.untyped_storage(), self.drop, size)
-        return out
-
-    def drop(self, size):
-        self.now -= size
-
-
-def test_at_its_peak_growth_has_one_tensor_twice():
-    head = HebbianSoftmax(64, 1000, record=True)
-    optimizer = torch.optim.Adam(head.parameters(), amsgrad=True)
-    head.attach(optimizer)
-    head.loss(torch.randn(2, 64), torch.tensor([0, 1])).backward()
-    optimizer.step()
-    head.add_classes(1)  # from here on all is new memory that is seen
-    with Alive() as alive:
-        head.add_classes(300)  # all anew
-        first = alive.now
-        head.add_classes(300)
-    rows = 1301 + 300 + 1301 // 8
-    of_row = 4 * 6 * 64  # weight, gradient, three of the optimizer, what is written
-    assert first > 1301 * of_row
-    assert alive.now < rows * (of_row + 64)
-    # Of the first round nothing is left, and in the second one tensor was there twice.
-    assert alive.peak <= alive.now + 4 * 64 * rows
-
-
 def test_a_copy_elsewhere_is_never_moved():
     """Others that have the same memory keep what they see."""
     for hold in (
@@ -366,56 +263,3 @@ def test_a_graph_from_before_a_removal_does_not_learn_from_rows_that_have_moved(
     head.remove_classes([2])
     with pytest.raises((InputError, RuntimeError)):
         loss.backward()
-
-
-def of(where, values, shape):
-    return torch.sparse_coo_tensor(torch.tensor([where]), values, shape, check_invariants=True)
-
-
-@pytest.mark.parametrize("make", [torch.optim.Adagrad, torch.optim.SparseAdam])
-@pytest.mark.parametrize("coalesced", [False, True])
-def test_a_sparse_gradient_grows_and_shrinks_with_its_head(make, coalesced):
-    head = Softmax(D, 9, bias=False)
-    optimizer = make([head.weight], lr=0.1)
-    head.attach(optimizer)
-    plain = head.weight.detach().clone()
-    twin = nn.Parameter(plain)
-    other = make([twin], lr=0.1)
-    for steps in range(3):
-        where = [1, 4, 5, 8] if coalesced else [4, 1, 8, 4, 5]
-        values = torch.randn(len(where), D)
-        grad = of(where, values, (len(head.weight), D))
-        twin.grad, head.weight.grad = grad.clone(), grad.coalesce() if coalesced else grad
-        if steps:
-            optimizer.step()
-            other.step()
-        else:
-            head.add_classes(2)
-            assert head.weight.grad.shape == (11, D)
-            assert head.weight.grad.is_coalesced() == coalesced
-            assert torch.equal(head.weight.grad.to_dense()[:9], grad.to_dense())
-            assert not head.weight.grad.to_dense()[9:].any()
-            rows = torch.cat([twin.detach(), head.weight.detach()[9:]])
-            twin = nn.Parameter(rows)
-            other = make([twin], lr=0.1)
-    assert torch.equal(head.weight, twin)
-    left = [0, 2, 3, 4, 6, 7, 8, 9]
-    want = {
-        name: value[left] for name, value in other.state[twin].items() if isinstance(value, torch.Tensor) and value.ndim
-    }
-    dense = head.weight.grad.to_dense()
-    head.remove_classes([1, 5, 10])
-    assert torch.equal(head.weight, twin[left])
-    assert head.weight.grad.indices().tolist() == [[3, 6]]
-    assert torch.equal(head.weight.grad.to_dense(), dense[left])
-    assert len(want) == (2 if make is torch.optim.SparseAdam else 1)
-    assert all(torch.equal(optimizer.state[head.weight][name], value) for name, value in want.items())
-    optimizer.step()
-
-
-def test_a_sparse_gradient_may_lose_all_its_rows():
-    head = Softmax(D, 9, bias=False)
-    head.weight.grad = of([2, 8], torch.ones(2, D), (9, D))
-    head.remove_classes([2, 8])
-    assert head.weight.grad.shape == (7, D)
-    assert not head.weight.grad.to_dense().any()
