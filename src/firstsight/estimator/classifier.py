@@ -22,6 +22,7 @@ from firstsight.estimator.weights import class_means, loss_of, weights_of
 from firstsight.fitting import fit_head
 from firstsight.heads import HebbianSoftmax
 from firstsight.heads.rules import RuleName
+from firstsight.heads.steps.whole import uninterrupted
 from firstsight.scaling import Scaling
 
 LOGIT_STEP = 1.0  # of the rate "auto"
@@ -147,20 +148,23 @@ class FirstSightClassifier(Kept):
         known = known.met(labels, self._rows.used)
         h_ND = self._scaling.scaled(x_ND)
         y_N = torch.from_numpy(known.rows[known.places(labels)])
-        self._rows.begin(known.num_met - self._rows.used)
-        if self._writes_nothing(y_N):
-            warn(
-                "nothing was learnt: these classes were seen so often in fit, over all epochs, that a single example "
-                "says nothing new of them. To train on what came since, call fit on all of it, with warm_start=True to "
-                "go on from here."
-            )
-        else:
-            h_ND = h_ND if weight_N is None else class_means(h_ND, y_N, torch.from_numpy(weight_N))
-            self._rows.head.write(h_ND.to(self._rows.device), y_N.to(self._rows.device))
-        self._rows.used = known.num_met
-        self._become(known)
+        head, y_N = self._rows.head, y_N.to(self._rows.device)
+        with uninterrupted():
+            self._rows.begin(known.num_met - self._rows.used)
+            if bool((head.counts[y_N] >= head.T).all()):
+                warn(
+                    "nothing was learnt: these classes were seen so often in fit, over all epochs, that a single "
+                    "example says nothing new of them. To train on what came since, call fit on all of it, with "
+                    "warm_start=True to go on from here."
+                )
+            else:
+                h_ND = h_ND if weight_N is None else class_means(h_ND, y_N.cpu(), torch.from_numpy(weight_N))
+                head.write(h_ND.to(self._rows.device), y_N)
+            self._rows.used = known.num_met
+            self._become(known)
         return self
 
+    @uninterrupted()
     def forget(self, labels: Any) -> Self:
         """Forget a class, or several: nothing of their rows and names is left, here or in what is saved from now on.
 
@@ -281,10 +285,6 @@ class FirstSightClassifier(Kept):
             rows.head.add_classes(new)
             rows.used += new
         return rows
-
-    def _writes_nothing(self, y_N: Tensor) -> bool:
-        head = self._rows.head
-        return bool((head.counts[y_N.to(head.counts.device)] >= head.T).all())
 
 
 def _check_rows(head: HebbianSoftmax, h_ND: Tensor, rate: float) -> None:

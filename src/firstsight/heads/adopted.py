@@ -21,6 +21,7 @@ from firstsight.heads.kept.known import Counts, known
 from firstsight.heads.kept.state import CLOCK, decoded, saved
 from firstsight.heads.rules import RuleName
 from firstsight.heads.steps.exchange import Group
+from firstsight.heads.steps.whole import uninterrupted
 
 
 class _AdoptedHead(HebbianSoftmax):
@@ -82,11 +83,13 @@ class _AdoptedHead(HebbianSoftmax):
     def _current_weight(self) -> Tensor | None:
         return self._keeper._parameters.get("weight")
 
+    @uninterrupted()
     def add_classes(self, n: int) -> None:
         before = self.num_classes
         super().add_classes(n)
         self._tell_sizes(before)
 
+    @uninterrupted()
     def remove_classes(self, classes: Classes) -> None:
         before = self.num_classes
         super().remove_classes(classes)

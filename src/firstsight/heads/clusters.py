@@ -16,6 +16,7 @@ from firstsight.functional.checks import IGNORE_INDEX, Classes, class_labels
 from firstsight.heads.softmax import Softmax
 from firstsight.heads.steps.attachment import Handle
 from firstsight.heads.steps.exchange import Group
+from firstsight.heads.steps.whole import uninterrupted
 
 
 class Tail(nn.Module):
@@ -209,6 +210,7 @@ class Clusters(nn.Module):
             raise InputError(f"{name}: {error}") from None
         return Handle(remove)
 
+    @uninterrupted()
     def add_classes(self, n: int) -> None:
         """Grow by n classes, as :meth:`firstsight.Softmax.add_classes`.
 
@@ -221,6 +223,7 @@ class Clusters(nn.Module):
         """
         self.first.add_classes(n)
 
+    @uninterrupted()
     def remove_classes(self, classes: Classes) -> None:
         """Forget classes, as :meth:`firstsight.Softmax.remove_classes`; those after them move up, in their clusters.
 

@@ -19,12 +19,12 @@ from firstsight.heads.steps.attachment import Handle
 from firstsight.heads.steps.exchange import Group, introduce
 from firstsight.heads.steps.growth import check_growable, check_landed, check_state, grow_, rows_left, shrink_
 from firstsight.heads.steps.optimizers import followed, holds
+from firstsight.heads.steps.whole import uninterrupted
 
 REPLACED = (
-    "the layer's weight is not the parameter that was attached any more (after load_state_dict(assign=True), "
-    "weight = ..., weight_norm, a resize, or .to() with "
-    "torch.__future__.set_overwrite_module_params_on_conversion), and the optimizer steps that. End the attachment, "
-    "handle.remove(), build an optimizer of the new parameters, and attach to it."
+    "the layer's weight is not the parameter that was attached any more (after load_state_dict(assign=True), weight = "
+    "..., weight_norm, a resize, or .to() with torch.__future__.set_overwrite_module_params_on_conversion), and the "
+    "optimizer steps that. End the attachment, handle.remove(), and attach to an optimizer of the new parameters."
 )
 
 
@@ -186,6 +186,7 @@ class Head(nn.Module):
         """The layer's parameter as it is now."""
         return self._parameters.get("weight")
 
+    @uninterrupted()
     def add_classes(self, n: int) -> None:
         """Grow by n classes, which start as those of a new head: weight uniform in +-1/sqrt(D), bias 0.
 
@@ -216,6 +217,7 @@ class Head(nn.Module):
         for parameter, bound in zip(parameters, (self._bound, 0.0), strict=False):
             grow_(parameter, n, bound, optimizers)
 
+    @uninterrupted()
     def remove_classes(self, classes: Classes) -> None:
         """Forget classes: their rows and biases, gradients, optimizer state, and whatever else the head keeps of them.
 

@@ -17,6 +17,7 @@ from firstsight.heads.softmax import Softmax
 from firstsight.heads.steps.exchange import Group
 from firstsight.heads.steps.room import longer
 from firstsight.heads.steps.sparse import averaging, check_takes_sparse, counting
+from firstsight.heads.steps.whole import uninterrupted
 from firstsight.heads.write import HebbianWrite
 
 
@@ -149,6 +150,7 @@ class SampledSoftmax(Softmax):
             hooks += averaging(self.parameters(), group)
         return hooks
 
+    @uninterrupted()
     def add_classes(self, n: int) -> None:
         """As :meth:`Softmax.add_classes`; where the sampler is occurrences, those of the new classes are 0.
 

@@ -26,6 +26,7 @@ from firstsight.heads.objectives import with_surprise
 from firstsight.heads.steps.attachment import Seen, together
 from firstsight.heads.steps.exchange import Group, Sums, exchange, is_shared
 from firstsight.heads.steps.room import longer, shorter
+from firstsight.heads.steps.whole import uninterrupted
 
 
 class Keeping(Stored):
@@ -34,6 +35,7 @@ class Keeping(Stored):
     Arguments, attributes and errors as :class:`firstsight.HebbianSoftmax`.
     """
 
+    @uninterrupted()
     def add_classes(self, n: int) -> None:
         """As :meth:`Softmax.add_classes`; the new classes' counts are 1: their first sight writes their rows.
 

@@ -17,6 +17,7 @@ from firstsight.heads.shards.ranks import Ranks
 from firstsight.heads.softmax import Softmax
 from firstsight.heads.steps.exchange import Group
 from firstsight.heads.steps.growth import grow_, shrink_
+from firstsight.heads.steps.whole import uninterrupted
 
 if TYPE_CHECKING:
     Whole = Softmax
@@ -96,6 +97,7 @@ class Numbered(Whole):
         with self._drawing():
             super().reset_parameters()
 
+    @uninterrupted()
     def add_classes(self, n: int) -> None:
         """As of the head behind it: class V + i comes to rank (V + i) % R. A collective; nothing of size V is sent."""
         if n < 1:
@@ -116,6 +118,7 @@ class Numbered(Whole):
         with self._drawing():
             pass
 
+    @uninterrupted()
     def remove_classes(self, classes: Classes) -> None:
         """As of the head behind it: each rank forgets its own, and all are numbered anew. A collective.
 
