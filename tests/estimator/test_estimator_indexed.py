@@ -1,5 +1,7 @@
 """An index beside a classifier: the classifier's answers where it looks everywhere, whatever is learnt since."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -32,6 +34,39 @@ def test_it_follows_what_is_learnt(trained, clusters):
     assert index.recall_of(X, 7) == 1
     with pytest.warns(UserWarning, match="nothing was learnt"):
         trained.partial_fit(*clusters(1, OLD), classes=["zz declared, not met"])
+    assert_alike(index, trained, X, 20)
+
+
+def test_it_follows_biases_that_others_gave_up(clusters):
+    """With a cap on what new classes may win together, each one that comes takes from those that came."""
+    torch.manual_seed(0)
+    head = HebbianSoftmax(24, 10, cap=0.001)
+    optimizer = torch.optim.Adam(head.parameters(), lr=0.05)
+    head.attach(optimizer)
+    X, names = clusters(40, OLD)
+    h, y = torch.from_numpy(X).float() / 5, torch.from_numpy(np.unique(names, return_inverse=True)[1])
+    for step in range(60):
+        at = torch.arange(step, len(h), 6)
+        optimizer.zero_grad()
+        head.loss(h[at], y[at]).backward()
+        optimizer.step()
+    clf = FirstSightClassifier.from_layer(head, np.unique(names), Scaling(np.zeros(24), unit=5.0))
+    index = LabelIndex(clf, X, k=3, lists=4, probes=4)
+    clf.partial_fit(*clusters(1, NEW[:2]))
+    index.predict(X)
+    biases = clf._rows.head.bias[10:12].clone()
+    clf.partial_fit(*clusters(1, NEW[2:]))
+    assert (clf._rows.head.bias[10:12] < biases).all()
+    assert_alike(index, clf, np.concatenate([X, clusters(3)[0]]), 4)
+
+
+def test_threads_may_ask_at_once_after_it_has_learnt(trained, clusters):
+    X, _ = clusters(3)
+    index = LabelIndex(trained, X, k=3, lists=4, probes=4)
+    trained.partial_fit(*clusters(1, NEW))
+    with ThreadPoolExecutor(6) as pool:
+        found = [one.result() for one in [pool.submit(index.predict, X) for _ in range(12)]]
+    assert all(one.tolist() == trained.predict(X).tolist() for one in found)
     assert_alike(index, trained, X, 20)
 
 

@@ -1,5 +1,6 @@
 """Ctrl-C while classes come and go: it comes when all tensors agree, and not before."""
 
+import asyncio
 import copy
 import os
 import signal
@@ -30,6 +31,14 @@ MAKERS = {
     "sharded": lambda: HebbianShardedSoftmax(5, 20),
 }
 CHANGES = {"come": lambda head: head.add_classes(3), "go": lambda head: head.remove_classes([1, 5])}
+
+
+@pytest.fixture(autouse=True)
+def pythons_own_handler():
+    """Whatever other tests have left."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def interrupting(monkeypatch):
@@ -126,6 +135,25 @@ def test_a_handler_of_ones_own_hears_it_once_and_other_threads_go_on_as_ever():
     thread.start()
     thread.join()
     assert heard == ["own", "thread"]
+
+
+def test_a_handler_that_was_set_inside_stays():
+    with uninterrupted():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_an_event_loop_hears_it_once():
+    heard = []
+
+    async def press():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, heard.append, "loop")
+        with uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+        await asyncio.sleep(0.05)
+
+    asyncio.run(press())
+    assert heard == ["loop"]
 
 
 def test_an_error_inside_is_not_lost():

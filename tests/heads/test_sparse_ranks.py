@@ -7,7 +7,7 @@ from ranks import float64, fork
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from firstsight import HebbianSampledSoftmax, InputError, prepare_ddp
+from firstsight import HebbianSampledSoftmax, InputError, SampledSoftmax, prepare_ddp
 
 
 class Model(nn.Module):
@@ -79,6 +79,76 @@ def test_two_processes_train_as_one_on_the_joined_batch(samples, of_all):
     for rank in found:
         for name, value in expected.items():
             torch.testing.assert_close(torch.from_numpy(rank[name]), value, rtol=1e-8, atol=1e-9, msg=name)
+
+
+class Two(nn.Module):
+    """A body and two heads, each of which may be left out, and whose rows the body may read."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Linear(4, 4)
+        self.heads = nn.ModuleDict({name: SampledSoftmax(4, 30, samples=8, sparse=True) for name in "ab"})
+
+    def forward(self, x, y, heads, tied):
+        x = x + self.heads["a"].embedding(y) if tied else x
+        return sum(self.heads[name].loss(self.body(x).tanh(), y) for name in heads)
+
+
+def two(of_ranks, attached):
+    model = Two()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    if attached:  # which has nothing to do with whose gradients are averaged
+        for head in model.heads.values():
+            head.attach(optimizer)
+    dist.init_process_group("gloo")
+    prepare_ddp(model)
+    prepare_ddp(model)  # as after classes were added
+    wrapped = DistributedDataParallel(model, find_unused_parameters=True)
+    said = ""
+    for step in range(3):
+        g = torch.Generator().manual_seed(10 * step + dist.get_rank())
+        x, y = torch.randn(5, 4, generator=g), torch.randint(30, (5,), generator=g)
+        try:
+            wrapped(x, y, *of_ranks[dist.get_rank()]).backward()
+        except InputError as error:
+            said = str(error)
+            break
+        optimizer.step()
+        optimizer.zero_grad()
+    del wrapped
+    dist.destroy_process_group()
+    return said, {name: value.numpy() for name, value in model.state_dict().items() if "step" not in name}
+
+
+@pytest.mark.parametrize("attached", [True, False])
+@pytest.mark.parametrize("of_ranks", [[("ab", False), ("ba", False)], [("ab", True), ("ba", False)]])
+def test_heads_may_come_in_any_order(of_ranks, attached):
+    found = fork(2, two, of_ranks, attached)
+    with float64():
+        model = Two()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+        for step in range(3):
+            for rank, options in enumerate(of_ranks):
+                g = torch.Generator().manual_seed(10 * step + rank)
+                x, y = torch.randn(5, 4, generator=g), torch.randint(30, (5,), generator=g)
+                for head in model.heads.values():
+                    head.step.fill_(step)
+                (model(x, y, *options) / 2).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    for said, state in found:
+        assert said == ""
+        for name, value in state.items():
+            torch.testing.assert_close(
+                torch.from_numpy(value), model.state_dict()[name], rtol=1e-8, atol=1e-9, msg=name
+            )
+
+
+def test_every_process_hears_that_another_came_by_another_head():
+    for rank, (said, _) in enumerate(fork(2, two, [("a", False), ("b", False)], True)):
+        assert f"backward pass came by heads.{'ab'[rank]}, a head with sparse gradients" in said
+        assert "1 others by another one" in said
 
 
 def test_every_process_hears_that_one_has_a_dense_gradient_and_another_a_sparse_one():

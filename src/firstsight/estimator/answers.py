@@ -5,6 +5,7 @@ Shapes: N examples, C classes, V of them that were met, D features.
 
 import math
 from collections.abc import Iterator
+from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
@@ -174,7 +175,7 @@ class Answers(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 def check_k(k: int, V: int) -> None:
     """Raise InputError unless k of V labels can be told."""
-    if not 1 <= k <= V:
+    if not (isinstance(k, Integral) and 1 <= k <= V):
         raise InputError(f"k is {k}; expected 1 to the number of classes that were met, {V}.")
 
 

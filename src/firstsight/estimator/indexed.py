@@ -10,15 +10,15 @@ import torch
 
 from firstsight.errors import InputError
 from firstsight.estimator.answers import Answers, check_k
-from firstsight.serving import RowIndex
+from firstsight.serving import Lock, RowIndex
 
 
 class LabelIndex:
     """A :class:`firstsight.serving.RowIndex` of a classifier's rows, asked with examples and answered in labels.
 
     It follows the classifier: what ``partial_fit`` has learnt since is taken in at the next question. After ``fit`` and
-    ``forget``, which move rows, build another. The logits it gives are exact; which labels it misses, ``recall`` says.
-    Extra ``faiss``.
+    ``forget``, which move rows, build another. Threads may ask at once, but not while the classifier learns. The logits
+    it gives are exact; which labels it misses, ``recall`` says. Extra ``faiss``.
 
     Args:
         classifier: a fitted ``FirstSightClassifier``.
@@ -36,7 +36,7 @@ class LabelIndex:
 
     def __init__(self, classifier: Answers, X: Any, *, k: int = 10, **options: Any) -> None:
         hidden = classifier._hidden(X)
-        self._classifier, self._rows = classifier, classifier._rows
+        self._classifier, self._rows, self._lock = classifier, classifier._rows, Lock()
         self._rows.trim()
         check_k(k, self._rows.used)
         self._index = RowIndex(self._rows.head, hidden.to(self._rows.device), k=k, **options)
@@ -58,36 +58,45 @@ class LabelIndex:
             InputError: (a ``ValueError``) k is not from 1 to the number of classes that were met; or rows have moved
                 since.
         """
-        self._follow()
-        check_k(k, self._rows.used)
         hidden = self._classifier._hidden(X).to(self._rows.device)
-        logits, rows = self._index.topk(hidden, k)
-        if (short := (rows < 0).any(1)).any():
-            with torch.no_grad():
-                logits[short], rows[short] = self._rows.head.topk(hidden[short], k)
+        with self._lock:
+            self._follow()
+            check_k(k, self._rows.used)
+            logits, rows = self._index.topk(hidden, k)
+            if (short := (rows < 0).any(1)).any():
+                with torch.no_grad():
+                    logits[short], rows[short] = self._rows.head.topk(hidden[short], k)
         return self._classifier._known.label_of_row[rows.cpu().numpy()], logits.cpu().numpy()
 
     def recall_of(self, X: Any, k: int) -> float:
         """The share of the k best labels of examples [N, D] that are found, by the rows as they are now."""
-        self._follow()
-        check_k(k, self._rows.used)
-        return self._index.recall_of(self._classifier._hidden(X).to(self._rows.device), k)
+        hidden = self._classifier._hidden(X).to(self._rows.device)
+        with self._lock:
+            self._follow()
+            check_k(k, self._rows.used)
+            return self._index.recall_of(hidden, k)
 
     def _follow(self) -> None:
         """Take in what was learnt since."""
-        if self._classifier._rows is not self._rows or self._rows.removals != self._removals:
+        rows, head = self._rows, self._rows.head
+        if self._classifier._rows is not rows or head.removals != self._removals:
             raise InputError(
                 "the classifier was fitted, or forgot a class, after the index was built, and its rows are others now; "
                 "build it anew: LabelIndex(classifier, X)."
             )
-        self._rows.trim()
+        if rows.used < head.num_classes:  # spare ones, which the index has never had
+            rows.trim()
         if self._classifier._known is self._known:
             return
-        was, now = self._counts, self._rows.head.counts
-        written = (now[: len(was)] != was).nonzero()[:, 0].cpu()
-        self._index.update(torch.cat([written, torch.arange(len(was), len(now))]))
+        assert head.bias is not None
+        V = len(self._counts)
+        # A bias alone moves where new classes share out what they win ("cap").
+        written = (head.counts[:V] != self._counts) | (head.bias.detach()[:V] != self._biases)
+        self._index.update(torch.cat([written.nonzero()[:, 0].cpu(), torch.arange(V, len(head.counts))]))
         self._take_note()
 
     def _take_note(self) -> None:
-        self._known, self._removals = self._classifier._known, self._rows.removals
-        self._counts = self._rows.head.counts.clone()
+        head = self._rows.head
+        assert head.bias is not None
+        self._known, self._removals = self._classifier._known, head.removals
+        self._counts, self._biases = head.counts.clone(), head.bias.detach().clone()

@@ -29,13 +29,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 class Rows:
-    """A layer whose first ``used`` rows are classes.
-
-    Attributes:
-        removals: how often classes were removed, and those behind them moved.
-    """
-
-    removals = 0
+    """A layer whose first ``used`` rows are classes."""
 
     def __init__(self, head: HebbianSoftmax) -> None:
         self.head, self.used = head, head.num_classes
@@ -69,11 +63,12 @@ class Rows:
     def trim(self) -> None:
         """Give the spare rows back."""
         if self.used < self.head.num_classes:
+            removals = self.head.removals
             self.head.remove_classes(range(self.used, self.head.num_classes))
+            self.head.removals = removals  # they were no classes
 
     def remove(self, rows: Tensor) -> None:
         """Forget classes by their rows; those after them move up."""
-        self.removals += 1
         self.head.remove_classes(rows)
         self.used -= len(rows)
 

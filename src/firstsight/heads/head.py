@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from firstsight.errors import InputError
 from firstsight.functional import IGNORE_INDEX
 from firstsight.functional.checks import Classes, class_labels
+from firstsight.functional.shares import log_share
 from firstsight.heads.steps.attachment import Handle
 from firstsight.heads.steps.exchange import Group, introduce
 from firstsight.heads.steps.growth import check_growable, check_landed, check_state, grow_, rows_left, shrink_
@@ -43,6 +44,7 @@ class Head(nn.Module):
 
     weight: nn.Parameter
     bias: nn.Parameter | None
+    removals = 0  # how often classes were removed: who remembers classes by number sees by it that they are others
 
     def __init__(
         self,
@@ -246,6 +248,7 @@ class Head(nn.Module):
     def _keep_classes(
         self, kept: Tensor, parameters: list[nn.Parameter], optimizers: list[torch.optim.Optimizer]
     ) -> None:
+        self.removals += 1
         for parameter in parameters:
             shrink_(parameter, kept, optimizers)
 
@@ -292,9 +295,3 @@ def check_parameters(layer: nn.Module) -> None:
                 "there is nothing to write into: what is written would be lost at the next pass. Remove that from this "
                 "layer (torch.nn.utils.parametrize.remove_parametrizations, prune.remove), or use firstsight.Softmax."
             )
-
-
-def log_share(counts: Tensor) -> Tensor:
-    """log((n + 1) / sum(n + 1)) of occurrences [V], in float64."""
-    smoothed_V = (counts.cpu() if counts.device.type == "mps" else counts).double() + 1
-    return (smoothed_V / smoothed_V.sum()).log()

@@ -16,7 +16,7 @@ from firstsight.functional.sampled import Sampler, Sampling, check_sampler, samp
 from firstsight.heads.softmax import Softmax
 from firstsight.heads.steps.exchange import Group
 from firstsight.heads.steps.room import longer
-from firstsight.heads.steps.sparse import averaging, check_takes_sparse, counting
+from firstsight.heads.steps.sparse import check_takes_sparse, counting
 from firstsight.heads.steps.whole import uninterrupted
 from firstsight.heads.write import HebbianWrite
 
@@ -145,10 +145,7 @@ class SampledSoftmax(Softmax):
     ) -> list[Any]:
         if self.sparse:
             check_takes_sparse(optimizer, self.parameters())
-        hooks = [*super()._hooks(optimizer, given, group, after), counting(self, optimizer)]
-        if self.sparse:
-            hooks += averaging(self.parameters(), group)
-        return hooks
+        return [*super()._hooks(optimizer, given, group, after), counting(self, optimizer)]
 
     @uninterrupted()
     def add_classes(self, n: int) -> None:

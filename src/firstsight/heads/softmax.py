@@ -13,8 +13,9 @@ from torch._compile import _disable_dynamo
 from firstsight.errors import InputError
 from firstsight.functional import linear_cross_entropy
 from firstsight.functional.checks import as_labels
+from firstsight.functional.shares import log_share
 from firstsight.functional.tiling.largest import largest_logits
-from firstsight.heads.head import Head, log_share
+from firstsight.heads.head import Head
 
 
 class Softmax(Head):

@@ -97,7 +97,6 @@ class Numbered(Whole):
         with self._drawing():
             super().reset_parameters()
 
-    @uninterrupted()
     def add_classes(self, n: int) -> None:
         """As of the head behind it: class V + i comes to rank (V + i) % R. A collective; nothing of size V is sent."""
         if n < 1:
@@ -105,20 +104,17 @@ class Numbered(Whole):
         size, rank = self._ranks.size, self._ranks.rank
         new = torch.arange(self._total, self._total + n, device=self.classes.device)
         own = new[new % size == rank]
-        if self._alone() or len(own):
-            with self._drawing():
+        with self._drawing(), uninterrupted():
+            if self._alone() or len(own):
                 super().add_classes(len(own))
-        else:
-            self._drawing_nothing()
-        self._total += n
-        self._number(torch.cat([self.classes, own]))
+            else:
+                self._drawing_nothing()
+            self._total += n
+            self._number(torch.cat([self.classes, own]))
 
     def _drawing_nothing(self) -> None:
         """Take part in a growth of which nothing comes here."""
-        with self._drawing():
-            pass
 
-    @uninterrupted()
     def remove_classes(self, classes: Classes) -> None:
         """As of the head behind it: each rank forgets its own, and all are numbered anew. A collective.
 
@@ -126,9 +122,10 @@ class Numbered(Whole):
             InputError: (a ``ValueError``) as there, or classes are all of those of one rank. Nothing has changed.
         """
         if self._alone():
-            super().remove_classes(classes)
-            self._total = len(self.weight)
-            self._number(torch.arange(self._total, device=self.classes.device))
+            with uninterrupted():
+                super().remove_classes(classes)
+                self._total = len(self.weight)
+                self._number(torch.arange(self._total, device=self.classes.device))
             return
         gone = class_labels(classes, self._total, "classes").to(self.classes.device).sort().values
         if len(gone) in (0, self._total):
@@ -138,10 +135,12 @@ class Numbered(Whole):
             raise InputError("classes are all of those of one process, which would have none. Leave it one of them.")
         parameters = [self.weight] if self.bias is None else [self.weight, self.bias]
         kept = stays.nonzero()[:, 0]
-        self._keep_classes(kept.to(self.weight.device), parameters, self._growable(parameters))
-        left = self.classes[kept]
-        self._total -= len(gone)
-        self._number(left - torch.searchsorted(gone, left))
+        optimizers = self._growable(parameters)
+        with uninterrupted():
+            self._keep_classes(kept.to(self.weight.device), parameters, optimizers)
+            left = self.classes[kept]
+            self._total -= len(gone)
+            self._number(left - torch.searchsorted(gone, left))
 
     @torch.no_grad()
     def _copy(self, linear: Any) -> None:

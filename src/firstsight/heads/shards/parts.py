@@ -14,8 +14,8 @@ from torch.return_types import topk
 from firstsight.errors import InputError
 from firstsight.functional.checks import as_labels, check_class_weight, check_shapes, counted
 from firstsight.functional.checks import product_dtype as dtype_of
+from firstsight.functional.shares import log_share
 from firstsight.functional.tiling.largest import largest_logits
-from firstsight.heads.head import log_share
 from firstsight.heads.shards.loss import Shown, Weighting, own_slice, shared_nll
 from firstsight.heads.shards.ranks import REFUSED
 from firstsight.heads.shards.sampling import Sampled

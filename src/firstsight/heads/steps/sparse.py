@@ -4,7 +4,8 @@ Shapes: V classes, U rows that a gradient reaches, R ranks; [...] stands for wha
 """
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from firstsight.errors import InputError
-from firstsight.heads.steps.exchange import Group, gather, is_shared
+from firstsight.heads.steps.agreement import digest
+from firstsight.heads.steps.exchange import gather
 
 _TAKE = torch.optim.SGD, torch.optim.Adagrad, torch.optim.SparseAdam
 _REFUSED = {
@@ -67,20 +69,58 @@ def any_of_rows(grad: Tensor, rows: Tensor) -> Tensor:
     return grad.values()[torch.isin(grad.indices()[0], rows)].any()
 
 
-def averaging(parameters: Iterable[Tensor], group: Group) -> list[Any]:
-    """Hooks that make each gradient of a backward pass the mean over the ranks of the group: what DDP does.
+class Averaging:
+    """Makes the gradients of heads the mean over the ranks of a group, as each backward pass ends: what DDP does.
 
-    Collective: every rank's pass has to reach the parameters. Of sparse gradients as many rows are sent as the rank
-    with most has; dense ones, as of ``nll`` and of samples from V on, whole. InputError on all ranks if some are sparse
-    and some are not.
+    Collective: every rank's pass has to come by the same heads. They go in the order of their names, whatever the pass
+    came by first. Gradients of earlier passes that are there, and are means, stay what they are. Of sparse ones as many
+    rows are sent as the rank with most has; dense ones, as of ``nll`` and of samples from V on, whole.
+
+    Args:
+        group: for this alone, as sums of DDP in the group of its own are under way meanwhile.
     """
-    if not is_shared(group):
-        return []
-    assert group is not False
-    return [parameter.register_hook(lambda grad: _mean(grad, group)) for parameter in parameters]  # type: ignore[no-untyped-call]
+
+    def __init__(self, group: "dist.ProcessGroup") -> None:
+        self._group, self._pass = group, -1
+        self._heads: dict[str, dict[str, Tensor]] = {}
+
+    def watch(self, head: str, parameters: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Hooks on the parameters of a head that are trained, by name; all names are the same on all ranks."""
+        named = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
+        come_by = partial(self._come_by, head, weakref.WeakValueDictionary(named))
+        return {name: one.register_post_accumulate_grad_hook(come_by) for name, one in named.items()}  # type: ignore[no-untyped-call]
+
+    def _come_by(self, head: str, named: Mapping[str, Tensor], _: Tensor) -> None:
+        # One that raised has left its heads behind, and no callback: so each pass is known by its number.
+        if (task := torch._C._current_graph_task_id()) != self._pass:
+            self._pass, self._heads = task, {}
+            torch.autograd.Variable._execution_engine.queue_callback(self._end)
+        self._heads[head] = dict(named)
+
+    def _end(self) -> None:
+        heads, self._heads, self._pass = self._heads, {}, -1
+        for head, named in sorted(heads.items()):
+            self._average(head, named)
+
+    @torch.no_grad()
+    def _average(self, head: str, named: Mapping[str, Tensor]) -> None:
+        """Raises InputError on all ranks: one is at another head, or some gradients are sparse and some are not."""
+        device = next(iter(named.values())).device
+        sizes = {name: tuple(one.shape) for name, one in named.items()}
+        own = digest({"head": head, **sizes})
+        digests = [int(one) for one in gather(torch.tensor([own], device=device), self._group, None)]
+        if others := sum(one != own for one in digests):
+            raise InputError(
+                f"this process's backward pass came by {head}, a head with sparse gradients, of {sizes}, and {others} "
+                "others by another one, or by one of other sizes. Expected all to come by the same heads: give each "
+                "loss a part of every such head, of no tokens if need be, and add classes on all processes."
+            )
+        for parameter in named.values():
+            grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad = _mean(grad, self._group)
 
 
-def _mean(grad: Tensor, group: "dist.ProcessGroup | None") -> Tensor:
+def _mean(grad: Tensor, group: "dist.ProcessGroup") -> Tensor:
     grad = grad.coalesce() if grad.is_sparse else grad
     own = len(grad.values()) if grad.is_sparse else _DENSE
     sizes = [int(size) for size in gather(torch.tensor([own], device=grad.device), group, None)]
@@ -91,12 +131,12 @@ def _mean(grad: Tensor, group: "dist.ProcessGroup | None") -> Tensor:
             f"of {len(sizes)} processes {sizes.count(_DENSE)} have a dense gradient of a head with sparse=True, as of "
             "nll, and the others a sparse one, as of loss; expected the same kind of loss on all in a step."
         )
-    mean = grad / len(sizes)
+    mean = (grad / len(sizes)).contiguous()  # what is added up is memory, in whatever order
     dist.all_reduce(mean, group=group)
     return mean
 
 
-def _mean_of_rows(grad: Tensor, sizes: list[int], group: "dist.ProcessGroup | None") -> Tensor:
+def _mean_of_rows(grad: Tensor, sizes: Sequence[int], group: "dist.ProcessGroup") -> Tensor:
     at_U, values = grad.indices()[0], grad.values()
     missing = max(sizes) - len(at_U)
     places = gather(F.pad(at_U, (0, missing)), group, None)
