@@ -85,6 +85,8 @@ class RowIndex:
         if not isinstance(head, Softmax):
             raise InputError(f"head is a {type(head).__name__}; expected a Softmax or one of its kinds.")
         V, D = head.weight.shape
+        if head.num_classes != V:
+            raise InputError(f"the head has {V} of {head.num_classes} classes here; expected one that has all.")
         lists = min(V, 2 ** round(math.log2(V) / 2)) if lists is None else lists
         whole = isinstance(lists, Integral) and isinstance(probes, Integral)
         if not (whole and 1 <= lists <= V and probes >= 1):
@@ -102,6 +104,7 @@ class RowIndex:
         self._seen, self._apart = 0, torch.empty(0, dtype=torch.int64)  # classes so far; those with longer rows
         width = D + (head.bias is not None) + 1
         self._index: Any = faiss.index_factory(width, f"IVF{self.lists},SQfp16", faiss.METRIC_L2)
+        faiss.extract_index_ivf(self._index).cp.min_points_per_centroid = 1  # fewer are no fault, and no warning
         size = min(V, max(_A_LIST * self.lists, 2**14))
         sample = torch.from_numpy(np.sort(np.random.default_rng(0).choice(V, size, replace=False)))
         self._index.train(self._points(self._rows(sample)))

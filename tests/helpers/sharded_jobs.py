@@ -8,11 +8,12 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from sharded_kept import refused, resumed, saved, states, traffic, wrapped_as_alike
+from sharded_kept import differing, refused, resumed, saved, states, traffic, wrapped_as_alike
 from sharded_runs import Model, optimizer_of, tokens
 from sharded_sampling import drawn_apart, sampled, sparse_ddp
 from sharded_training import (
     accumulated,
+    clipped,
     grown,
     half_precision,
     looked_at,
@@ -42,6 +43,8 @@ JOBS = {
     "resumed": resumed,
     "traffic": traffic,
     "refused": refused,
+    "differing": differing,
+    "clipped": clipped,
     "wrapped": wrapped_as_alike,
     "sampled": sampled,
     "sparse-ddp": sparse_ddp,

@@ -15,6 +15,7 @@ from firstsight import (
     InputError,
     ShardedSoftmax,
 )
+from firstsight.serving import RowIndex
 
 
 def states(rank, ranks, folder):
@@ -144,3 +145,18 @@ def wrapped_as_alike(rank, ranks, folder):
         wrapped = DistributedDataParallel(model)
         with pytest.raises(InputError, match="prepare_ddp"):
             (model if outside else wrapped)(*tokens(1, rank, 3))
+
+
+def differing(rank, ranks, folder):
+    """What processes are not given alike is refused on all, before anything has changed."""
+    head = HebbianShardedSoftmax(D, V)
+    before = {name: value.clone() for name, value in head.state_dict().items()}
+    with pytest.raises(InputError, match=r"processes differ in what they were given, here add_classes\("):
+        head.add_classes(1 + rank)
+    with pytest.raises(InputError, match="here remove_classes of 1 classes; expected the same on all"):
+        head.remove_classes([5 + rank])
+    torch.testing.assert_close(head.state_dict(), before, rtol=0, atol=0)
+    with pytest.raises(InputError, match=f"of {V} classes here; expected one that has all"):
+        RowIndex(head, torch.randn(3, D))
+    state = HebbianShardedSoftmax(D, V, samples=4).whole_state_dict()
+    HebbianSoftmax(D, V).load_state_dict(state)

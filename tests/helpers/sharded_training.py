@@ -3,11 +3,14 @@
 import torch
 import torch.distributed as dist
 from sharded_runs import EXACT, STEPS, D, Model, V, compare, edits, optimizer_of, sharded_run, tokens, whole_run
+from torch.nn.parallel import DistributedDataParallel
 
 from firstsight import (
     HebbianShardedSoftmax,
     ShardedSoftmax,
     Softmax,
+    clip_grad_norm_,
+    prepare_ddp,
 )
 
 
@@ -182,3 +185,25 @@ def looked_at(rank, ranks, folder):
     model.head.remove_classes([2, 3])
     other.head.remove_classes([2, 3])
     torch.testing.assert_close(model.head.whole_state_dict(), dict(other.head.state_dict()), rtol=1e-6, atol=1e-7)
+
+
+def clipped(rank, ranks, folder):
+    """The norm is that of all rows, the same on each process, so that bodies stay the same too."""
+    sharded, whole = Model(True, "centered"), Model(False, "centered")
+    prepare_ddp(sharded)
+    wrapped = DistributedDataParallel(sharded)
+    pairs = [(model, optimizer_of(model)) for model in (sharded, whole)]
+    sharded.head.attach(pairs[0][1])
+    whole.head.attach(pairs[1][1], group=False)
+    for step in range(6):
+        for _, optimizer in pairs:
+            optimizer.zero_grad()
+        wrapped(*tokens(step, rank)).backward()
+        torch.stack([whole(*tokens(step, other)) for other in range(ranks)]).mean().backward()
+        norms = [clip_grad_norm_(model.parameters(), 0.05) for model, _ in pairs]
+        torch.testing.assert_close(*norms, **EXACT)
+        assert norms[0] > 0.05
+        for _, optimizer in pairs:
+            optimizer.step()
+    torch.testing.assert_close(sharded.body.state_dict(), whole.body.state_dict(), **EXACT)
+    torch.testing.assert_close(sharded.head.whole_state_dict(), dict(whole.head.state_dict()), **EXACT)

@@ -24,7 +24,7 @@ class LabelIndex:
         classifier: a fitted ``FirstSightClassifier``.
         X: [N, D] examples such as will be asked for, on which recall is measured; not those of ``fit``.
         k: the k of the recall.
-        options: ``lists`` and ``probes``, as ``RowIndex``: more probes are slower and find more.
+        lists, probes: as ``RowIndex``: more probes are slower and find more.
 
     Attributes:
         recall: the share of the k best labels of X that it finds, measured as it was built.
@@ -34,12 +34,14 @@ class LabelIndex:
         NotFittedError: of scikit-learn.
     """
 
-    def __init__(self, classifier: Answers, X: Any, *, k: int = 10, **options: Any) -> None:
+    def __init__(self, classifier: Answers, X: Any, *, k: int = 10, lists: int | None = None, probes: int = 8) -> None:
+        if not isinstance(classifier, Answers):
+            raise InputError(f"classifier is a {type(classifier).__name__}; expected a FirstSightClassifier.")
         hidden = classifier._hidden(X)
         self._classifier, self._rows, self._lock = classifier, classifier._rows, Lock()
         self._rows.trim()
         check_k(k, self._rows.used)
-        self._index = RowIndex(self._rows.head, hidden.to(self._rows.device), k=k, **options)
+        self._index = RowIndex(self._rows.head, hidden.to(self._rows.device), k=k, lists=lists, probes=probes)
         self.recall = self._index.recall
         self._take_note()
 

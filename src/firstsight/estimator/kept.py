@@ -125,8 +125,10 @@ def check_layer(layer: HebbianSoftmax) -> None:
     """Raise InputError unless a classifier can be made of the layer."""
     if type(layer) is not HebbianSoftmax:
         raise InputError(
-            f"layer is a {type(layer).__name__}; expected a HebbianSoftmax itself. Of another linear layer make one: "
-            'HebbianSoftmax.from_linear(linear, "trained"), then show it its training data under layer.looking().'
+            f"layer is a {type(layer).__name__}; expected a HebbianSoftmax itself. Of a sampled or sharded head make "
+            "one by HebbianSoftmax(D, V, ...).load_state_dict(head.state_dict()), or whole_state_dict(); of another "
+            'linear layer by HebbianSoftmax.from_linear(linear, "trained"), and show it its training data under '
+            "layer.looking()."
         )
     if layer.bias is None:
         raise InputError("the layer has no bias; expected one with bias=True.")

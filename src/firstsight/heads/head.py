@@ -197,8 +197,8 @@ class Head(nn.Module):
         is attached to: a new row gets what it would have if it had been there, never seen, from the start. Call
         ``backward()`` of what was computed before first. An optimizer that holds the weight and is not attached must
         be built anew (torch's fused ones do not even notice, and write past the end of their old state). Under DDP
-        call it on all ranks, then wrap the model again: DDP keeps buffers of the old size, and wrapping makes the new
-        rows equal.
+        call it on all ranks, then wrap the model again (``prepare_ddp`` first, where it was): DDP keeps buffers of the
+        old size, and wrapping makes the new rows equal.
 
         Costs the n rows, amortised: what is short of room is copied once and gets room for V/8 rows more, one tensor
         after the other, so that at its peak there is a new copy of the largest beside all of them. No saved state and
@@ -210,7 +210,7 @@ class Head(nn.Module):
         Raises:
             InputError: (a ``ValueError``) n is below 1, the weight is computed from others, or an attached optimizer
                 keeps a state whose start is not known here (known: SGD, RMSprop, Adagrad, Adadelta, Adam, AdamW,
-                Adamax, NAdam, RAdam). Nothing has changed.
+                Adamax, NAdam, RAdam, SparseAdam). Nothing has changed.
         """
         if n < 1:
             raise InputError(f"n is {n}; expected 1 or more new classes.")

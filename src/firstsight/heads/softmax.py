@@ -37,6 +37,13 @@ class Softmax(Head):
         InputError: (a ``ValueError``) a size below 1.
     """
 
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
+    ) -> None:
+        if "step" not in self._buffers:  # by which a sampled head draws, whose state is this one's but for it
+            state_dict.pop(f"{prefix}step", None)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
+
     def forward(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] of activations [..., D]."""
         return F.linear(hidden, self.weight, self.bias)

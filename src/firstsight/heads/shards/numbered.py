@@ -15,7 +15,8 @@ from firstsight.functional.checks import Classes, class_labels
 from firstsight.heads.head import Head
 from firstsight.heads.shards.ranks import Ranks
 from firstsight.heads.softmax import Softmax
-from firstsight.heads.steps.exchange import Group
+from firstsight.heads.steps.agreement import digest
+from firstsight.heads.steps.exchange import Group, introduce
 from firstsight.heads.steps.growth import grow_, shrink_
 from firstsight.heads.steps.whole import uninterrupted
 
@@ -48,6 +49,7 @@ class Numbered(Whole):
                 "below 0. Let labels that do not count be -100."
             )
         self._number(own_V)
+        introduce(self._ranks.group, self.weight)  # a process that never gets to the first loss is known by then
 
     def _number(self, classes: Tensor) -> None:
         """The classes of this rank [V_r] in rising order, of ``_total``."""
@@ -102,6 +104,7 @@ class Numbered(Whole):
         if n < 1:
             raise InputError(f"n is {n}; expected 1 or more new classes.")
         size, rank = self._ranks.size, self._ranks.rank
+        self._check_alike(torch.tensor([n]), f"add_classes({n})")
         new = torch.arange(self._total, self._total + n, device=self.classes.device)
         own = new[new % size == rank]
         with self._drawing(), uninterrupted():
@@ -111,6 +114,16 @@ class Numbered(Whole):
                 self._drawing_nothing()
             self._total += n
             self._number(torch.cat([self.classes, own]))
+
+    def _check_alike(self, numbers: Tensor, what: str) -> None:
+        """Raise InputError on all processes unless each of them gives the same numbers."""
+        if not self._alone():
+            told = digest({"numbers": tuple(numbers.tolist())})
+            least, most = self._ranks.max_(torch.tensor([-told, told], device=self.classes.device)).tolist()
+            if -least != most:
+                raise InputError(
+                    f"the processes differ in what they were given, here {what}; expected the same on all."
+                )
 
     def _drawing_nothing(self) -> None:
         """Take part in a growth of which nothing comes here."""
@@ -130,6 +143,7 @@ class Numbered(Whole):
         gone = class_labels(classes, self._total, "classes").to(self.classes.device).sort().values
         if len(gone) in (0, self._total):
             raise InputError(f"classes are {len(gone)} of {self._total}; expected some of them, not all.")
+        self._check_alike(gone, f"remove_classes of {len(gone)} classes")
         stays = ~torch.isin(self.classes, gone)
         if int(self._ranks.max_(torch.tensor(int(not bool(stays.any())), device=gone.device))):
             raise InputError("classes are all of those of one process, which would have none. Leave it one of them.")

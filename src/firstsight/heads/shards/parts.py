@@ -22,6 +22,7 @@ from firstsight.heads.shards.sampling import Sampled
 from firstsight.heads.steps.attachment import Handle
 from firstsight.heads.steps.exchange import Group
 from firstsight.heads.steps.peers import LOSS
+from firstsight.heads.steps.sparse import share_out
 
 _WRAPPED = (
     "DistributedDataParallel takes a head for the same on all. Call firstsight.prepare_ddp(model) before "
@@ -120,6 +121,7 @@ class Parts(Sampled):
         told = 0
         if self._ranks.size > 1 and self.training and torch.is_grad_enabled():
             told = self._check_not_of_ddp()
+            share_out(self.parameters(), self._ranks.sum_)
         weight, epsilon = options.get("class_weight"), options.get("label_smoothing", 0.0)
 
         def check() -> None:

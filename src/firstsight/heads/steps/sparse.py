@@ -4,7 +4,7 @@ Shapes: V classes, U rows that a gradient reaches, R ranks; [...] stands for wha
 """
 
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from firstsight.errors import InputError
 from firstsight.heads.steps.agreement import digest
@@ -21,6 +22,7 @@ _TAKE = torch.optim.SGD, torch.optim.Adagrad, torch.optim.SparseAdam
 _REFUSED = {
     "momentum": "keeps every row that was ever met, as a sparse tensor that only grows",
     "weight_decay": "is of all rows",
+    "fused": "takes none",
 }
 _DENSE = -1  # in place of a number of rows
 
@@ -146,6 +148,16 @@ def _mean_of_rows(grad: Tensor, sizes: Sequence[int], group: "dist.ProcessGroup"
     return torch.sparse_coo_tensor(at[None], values, grad.shape, check_invariants=False).coalesce()
 
 
+# Of each parameter whose rows are others on each process, how a number is added up over all of them.
+_SHARED_OUT: Any = WeakTensorKeyDictionary()
+
+
+def share_out(parameters: Iterable[Tensor], sum_: Callable[[Tensor], Tensor]) -> None:
+    """Let the norm of a gradient know that these are parts: ``sum_`` adds a tensor up over the processes, in place."""
+    for parameter in parameters:
+        _SHARED_OUT[parameter] = sum_
+
+
 @torch.no_grad()
 def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float) -> Tensor:
     """As ``torch.nn.utils.clip_grad_norm_``, where some of the gradients are sparse: the norm of all numbers together.
@@ -153,7 +165,9 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float) -> T
     .. math:: g \\leftarrow g \\min\\Big(1, \\frac{\\text{max_norm}}{\\lVert g \\rVert + 10^{-6}}\\Big)
 
     A row that is there twice, as after two backward passes, is added up first: the sparse gradient is coalesced in
-    place. (torch's own has no norm of a sparse tensor.)
+    place. (torch's own has no norm of a sparse tensor.) Of a sharded head it is the norm of all processes' rows, the
+    same on each, so that the body stays the same too: a collective then. Whatever else is clipped with it has to be
+    the same on all.
 
     Args:
         parameters: those whose ``grad`` is clipped together; ones without are passed over.
@@ -168,16 +182,22 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float) -> T
     if not max_norm > 0:
         raise InputError(f"max_norm is {max_norm}; expected a norm above 0.")
     given = [parameters] if isinstance(parameters, Tensor) else list(parameters)
-    numbers = []
+    numbers: list[Tensor] = []
+    alike: list[Tensor] = []
+    parts: dict[Any, list[Tensor]] = {}
     for parameter in given:
         if (grad := parameter.grad) is not None and grad.is_sparse:
             parameter.grad = grad = grad.coalesce()
-        if grad is not None:
-            numbers.append(grad.values() if grad.is_sparse else grad)
-    if not numbers:
+        values = [] if grad is None else [grad.values() if grad.is_sparse else grad]
+        numbers += values
+        sum_ = _SHARED_OUT.get(parameter)
+        (alike if sum_ is None else parts.setdefault(sum_, [])).extend(values)  # none here may be some elsewhere
+    if not numbers and not parts:
         return torch.zeros(())
-    norm = torch.nn.utils.get_total_norm(numbers)
+    norm = torch.nn.utils.get_total_norm(alike)
+    for sum_, values in parts.items():
+        norm = torch.hypot(norm, sum_(torch.nn.utils.get_total_norm(values) ** 2).sqrt().to(norm))
     share = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-    for values in numbers:
-        values.mul_(share.to(values))
+    for one in numbers:
+        one.mul_(share.to(one))
     return norm

@@ -47,8 +47,8 @@ def prepare_ddp(model: nn.Module, group: "dist.ProcessGroup | None" = None) -> l
     for prefix, head in heads:
         if head is model:
             raise InputError(
-                "the model is a head whose classes are shared out, which needs no DistributedDataParallel: wrap the "
-                "body alone."
+                "the model is nothing but a head that looks after its gradients itself. Give the module that you wrap: "
+                "a sharded head can do without DistributedDataParallel, a sparse one goes in with the body."
             )
         if getattr(head, "sparse", False) and not hasattr(head, "part"):
             _start_alike(head, group)
