@@ -123,13 +123,13 @@ def test_the_page_of_very_many_classes_runs(tmp_path, monkeypatch):
     assert names["classes"].shape == (256, 10)
     started = f'"gloo", init_method="file://{tmp_path}/meeting", rank=0, world_size=1'
     sharded = sharded.replace("init_process_group()", f"init_process_group({started})").replace("1_000_000", "20_000")
-    names = {"x": torch.randn(30, 300), "y": torch.randint(20_000, (30,))}
+    names = {}
     try:
         exec(sharded, names)
     finally:
         if torch.distributed.is_initialized():  # where it ended before it says so itself
             torch.distributed.destroy_process_group()
-    assert names["classes"].shape == (30, 10)
+    assert names["classes"].shape == (256, 10)
     assert (tmp_path / "checkpoint" / ".metadata").exists()
 
 
