@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stepped_head import trained
 from torch import nn
-from trained_head import trained
 
 from firstsight import HebbianSoftmax, InputError, Softmax
 from firstsight.heads.steps import room

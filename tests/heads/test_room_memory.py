@@ -4,9 +4,9 @@ import weakref
 
 import pytest
 import torch
+from stepped_head import trained
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from trained_head import trained
 
 from firstsight import HebbianSoftmax
 from firstsight.heads.steps import room
