@@ -154,3 +154,33 @@ def test_every_process_hears_that_another_came_by_another_head():
 def test_every_process_hears_that_one_has_a_dense_gradient_and_another_a_sparse_one():
     for said in fork(2, apart, 8):
         assert "of 2 processes 1 have a dense gradient" in said
+
+
+def in_a_group():
+    dist.init_process_group("gloo")
+    rank, group = dist.get_rank(), dist.new_group([1, 2])
+    model = Model(8, False)
+    with torch.no_grad():
+        model.head.weight += rank
+    if rank:
+        prepare_ddp(model, group)
+        wrapped = DistributedDataParallel(model, process_group=group)
+        wrapped(*data(0, rank)).backward()
+        del wrapped
+    dist.barrier()
+    dist.destroy_process_group()
+    return model.head.weight.detach().numpy(), model.head.weight.grad.to_dense().numpy() if rank else None
+
+
+def test_a_group_of_some_processes_has_a_mean_of_its_own():
+    (_, none), (rows, mean), (others, same) = fork(3, in_a_group)
+    assert none is None
+    assert (rows == others).all()
+    assert (mean == same).all()
+    with float64():
+        model = Model(8, False)
+        with torch.no_grad():
+            model.head.weight += 1
+        model(*(torch.cat(part) for part in zip(data(0, 1), data(0, 2), strict=True))).backward()
+    assert (torch.from_numpy(rows) == model.head.weight).all()
+    torch.testing.assert_close(torch.from_numpy(mean), model.head.weight.grad.to_dense(), rtol=1e-8, atol=1e-9)
