@@ -129,17 +129,20 @@ class RowIndex:
             raise InputError("hidden has numbers that are not finite; expected finite ones.")
         candidates = min(_MORE * k, V)
         with self._lock:
-            self._check_same_classes()
+            self._check_nothing_removed()
+            self._check_all_there()
             set_threads()
             tile = max(1, _NUMBERS // (candidates * D + len(self._apart)))
             parts = [self._best(h_ND[part], k, candidates) for part in slices(max(1, len(h_ND)), tile)]
         values, classes = (torch.cat(each).view(*hidden.shape[:-1], k) for each in zip(*parts, strict=True))
         return topk((values, classes))
 
-    def _check_same_classes(self) -> None:
-        V, there = self.head.weight.shape[0], self._index.ntotal + len(self._apart)
+    def _check_nothing_removed(self) -> None:
         if self.head.removals != self._removals:
             raise InputError("the head has lost classes since the index was built, and others have their numbers now.")
+
+    def _check_all_there(self) -> None:
+        V, there = self.head.weight.shape[0], self._index.ntotal + len(self._apart)
         if there != V:
             raise InputError(
                 f"the head has {V} classes, and the index {there}: update(classes) adds those that came, or what an "
@@ -186,8 +189,7 @@ class RowIndex:
         """
         at = class_labels(classes, self.head.num_classes, "classes").cpu()
         with self._lock, uninterrupted():
-            if self.head.removals != self._removals:
-                self._check_same_classes()
+            self._check_nothing_removed()
             for part in slices(len(at), _ROWS):
                 if not bool(self._rows(at[part]).isfinite().all()):
                     raise InputError("of these classes some have rows that are not finite; expected finite ones.")

@@ -42,7 +42,7 @@ class LabelIndex:
         self._rows.trim()
         check_k(k, self._rows.used)
         self._index = RowIndex(self._rows.head, hidden.to(self._rows.device), k=k, lists=lists, probes=probes)
-        self.recall = self._index.recall
+        self.recall, self._removals = self._index.recall, self._rows.head.removals
         self._take_note()
 
     def predict(self, X: Any) -> np.ndarray:
@@ -100,5 +100,5 @@ class LabelIndex:
     def _take_note(self) -> None:
         head = self._rows.head
         assert head.bias is not None
-        self._known, self._removals = self._classifier._known, head.removals
+        self._known = self._classifier._known
         self._counts, self._biases = head.counts.clone(), head.bias.detach().clone()

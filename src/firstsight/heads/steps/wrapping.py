@@ -50,7 +50,7 @@ def prepare_ddp(model: nn.Module, group: "dist.ProcessGroup | None" = None) -> l
                 "the model is nothing but a head that looks after its gradients itself. Give the module that you wrap: "
                 "a sharded head can do without DistributedDataParallel, a sparse one goes in with the body."
             )
-        if getattr(head, "sparse", False) and not hasattr(head, "part"):
+        if getattr(head, "sparse", False) and not hasattr(head, "part") and is_shared(group):
             _start_alike(head, group)
             _average(prefix, head, group)
         kept = [*head.named_parameters(remove_duplicate=False), *head.named_buffers(remove_duplicate=False)]
@@ -65,18 +65,13 @@ def prepare_ddp(model: nn.Module, group: "dist.ProcessGroup | None" = None) -> l
 
 @torch.no_grad()
 def _start_alike(head: nn.Module, group: "dist.ProcessGroup | None") -> None:
-    if not is_shared(group):
-        return
     device = next(head.parameters()).device
-    first = dist.get_global_rank(group, 0) if group is not None else 0
     for one in [*head.parameters(), *head.buffers()]:
         if one.device == device:
-            dist.broadcast(one.data, first, group=group)
+            dist.broadcast(one.data, group=group, group_src=0)
 
 
 def _average(prefix: str, head: nn.Module, group: "dist.ProcessGroup | None") -> None:
-    if not is_shared(group):
-        return
     of = dist.group.WORLD if group is None else group
     if of not in _AVERAGING:
         ranks = dist.get_process_group_ranks(of)
